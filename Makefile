@@ -1,0 +1,51 @@
+# Two commands: `make run` shows the main results, `make test` checks everything.
+# Where the default index would bring CUDA builds of torch, name one of CPU wheels:
+#   make run PIP_TORCH_ARGS="--index-url <index of CPU wheels>"
+PYTHON ?= python3
+PIP_TORCH_ARGS ?=
+TORCH ?= torch==2.13.0
+OUT ?= results
+
+# Shared cores: one thread a process, parallelism by processes.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+# Ours are the only options that a test or a run may see.
+unexport PYTEST_ADDOPTS
+BIN = .venv/bin
+PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests
+
+.PHONY: run test test-all lint bench figures fix clean
+
+run: .venv
+	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/theorem1
+
+test: lint
+	$(BIN)/pytest -q -n 2 -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=100
+
+test-all: lint
+	$(BIN)/pytest -q -n 2
+
+lint: .venv
+	$(BIN)/ruff format --check $(PACKAGES)
+	$(BIN)/ruff check $(PACKAGES)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: .venv
+	$(BIN)/python -m tests.benchmarks
+
+fix: .venv
+	$(BIN)/ruff format $(PACKAGES)
+	$(BIN)/ruff check --fix $(PACKAGES)
+
+.venv: .venv/.installed
+
+.venv/.installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_TORCH_ARGS) $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info $(OUT)

@@ -1,0 +1,1 @@
+"""The shell that every command shares: command lines, progress, results on disk, figures."""

@@ -1,0 +1,1 @@
+"""Every lemma checked by machine."""

@@ -1,0 +1,1 @@
+"""Definitions, constraints, budget accounting, mixtures and bounds of the paper."""

@@ -1,0 +1,28 @@
+"""The paper's statements, by label: the one place where its printed numbers stand.
+
+Cohen, Hutter, Bengio, Russell, "RL, but don't do anything I wouldn't do" (arXiv 2410.06213,
+UAI 2025), and FGOIL: Cohen, Hutter, Nanda, "Fully General Online Imitation Learning"
+(arXiv 2102.08686, JMLR 23, 2022).
+"""
+
+from enum import Enum, unique
+
+
+@unique
+class Statement(Enum):
+    """A statement that this toolkit implements or checks; the value is its citation."""
+
+    VALUE = "Definition 1 (value)"
+    KL_CONSTRAINT = "Definition 2 (KL constraint)"
+    NO_TRIANGLE = "Proposition 1 (no triangle inequality)"
+    LITTLE_CONSTRAINT = "Theorem 1 (little constraint in novel situations)"
+    SIMPLE_EVENTS = "Proposition 2 (frequency of simple unprecedented events)"
+    TVD_CONSTRAINT = "Theorem 2 (TVD constraint)"
+    TOP_SET = "Definition 3 (top set)"
+    PESSIMISTIC_IMITATOR = "Definition 4 (pessimistic Bayesian imitator)"
+    LIMITED_QUERYING = "Theorem 3 (limited querying; FGOIL Theorem 2)"
+    NOTHING_UNPRECEDENTED = "Theorem 4 (KL to the demonstrator is bounded)"
+
+    def __str__(self) -> str:
+        """The citation, as printed in tables."""
+        return self.value

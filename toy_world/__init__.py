@@ -1,0 +1,1 @@
+"""Mixtures over every program up to L bits, small worlds, exact constrained planners, demos."""
