@@ -1,0 +1,86 @@
+"""Bad options get one line and exit code 2; help teaches."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from mightnt.command_line import BAD_USAGE, INTERRUPTED, parse_command_line, run_command
+from theory.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Count sheep."""
+
+    sheep: int = 3
+    """How many sheep to count."""
+
+    def __post_init__(self):
+        if self.sheep < 0:
+            raise InvalidArgumentError(f"--sheep must be >= 0, got {self.sheep}")
+
+
+def parse(*argv):
+    return parse_command_line(Options, argv, prog="python -m sheep")
+
+
+def one_line_error(capsys, action):
+    with pytest.raises(SystemExit) as exit_:
+        action()
+    assert exit_.value.code == BAD_USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_good_options_become_the_dataclass():
+    assert parse("--sheep", "5") == Options(sheep=5)
+    assert parse() == Options()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--sheep", "-1"], "--sheep must be >= 0, got -1"),
+        (["--sheep", "many"], "many"),
+        (["--goats", "2"], "--goats"),
+        (["--sheep"], "--sheep"),
+    ],
+)
+def test_a_bad_option_is_one_line_that_names_it_and_says_where_help_is(capsys, argv, words):
+    line = one_line_error(capsys, lambda: parse(*argv))
+    assert words in line
+    assert "python -m sheep --help" in line
+
+
+def test_help_shows_every_field_and_exits_with_zero(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse("--help")
+    assert exit_.value.code == 0
+    assert "How many sheep to count." in capsys.readouterr().out
+
+
+def test_the_projects_errors_become_one_line(capsys):
+    def main():
+        raise InvalidArgumentError("no sheep\nleft; buy some")
+
+    assert one_line_error(capsys, lambda: run_command(main)) == "error: no sheep left; buy some"
+
+
+def test_other_errors_are_not_swallowed():
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(main)
+
+
+def test_ctrl_c_exits_with_130(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_:
+        run_command(main)
+    assert exit_.value.code == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"

@@ -1,0 +1,92 @@
+"""A result is written whole or not at all, in JSON that every reader accepts."""
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mightnt.results import atomic_path, to_jsonable, write_json
+from theory.errors import ResultsError
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    colour: Colour
+
+
+def test_values_become_plain_json():
+    value = {
+        "point": Point(0.5, Colour.RED),
+        "fraction": Fraction(1, 3),
+        "array": np.array([[1.0, np.inf]]),
+        "flag": np.bool_(True),
+        "count": np.int64(3),
+        "path": Path("a") / "b",
+        "nothing": None,
+        Colour.RED: (float("nan"), -np.inf),
+    }
+    assert to_jsonable(value) == {
+        "point": {"x": 0.5, "colour": "red"},
+        "fraction": "1/3",
+        "array": [[1.0, "inf"]],
+        "flag": True,
+        "count": 3,
+        "path": "a/b",
+        "nothing": None,
+        "red": ["nan", "-inf"],
+    }
+
+
+def test_what_json_cannot_hold_is_refused_by_name():
+    with pytest.raises(ResultsError, match="cannot write a complex as JSON"):
+        to_jsonable(1j)
+
+
+def test_json_survives_a_round_trip_through_a_new_folder(tmp_path):
+    path = tmp_path / "new" / "result.json"
+    write_json(path, {"a": [1, 2.5]})
+    assert json.loads(path.read_text()) == {"a": [1, 2.5]}
+    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def write_half():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def write_to_full_disk():
+        with atomic_path(path):
+            Path("/dev/full").write_text("x" * 100_000)
+
+    with pytest.raises(ResultsError, match=r"cannot write .*result\.txt: No space left on device"):
+        write_to_full_disk()
+    assert path.read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ResultsError, match="name another place with --out"):
+        write_json(tmp_path / "file" / "result.json", {})
