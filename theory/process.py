@@ -262,6 +262,24 @@ def action_values(observations: Table, next_values: Table) -> Table:
     return np.asarray((observations * next_values.reshape(observations.shape)).sum(axis=-1))
 
 
+def infer_n_observations(pi: PolicyTable) -> int:
+    """|O| from the shapes of a policy table; 1 at horizon 1, where nothing depends on it.
+
+    Raises:
+        InvalidShapeError: the levels are no table of any tree.
+    """
+    first = pi[0].shape
+    n_observations = len(pi[1]) // first[1] if len(pi) > 1 else 1
+    for t, actions in enumerate(pi):
+        expected = ((first[1] * n_observations) ** t, first[1])
+        if actions.shape != expected or n_observations < 1:
+            raise InvalidShapeError(
+                f"level {t} of a policy table must have shape ((|A||O|)^{t}, |A|), here "
+                f"{expected}, got {actions.shape}"
+            )
+    return n_observations
+
+
 def check_same_tree(pi: PolicyTable, *others: tuple[Table, ...]) -> None:
     """Raise `InvalidShapeError` unless the tables belong to one history tree."""
     for other in others:
