@@ -35,3 +35,7 @@ class UnreachableLengthError(MightntError, ValueError):
 
 class ResultsError(MightntError, RuntimeError):
     """A result that cannot be written, read or resumed."""
+
+
+class ModelError(MightntError, RuntimeError):
+    """A model, tokenizer or device that is missing, incomplete or unfit; the message says which."""

@@ -1,0 +1,295 @@
+"""The base policy `b`: what the language model says next, given a transcript so far.
+
+Agent, environment and evaluation see a base policy through three things only: the log-probability
+of every next token, some features of the transcript for the actor and critic to read, and the
+*missing mass* of the distribution before it was normalised (0 for a language model; for a
+pessimistic imitator the probability that it asks for help). So a language model, the exact
+dialogue process, a Bayesian mixture and a pessimistic imitator can stand in for one another.
+
+A policy plays many episodes at once. They share a prompt, which is read once, and then advance
+in lockstep, one token each per call, so that every call is one batched forward of the model with
+the keys and values of earlier tokens cached.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
+
+N_FEATURE_LAYERS: Final = 3
+"""Features are the activations of this many last hidden layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseStep:
+    """What the base policy says of the next token of n episodes.
+
+    Attributes:
+        log_probs: in nats, float32, shape (n, n_tokens); every row is normalised.
+        features: what actor and critic may read, float32, shape (n, n_features).
+        missing_mass: the mass that was missing before the rows were normalised, float32 in
+            [0, 1], shape (n,); log_probs plus log1p(-missing_mass) is the semi-distribution.
+    """
+
+    log_probs: Tensor
+    features: Tensor
+    missing_mass: Tensor
+
+
+class Session(Protocol):
+    """Episodes that advance in lockstep under one base policy."""
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode.
+
+        Args:
+            tokens: ids, int64, shape (n,).
+            agent_wrote: which of them the agent chose, bool, shape (n,); none if left out. Only
+                a Bayesian policy that learns from the demonstrator alone needs to know.
+        """
+        ...
+
+
+class BaseModel(Protocol):
+    """A base policy; every tensor that it takes or gives lies on `device`."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """Width of `BaseStep.features`."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are expected and predictions lie."""
+        ...
+
+    def begin(
+        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
+    ) -> tuple[Session, BaseStep]:
+        """Start episodes that share a prompt.
+
+        Args:
+            prompt_tokens: ids, int64, shape (p,), p >= 1.
+            n_episodes: how many episodes, n.
+            n_positions: tokens that an episode will have at most, the prompt included.
+
+        Returns:
+            The session, and the prediction after the prompt.
+        """
+        ...
+
+
+def check_start(prompt_tokens: Tensor, *, n_episodes: int, n_positions: int, n_tokens: int) -> None:
+    """Raise unless episodes of `n_positions` tokens can start from `prompt_tokens`.
+
+    Raises:
+        InvalidShapeError: `prompt_tokens` is not a non-empty vector.
+        InvalidArgumentError: no episode, a prompt as long as the episode, or an unknown token.
+    """
+    if prompt_tokens.ndim != 1 or not len(prompt_tokens):
+        raise InvalidShapeError(
+            f"prompt_tokens must have shape (p,) with p >= 1, got {tuple(prompt_tokens.shape)}"
+        )
+    if n_episodes < 1:
+        raise InvalidArgumentError(f"n_episodes must be >= 1, got {n_episodes}")
+    if len(prompt_tokens) >= n_positions:
+        raise InvalidArgumentError(
+            f"the prompt has {len(prompt_tokens)} tokens and the episode only {n_positions}, so "
+            "nothing is left to play; shorten the prompt or lengthen the episode"
+        )
+    outside = prompt_tokens[(prompt_tokens < 0) | (prompt_tokens >= n_tokens)]
+    if len(outside):
+        raise InvalidArgumentError(
+            f"prompt tokens must lie in 0..{n_tokens - 1}, got {int(outside[0])}; was the prompt "
+            "encoded by another model's tokenizer?"
+        )
+
+
+class HuggingFaceBase:
+    """Any causal language model of transformers, frozen, at temperature 1.
+
+    The features are the last token's activations of the last three of the model's hidden states
+    (as transformers counts them: the embedding first, the last one after the final norm).
+
+    Args:
+        model: is put into evaluation mode; stays on its device.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        model.train(mode=False)
+        model.requires_grad_(requires_grad=False)
+        self._model = model
+        self._device = next(model.parameters()).device
+        text_config = model.config.get_text_config(decoder=True)
+        self._max_positions: int | None = getattr(text_config, "max_position_embeddings", None)
+        self._n_tokens: int = text_config.vocab_size
+        n_layers = min(N_FEATURE_LAYERS, text_config.num_hidden_layers + 1)
+        self._n_features: int = n_layers * text_config.hidden_size
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, rows without a token included."""
+        return self._n_tokens
+
+    @property
+    def n_features(self) -> int:
+        """Three times the model's hidden size."""
+        return self._n_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first weights lie."""
+        return self._device
+
+    def begin(
+        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
+    ) -> tuple["HuggingFaceSession", BaseStep]:
+        """Start episodes that share a prompt; see `BaseModel.begin`.
+
+        Raises:
+            InvalidArgumentError, InvalidShapeError: see `check_start`; or the model has no
+                position embedding for so long an episode.
+        """
+        check_start(
+            prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=self.n_tokens
+        )
+        if self._max_positions is not None and n_positions > self._max_positions:
+            raise InvalidArgumentError(
+                f"episodes of {n_positions} tokens do not fit the language model, which reads at "
+                f"most {self._max_positions}; shorten the episode"
+            )
+        session = HuggingFaceSession(self._model)
+        step = session.read(prompt_tokens[None])
+        return session, session.share(step, n_episodes)
+
+
+class HuggingFaceSession:
+    """Episodes under one language model, with its cache of keys and values."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode; see `Session.append`."""
+        del agent_wrote  # a language model learns from nobody
+        return self.read(tokens[:, None])
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor) -> BaseStep:
+        """The prediction after more tokens of every episode, shape (n, t)."""
+        output = self._model(
+            input_ids=tokens, past_key_values=self._cache, use_cache=True, output_hidden_states=True
+        )
+        last_layers = [layer[:, -1] for layer in output.hidden_states[-N_FEATURE_LAYERS:]]
+        return BaseStep(
+            log_probs=output.logits[:, -1].float().log_softmax(dim=-1),
+            features=torch.cat(last_layers, dim=-1).float(),
+            missing_mass=tokens.new_zeros(len(tokens), dtype=torch.float32),
+        )
+
+    def share(self, step: BaseStep, n_episodes: int) -> BaseStep:
+        """Turn the one episode read so far into `n_episodes` equal ones."""
+        self._cache.batch_repeat_interleave(n_episodes)
+        return BaseStep(
+            log_probs=step.log_probs.repeat(n_episodes, 1),
+            features=step.features.repeat(n_episodes, 1),
+            missing_mass=step.missing_mass.repeat(n_episodes),
+        )
+
+
+def load_language_model(
+    name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> HuggingFaceBase:
+    """The causal language model at a local folder or hub id, from safetensors, no remote code.
+
+    Raises:
+        ModelError: in one line: no such model, a download cut short, weights that are missing
+            or do not fit, no such device, or not enough memory on it.
+    """
+    place = find_device(device)
+    with _one_line_errors("language model", name):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(  # with info, a pair
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        model, info = loaded
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ModelError(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
+        return HuggingFaceBase(model.to(place))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer at a local folder or hub id, no remote code.
+
+    Raises:
+        ModelError: in one line: no such tokenizer, or a download cut short.
+    """
+    with _one_line_errors("tokenizer", name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=False
+        )
+        return tokenizer
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """`device`, if this machine has it.
+
+    Raises:
+        ModelError: no such device here.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"device {device} cannot be used on this machine ({_first_line(error)}); "
+            "choose device cpu"
+        ) from error
+    return torch.device(device)
+
+
+@contextlib.contextmanager
+def _one_line_errors(kind: str, name: str) -> Iterator[None]:
+    """What loading may raise, as a `ModelError` of one line."""
+    try:
+        if _looks_like_folder(name) and not Path(name).is_dir():
+            raise ModelError("there is no such folder")
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot load the {kind} {name}: {_first_line(error)}; name a complete local folder "
+            "or a hub id that this machine can reach"
+        ) from error
+
+
+def _looks_like_folder(name: str) -> bool:
+    """Hub ids are `name` or `owner/name`."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _first_line(error: BaseException) -> str:
+    lines: list[Any] = str(error).strip().splitlines() or [type(error).__name__]
+    return str(lines[0]).rstrip(".;: ")
