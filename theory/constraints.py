@@ -52,6 +52,7 @@ from theory.process import (
     action_law,
     check_distributions,
     check_same_tree,
+    in_common_arithmetic,
     infer_n_observations,
 )
 
@@ -309,6 +310,4 @@ def _checked(*tables: Any) -> Any:
         for level in table:
             check_distributions(level, name=name)
     infer_n_observations(tables[0])
-    if all(level.dtype == object for table in tables for level in table):
-        return tables
-    return tuple(tuple(level.astype(np.float64) for level in table) for table in tables)
+    return in_common_arithmetic(*tables)

@@ -242,7 +242,7 @@ class LogSum:
                 return (self - Fraction(other)).sign()
             case LogSum() if other._infinite:
                 return 0 if self._infinite else -1
-            case LogSum() | Rational():
+            case LogSum() | int() | Fraction():
                 return (self - other).sign()
             case _:
                 return None

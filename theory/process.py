@@ -198,6 +198,26 @@ def as_table(values: Any) -> Table:
     return raw.astype(np.float64)
 
 
+def in_common_arithmetic(*tables: Any) -> Any:
+    """The tables as they are if all hold `Fraction`s, else every one in float64.
+
+    Args:
+        tables: arrays, or tuples of arrays.
+    """
+
+    def levels(table: Table | tuple[Table, ...]) -> tuple[Table, ...]:
+        return table if isinstance(table, tuple) else (table,)
+
+    if all(level.dtype == object for table in tables for level in levels(table)):
+        return tables
+    return tuple(
+        tuple(level.astype(np.float64) for level in table)
+        if isinstance(table, tuple)
+        else table.astype(np.float64)
+        for table in tables
+    )
+
+
 def reach_probabilities(pi: PolicyTable, nu: EnvironmentTable) -> tuple[Table, ...]:
     """`P(h_{<t})` of every history under `pi` in `nu`.
 

@@ -1,0 +1,396 @@
+"""Bayesian imitators: mixtures of policies, and joint predictors of actions and observations.
+
+Models `p` with prior weights `w(p)` are predicted by
+`xi(x|h) = sum_p w(p|h) p(x|h)`, where `w(p|h)`, the posterior, is `w(p)` times the likelihood of
+what updates it, normalised. Prior weights need not sum to 1 (`2^-len(p)` does not): only their
+ratios matter. Two kinds of imitator behave differently in Theorem 1:
+
+- *Policy mixture*: models predict actions, observations are conditioned on and update nothing.
+  Products of its conditionals telescope,
+  `prod_j xi(a_j|h_j) = sum_p w(p|h_{<t}) prod_j p(a_j|h_j)`, if every action updates
+  (`Update.ALL`).
+- *Joint predictor* (Solomonoff induction over the whole sequence): models predict both, both
+  update. Then the product of action probabilities alone is
+  `sum_p w(p|h_{<t}) prod_j p(a_j|h_j) p(o_j|h_j a_j) / prod_j xi(o_j|h_j a_j)`. Against `xi~`,
+  the mixture of the same models updated by observations only, this leaves the *residual*
+  `ln prod_j xi(o_j|h_j a_j) / xi~(o||a)`, where `xi~(o||a) = sum_p w(p|h_{<t}) prod_j p(o_j|..)`.
+
+A symbol to which every model gives probability 0 (in float64 also: whose probability underflows)
+updates nothing: the posterior stays what it was before it. So conditionals are defined at every
+history, a mixture of distributions is a distribution everywhere, and nothing is NaN.
+
+On a history tree the models are a *stack* of tables: level t of shape (n_models, (|A||O|)^t, |A|),
+and (..., |O|) for environments. Where n_models times the number of histories is too much memory,
+`policy_mixture_by_history` walks the tree with one history's predictions at a time. Along one
+long history, `update_log_weights` and `predictive_log_probs` keep the posterior in log space.
+Everything on trees is exact for `Fraction`s.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum, unique
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.errors import InvalidDistributionError, InvalidShapeError
+from theory.process import (
+    EnvironmentTable,
+    History,
+    HistoryTree,
+    PolicyTable,
+    Probability,
+    Table,
+    as_table,
+    check_distributions,
+    check_same_tree,
+    in_common_arithmetic,
+    infer_n_observations,
+)
+
+PolicyStack: TypeAlias = tuple[Table, ...]
+"""Level t: shape (n_models, (|A||O|)^t, |A|)."""
+EnvironmentStack: TypeAlias = tuple[Table, ...]
+"""Level t: shape (n_models, (|A||O|)^t, |A|, |O|)."""
+Weights: TypeAlias = Table | Sequence[Probability]
+"""Shape (n_models,): non-negative, not all 0."""
+
+
+@unique
+class Update(Enum):
+    """Whose actions update the posterior, in a tree on which the agent acts.
+
+    The demonstrator's actions are those of the history before the tree: they are already in the
+    weights.
+    """
+
+    ALL = "every action updates the posterior"
+    """As if the demonstrator had done what the agent does; Theorem 1 telescopes with this."""
+    DEMONSTRATOR = "the demonstrator's actions alone update the posterior"
+    """Frozen while the agent acts; the guarantees of the pessimistic imitator need this."""
+
+
+def stack_tables(tables: Sequence[tuple[Table, ...]]) -> tuple[Table, ...]:
+    """The stack of the policy or environment tables of one tree, one for each model.
+
+    Raises:
+        InvalidShapeError: tables of different trees, or none.
+    """
+    if not tables:
+        raise InvalidShapeError("a stack needs at least one table, got none")
+    check_same_tree(*tables)
+    return tuple(np.stack(levels) for levels in zip(*tables, strict=True))
+
+
+def model_table(stack: tuple[Table, ...], model: int) -> tuple[Table, ...]:
+    """The table of one model of a stack, by its index."""
+    return tuple(level[model] for level in stack)
+
+
+def posterior_weights(
+    weights: Weights, models: PolicyStack, *, update: Update
+) -> tuple[Table, ...]:
+    """`w(p|h)` of every model at every history with an action to come.
+
+    Args:
+        weights: `w(p|h_{<t})` at the root up to a factor, shape (n_models,).
+        models: level t of shape (n_models, (|A||O|)^t, |A|).
+        update: whose actions count.
+
+    Returns:
+        Level t of shape (n_models, (|A||O|)^t), sums over the first axis 1.
+
+    Raises:
+        InvalidDistributionError: weights negative, NaN, infinite or all 0; rows that are no
+            semi-distributions (so for every function on weights here).
+        InvalidShapeError: a stack that is no stack, or does not fit the weights (likewise).
+    """
+    w, models = _checked(weights, models)
+    n_observations = infer_n_observations(model_table(models, 0))
+    levels = [w[:, None]]
+    for actions in models[:-1]:
+        match update:
+            case Update.ALL:
+                after_action = _posterior(levels[-1], actions)
+            case Update.DEMONSTRATOR:
+                after_action = np.repeat(levels[-1][:, :, None], actions.shape[-1], axis=2)
+        levels.append(np.repeat(after_action.reshape(len(w), -1), n_observations, axis=1))
+    return tuple(levels)
+
+
+def policy_mixture(weights: Weights, models: PolicyStack, *, update: Update) -> PolicyTable:
+    """`xi(a|h) = sum_p w(p|h) p(a|h)` at every history.
+
+    Args:
+        weights: `w(p|h_{<t})` at the root up to a factor, shape (n_models,).
+        models: level t of shape (n_models, (|A||O|)^t, |A|).
+        update: whose actions update `w(p|h)`.
+
+    Returns:
+        Level t of shape ((|A||O|)^t, |A|).
+    """
+    w, models = _checked(weights, models)
+    posterior = posterior_weights(w, models, update=update)
+    return tuple(_mean(w_t, actions) for w_t, actions in zip(posterior, models, strict=True))
+
+
+def policy_mixture_by_history(
+    tree: HistoryTree,
+    weights: Weights,
+    predict: Callable[[History], Table],
+    *,
+    update: Update,
+) -> PolicyTable:
+    """`policy_mixture` of many models: `predict` is asked once for each history of `tree`.
+
+    Memory: the weights along one path, `horizon` arrays of shape (n_models,), and one
+    prediction, instead of the stack.
+
+    Args:
+        tree: the continuations of a history.
+        weights: `w(p|h_{<t})` at the root up to a factor, shape (n_models,).
+        predict: from a history (with the root) to every model's action probabilities,
+            shape (n_models, |A|); exact if the weights are.
+        update: whose actions update `w(p|h)`.
+
+    Returns:
+        Level t of shape ((|A||O|)^t, |A|).
+    """
+    rows: list[list[Table]] = [[] for _ in range(tree.horizon)]
+
+    def visit(continuation: History, w: Table) -> None:
+        t = len(continuation) // 2
+        predicted = predict(tree.root + continuation)
+        if predicted.shape != (len(w), tree.n_actions):
+            raise InvalidShapeError(
+                f"predict must give shape (n_models, |A|) = {(len(w), tree.n_actions)}, got "
+                f"{predicted.shape}"
+            )
+        check_distributions(predicted, name="the models")
+        rows[t].append(_mean(w, predicted))
+        if t + 1 == tree.horizon:
+            return
+        for action in range(tree.n_actions):
+            after_action = w
+            if update is Update.ALL:
+                after_action = _posterior(w, predicted[:, action])
+            for observation in range(tree.n_observations):
+                visit((*continuation, action, observation), after_action)
+
+    visit((), normalised(weights))
+    return tuple(np.stack(level) for level in rows)
+
+
+def joint_predictor(
+    weights: Weights, policies: PolicyStack, environments: EnvironmentStack
+) -> tuple[PolicyTable, EnvironmentTable]:
+    """The joint predictor `xi`, as base policy and as environment.
+
+    Args:
+        weights: `w(p|h_{<t})` at the root up to a factor, shape (n_models,).
+        policies: what the models predict of actions, level t (n_models, (|A||O|)^t, |A|).
+        environments: and of observations, level t (n_models, (|A||O|)^t, |A|, |O|).
+
+    Returns:
+        `xi(a|h)`, level t of shape ((|A||O|)^t, |A|), and `xi(o|ha)`, (..., |A|, |O|); the
+        posterior is updated by every action and every observation.
+    """
+    w, policies, environments = _checked(weights, policies, environments)
+    return _joint_predictor(w, policies, environments)
+
+
+def observation_mixture(weights: Weights, environments: EnvironmentStack) -> EnvironmentTable:
+    """`xi~(o|ha)`, the mixture of the models' observations whose weights only these update.
+
+    Args:
+        weights: `w(p|h_{<t})` at the root up to a factor, shape (n_models,).
+        environments: level t of shape (n_models, (|A||O|)^t, |A|, |O|).
+
+    Returns:
+        Level t of shape ((|A||O|)^t, |A|, |O|); products along a history telescope to
+        `xi~(o||a)`.
+    """
+    w, environments = _checked(weights, environments)
+    # Nothing is learnt from actions to which every model gives the same number, here 1.
+    indifferent = tuple(_ones_like(level[..., 0]) for level in environments)
+    return _joint_predictor(w, indifferent, environments)[1]
+
+
+def observation_ratios(xi: EnvironmentTable, xi_tilde: EnvironmentTable) -> tuple[Table, ...]:
+    """`prod_j xi(o_j|h_j a_j) / xi~(o||a)` of every history; the residual is its logarithm.
+
+    Where both predict an observation with probability 0 they count as predicting it alike.
+
+    Args:
+        xi: the joint predictor as environment.
+        xi_tilde: `observation_mixture` of the models to be credited (in Theorem 1, those with a
+            switched version in the mixture).
+
+    Returns:
+        `horizon + 1` levels, level t of shape ((|A||O|)^t,).
+    """
+    check_same_tree(xi, xi_tilde)
+    xi, xi_tilde = in_common_arithmetic(xi, xi_tilde)
+    levels = [_ones_like(xi[0].reshape(-1)[:1])]
+    for level, level_tilde in zip(xi, xi_tilde, strict=True):
+        alike = (level == 0) & (level_tilde == 0)
+        one = _ones_like(level)
+        with np.errstate(divide="ignore"):
+            ratio = np.where(alike, one, level) / np.where(alike, one, level_tilde)
+        levels.append((levels[-1][:, None, None] * ratio).reshape(-1))
+    return tuple(levels)
+
+
+def normalised(weights: Weights) -> Table:
+    """The weights, divided by their sum.
+
+    Raises:
+        InvalidShapeError: weights that are no vector.
+        InvalidDistributionError: weights negative, NaN, infinite or all 0.
+    """
+    if isinstance(weights, np.ndarray) and weights.dtype == np.float64:
+        w: Table = weights  # a million entries need not be looked at one by one
+    else:
+        w = as_table(weights)
+    if w.ndim != 1:
+        raise InvalidShapeError(f"weights must have shape (n_models,), got {w.shape}")
+    bad = w[~((w >= 0) & (w < np.inf))]  # catches NaN too
+    if bad.size:
+        raise InvalidDistributionError(f"weights must be finite and >= 0, got {bad[0]}")
+    total = w.sum()
+    if not 0 < total < np.inf:
+        raise InvalidDistributionError(f"weights must have a sum > 0 and finite, got {total}")
+    return np.asarray(w / total)
+
+
+def normalised_log_weights(log_w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`log_w` less the logarithm of the sum of its exponentials.
+
+    Args:
+        log_w: natural logarithms of weights up to a factor, shape (..., n_models); -inf allowed.
+
+    Returns:
+        Logarithms of weights that sum to 1, the same shape.
+
+    Raises:
+        InvalidDistributionError: NaN or +inf, or no weight above 0 in a row.
+    """
+    total = _log_sum_exp(_checked_logs(log_w, name="log_w"), axis=-1)
+    if np.isneginf(total).any():
+        raise InvalidDistributionError("some weight must be > 0, got log_w = -inf for every model")
+    return np.asarray(log_w - total)
+
+
+def update_log_weights(
+    log_w: NDArray[np.float64], log_likelihood: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The posterior after one more symbol (or several, their log-likelihoods summed).
+
+    An impossible symbol, one of likelihood 0 under every model of positive weight, updates
+    nothing. Each update adds a rounding error of at most 2^-52 (1 + |log w| + |log-likelihood|)
+    to a log-weight, w being the weight relative to the largest: renormalising keeps the numbers
+    that matter small, so that after 10^6 symbols the weight of a model that is not forgotten
+    has an error of some 1e-10 at most (the inputs' own rounding is of that size), where
+    adding up log-likelihoods alone would be wrong by 1e-4.
+
+    Args:
+        log_w: normalised log-weights, shape (..., n_models).
+        log_likelihood: `ln p(x|h)` of the observed symbol x under each model, same shape.
+
+    Returns:
+        Normalised log-weights, shape (..., n_models).
+
+    Raises:
+        InvalidDistributionError: NaN or +inf.
+    """
+    _checked_logs(log_w, name="log_w")
+    joint = log_w + _checked_logs(log_likelihood, name="log_likelihood")
+    total = _log_sum_exp(joint, axis=-1)
+    impossible = np.isneginf(total)
+    return np.where(impossible, log_w, joint - np.where(impossible, 0.0, total))
+
+
+def predictive_log_probs(
+    log_w: NDArray[np.float64], log_p: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`ln xi(x|h) = ln sum_p w(p|h) p(x|h)` of every symbol x.
+
+    Args:
+        log_w: normalised log-weights, shape (..., n_models).
+        log_p: the models' `ln p(x|h)`, shape (..., n_models, n_symbols).
+
+    Returns:
+        Shape (..., n_symbols), at most 0; error about n_models 2^-53 relative to `xi(x|h)`,
+        besides those of the weights.
+
+    Raises:
+        InvalidDistributionError: NaN or +inf.
+    """
+    _checked_logs(log_w, name="log_w")
+    joint = log_w[..., None] + _checked_logs(log_p, name="log_p")
+    # A probability of 1 may round to a little more.
+    return np.minimum(_log_sum_exp(joint, axis=-2)[..., 0, :], 0.0)
+
+
+def _joint_predictor(
+    w: Table, policies: PolicyStack, environments: EnvironmentStack
+) -> tuple[PolicyTable, EnvironmentTable]:
+    pi, nu = [], []
+    w = w[:, None]
+    for actions, observations in zip(policies, environments, strict=True):
+        after_action = _posterior(w, actions)
+        pi.append(_mean(w, actions))
+        nu.append(_mean(after_action, observations))
+        w = _posterior(after_action, observations).reshape(len(w), -1)
+    return tuple(pi), tuple(nu)
+
+
+def _mean(w: Table, predicted: Table) -> Table:
+    """`sum_p w(p) p(x)`, shapes (n_models, ...) and (n_models, ..., n_symbols)."""
+    return np.asarray((w[..., None] * predicted).sum(axis=0))
+
+
+def _posterior(w: Table, likelihood: Table) -> Table:
+    """`w(p|..x)` for every x, shapes (n_models, ...) and (n_models, ..., n_symbols).
+
+    Without the last axis of `likelihood`, the posterior after that one symbol.
+    """
+    prior = w.reshape(w.shape + (1,) * (likelihood.ndim - w.ndim))
+    joint = prior * likelihood
+    mass = np.asarray(joint.sum(axis=0))
+    impossible = mass == 0
+    return np.where(impossible, prior, joint / np.where(impossible, _ones_like(mass), mass))
+
+
+def _ones_like(table: Table) -> Table:
+    return np.full(table.shape, Fraction(1) if table.dtype == object else 1.0)
+
+
+def _checked(weights: Weights, *stacks: tuple[Table, ...]) -> Any:
+    """Normalised weights and the stacks, in one kind of number."""
+    w = normalised(weights)
+    for stack in stacks:
+        for t, level in enumerate(stack):
+            if level.ndim < 3 or len(level) != len(w):
+                raise InvalidShapeError(
+                    f"level {t} of a stack must have shape (n_models, n_histories, ...) with "
+                    f"n_models = {len(w)} as the weights have it, got {level.shape}"
+                )
+            check_distributions(level, name="the models")
+    check_same_tree(*(model_table(stack, 0) for stack in stacks))
+    return in_common_arithmetic(w, *stacks)
+
+
+def _checked_logs(logs: NDArray[np.float64], *, name: str) -> NDArray[np.float64]:
+    bad = logs[~(logs < np.inf)]  # catches NaN too
+    if bad.size:
+        raise InvalidDistributionError(f"{name} must be below +inf and not NaN, got {bad.flat[0]}")
+    return logs
+
+
+def _log_sum_exp(logs: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
+    largest = logs.max(axis=axis, keepdims=True)
+    shift = np.where(np.isneginf(largest), 0.0, largest)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.exp(logs - shift).sum(axis=axis, keepdims=True)) + shift)
