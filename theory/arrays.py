@@ -1,0 +1,184 @@
+"""What NumPy and torch arrays share here: checks, float64, detached values, derivatives.
+
+`theory` is written once, against the Python array API, and imports no torch. Conventions of
+every function that takes log-probabilities:
+
+- Arrays have shape (..., d); distributions lie along the last axis; leading axes broadcast.
+- Arithmetic is float64 whatever the input's precision. One number a row comes back in float64;
+  what has the shape of the input comes back in the input's precision. (A device without float64
+  raises its own error.)
+- Gradients flow wherever the library tracks them.
+- `unchecked=True` skips the checks that must read the data, because on a GPU each of them waits
+  for the device. Shapes and dtypes are always checked. On valid data it changes no result.
+"""
+
+from typing import Any, Final, TypeAlias
+
+import array_api_compat
+
+from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
+
+Array: TypeAlias = Any
+"""A NumPy array or a torch tensor."""
+Namespace: TypeAlias = Any
+"""The array-API namespace of such an array."""
+
+OVERFULL_TOLERANCE: Final = 1e-9
+"""How far the mass of a float64 row may exceed 1: rounding of long products, no modelling error."""
+FULL_MASS_ROUNDING: Final = 1e-12
+"""How far the mass of a float64 row may fall short of 1 and still be a full distribution's."""
+SINGLE_PRECISION_ROUNDING: Final = 1e-5
+"""Both of the above for rows that come in float32."""
+
+INF: Final = float("inf")
+
+
+def common_namespace(**arrays: Array) -> Namespace:
+    """The namespace that all `arrays` (by name, for the message) share.
+
+    Raises:
+        InvalidArgumentError: something that is no array of real floating-point numbers, or
+            arrays of two libraries.
+    """
+    for name, array in arrays.items():
+        if not array_api_compat.is_array_api_obj(array):
+            raise InvalidArgumentError(
+                f"{name} must be a NumPy array or a torch tensor, got {type(array).__name__}"
+            )
+    try:
+        xp = array_api_compat.array_namespace(*arrays.values())
+    except TypeError:
+        kinds = ", ".join(f"{name}: {type(array).__name__}" for name, array in arrays.items())
+        raise InvalidArgumentError(
+            f"arrays must come from one library, got {kinds}; convert one of them"
+        ) from None
+    for name, array in arrays.items():
+        if not xp.isdtype(array.dtype, "real floating"):
+            raise InvalidArgumentError(
+                f"{name} must hold real floating-point numbers, got dtype {array.dtype}"
+            )
+    return xp
+
+
+def common_shape(**arrays: Array) -> tuple[int, ...]:
+    """The shape to which `arrays`, distributions along their last axes, broadcast.
+
+    Raises:
+        InvalidShapeError: no last axis, an empty one, or shapes that do not fit together.
+    """
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    for name, shape in shapes.items():
+        if not shape or shape[-1] == 0:
+            raise InvalidShapeError(
+                f"{name} must have shape (..., d) with d >= 1 symbols, got {shape}"
+            )
+    if len({shape[-1] for shape in shapes.values()}) > 1:
+        raise InvalidShapeError(f"rows must have the same number of symbols, got shapes {shapes}")
+    return broadcast_shape(**shapes)
+
+
+def broadcast_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which all `shapes` broadcast.
+
+    Raises:
+        InvalidShapeError: there is none.
+    """
+    rank = max(len(shape) for shape in shapes.values())
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes.values()]
+    result = tuple(
+        next((length for length in lengths if length != 1), 1)
+        for lengths in zip(*padded, strict=True)
+    )
+    for shape in padded:
+        if any(length not in (1, full) for length, full in zip(shape, result, strict=True)):
+            raise InvalidShapeError(f"shapes must broadcast, got {shapes}")
+    return result
+
+
+def check_log_probabilities(*, full: bool = False, **arrays: Array) -> None:
+    """Raise unless every row of `arrays` (by name) holds a semi-distribution's log-probabilities.
+
+    Args:
+        full: forbid missing mass too.
+        arrays: shape (..., d).
+
+    Raises:
+        InvalidDistributionError: NaN, a log-probability above 0, too much mass, or, where
+            `full`, too little; with the first offending number.
+    """
+    for name, log_p in arrays.items():
+        xp = array_api_compat.array_namespace(log_p)
+        if xp.any(xp.isnan(log_p)):
+            raise InvalidDistributionError(f"{name} must not be NaN; write -inf for probability 0")
+        over = SINGLE_PRECISION_ROUNDING if is_single_precision(log_p) else OVERFULL_TOLERANCE
+        above = log_p[log_p > over]
+        if array_api_compat.size(above):
+            raise InvalidDistributionError(
+                f"{name} must hold log-probabilities, at most 0, got {float(above[0])}; "
+                "take log_softmax of logits first"
+            )
+        mass = xp.reshape(xp.sum(xp.exp(to_float64(log_p)), axis=-1), (-1,))
+        excess = mass[mass > 1 + over]
+        if array_api_compat.size(excess):
+            raise InvalidDistributionError(
+                f"probabilities of {name} must sum to at most 1, got {float(excess[0])!r}"
+            )
+        short = mass[mass < 1 - over]
+        if full and array_api_compat.size(short):
+            raise InvalidDistributionError(
+                f"probabilities of {name} must sum to 1, got {float(short[0])!r}; say where the "
+                "missing mass goes (with_missing_outcome), or divide by the sum"
+            )
+
+
+def is_single_precision(array: Array) -> bool:
+    """Whether `array` is coarser than float64."""
+    return bool(array_api_compat.array_namespace(array).finfo(array.dtype).bits < 64)
+
+
+def to_float64(array: Array) -> Array:
+    """`array` in float64, differentiably."""
+    xp = array_api_compat.array_namespace(array)
+    return xp.astype(array, xp.float64, copy=False)
+
+
+def float64_like(value: Array | float, *, like: Array) -> Array:
+    """A number or an array as a float64 array of `like`'s library, on its device."""
+    xp = array_api_compat.array_namespace(like)
+    if array_api_compat.is_array_api_obj(value):
+        common_namespace(value=value, like=like)
+        return to_float64(value)
+    return xp.asarray(float(value), dtype=xp.float64, device=array_api_compat.device(like))
+
+
+def tracks_gradient(array: Array) -> bool:
+    """Whether the library would differentiate through `array` (never for NumPy)."""
+    return bool(getattr(array, "requires_grad", False))
+
+
+def stop_gradient(array: Array) -> Array:
+    """`array` as a constant of differentiation."""
+    return array.detach() if tracks_gradient(array) else array
+
+
+def attach_row_gradient(value: Array, *terms: tuple[Array, Array]) -> Array:
+    """`value`, one number a row, with given derivatives; value itself does not change.
+
+    Args:
+        value: shape (...), a constant of differentiation.
+        terms: pairs (slope, variable): the derivative of a row's value with respect to the
+            row's entries of `variable`. Both have shape (..., d); slopes are finite, and 0
+            wherever `variable` is infinite.
+    """
+    for slope, variable in terms:
+        if tracks_gradient(variable):
+            xp = array_api_compat.array_namespace(value)
+            value = value + xp.sum(slope * zero_with_gradient(variable), axis=-1)
+    return value
+
+
+def zero_with_gradient(variable: Array) -> Array:
+    """0 in value (also where `variable` is infinite), `variable` in differentiation."""
+    xp = array_api_compat.array_namespace(variable)
+    finite = xp.isfinite(variable)
+    return to_float64(xp.where(finite, variable - stop_gradient(variable), 0.0))
