@@ -44,6 +44,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from theory.divergences import kl_nats
 from theory.log_sum import LogSum, kl_log_sum
 from theory.process import (
     EnvironmentTable,
@@ -252,8 +253,8 @@ def _kl_rows(p: Table, q: Table) -> Table:
         rows = np.empty(len(p), dtype=object)
         rows[:] = [kl_log_sum(p_row, q_row) for p_row, q_row in zip(p, q, strict=True)]
         return rows
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(p > 0, p * np.log(p / q), 0.0).sum(axis=-1))
+    with np.errstate(divide="ignore"):
+        return np.asarray(kl_nats(np.log(p), np.log(q), unchecked=True))
 
 
 def _costs_of_last_action(

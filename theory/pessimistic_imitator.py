@@ -1,0 +1,118 @@
+"""The pessimistic Bayesian imitator: the most sceptical of the likely models (Definitions 3, 4).
+
+Order the models `nu^(1), nu^(2), ...` by posterior weight at h, largest first. The *top set* is
+
+    M^alpha_h = {nu^(n) : w(nu^(n)|h) >= alpha sum_{m<=n} w(nu^(m)|h)},   0 < alpha <= 1,
+
+and the imitator gives an action the least probability that one of these models gives it,
+
+    nu_alpha(x|h) = min over nu in M^alpha_h of nu(x|h).
+
+The mass that is missing, `theta_q(h) = 1 - sum_x nu_alpha(x|h)`, is the probability of asking the
+demonstrator instead of acting.
+
+About top sets:
+
+- Along the order the weights fall and the sums grow, so a top set consists of the first models in
+  the order, at least of the first; a model of weight 0 is never in it. The n-th model of it has
+  weight at least `alpha n` times its own, so `|M^alpha| <= 1/alpha`.
+- Models of equal weight are ordered by index: of two tied models the later may be outside.
+- Weights count up to a factor. Models are behavioural classes: equal models are to be merged and
+  their weights summed *before*, because two halves of a model can be outside where the whole is
+  inside.
+- A demonstrator outside the top set has weight below alpha. `1/w(mu|h_t)` is a non-negative
+  supermartingale under mu, hence `P(mu in M^alpha_h for all t) >= 1 - alpha/w(mu)` (Ville).
+
+`nu_alpha <= mu` wherever mu is in the top set. That bounds `KL(pi||mu)` by `KL(pi||nu_alpha)` for
+every pi over whole continuations only if the posterior stays as it is while the agent acts
+(`Update.DEMONSTRATOR`). Under `Update.ALL` the agent can drive mu out of the top set by its own
+actions and then do what mu never does. Every result that quotes the guarantee must say which.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.bayes_mixture import PolicyStack, Update, Weights, posterior_weights
+from theory.errors import InvalidArgumentError, InvalidDistributionError
+from theory.process import (
+    PolicyTable,
+    Probability,
+    Table,
+    check_distributions,
+    in_common_arithmetic,
+)
+
+
+def top_set(weights: Table, alpha: Probability) -> NDArray[np.bool_]:
+    """Which models are in `M^alpha`, for a batch of posteriors.
+
+    Exact if weights and alpha are rational. A float alpha counts as the binary number that it
+    is: give `Fraction(3, 10)` where 0.3 is meant and ties matter. Float weights that are equal
+    only up to rounding are ordered as they round.
+
+    Args:
+        weights: posterior weights up to a factor, shape (..., n_models), float64 or `Fraction`.
+        alpha: the threshold, 0 < alpha <= 1.
+
+    Returns:
+        A mask of the same shape, with at least one and at most 1/alpha entries true per row.
+
+    Raises:
+        InvalidArgumentError: alpha outside (0, 1].
+        InvalidDistributionError: weights negative, NaN or infinite, or a row without a positive
+            one.
+    """
+    check_alpha(alpha)
+    bad = weights[~((weights >= 0) & (weights < np.inf))]  # catches NaN too
+    if bad.size:
+        raise InvalidDistributionError(f"weights must be finite and >= 0, got {bad.flat[0]}")
+    # Stable, so that ties keep the order of their indices.
+    order = np.argsort(-weights, axis=-1, kind="stable")
+    in_order = np.take_along_axis(weights, order, axis=-1)
+    if not np.all(in_order[..., :1] > 0):
+        raise InvalidDistributionError("some weight of every row must be > 0, got a row of zeros")
+    threshold = Fraction(alpha) if weights.dtype == object else float(alpha)
+    in_top_set = in_order >= threshold * np.cumsum(in_order, axis=-1)
+    mask = np.empty(weights.shape, dtype=np.bool_)
+    np.put_along_axis(mask, order, in_top_set.astype(np.bool_), axis=-1)
+    return mask
+
+
+def pessimistic_imitator(
+    weights: Weights, models: PolicyStack, *, alpha: Probability, update: Update
+) -> PolicyTable:
+    """`nu_alpha(a|h)` at every history, a semi-distribution.
+
+    Args:
+        weights: `w(nu|h_{<t})` at the root up to a factor, shape (n_models,).
+        models: level t of shape (n_models, (|A||O|)^t, |A|).
+        alpha: the threshold of the top set, 0 < alpha <= 1.
+        update: whose actions update the posterior; with `Update.DEMONSTRATOR` the top set is
+            that of the root throughout.
+
+    Returns:
+        Level t of shape ((|A||O|)^t, |A|).
+    """
+    posterior = posterior_weights(weights, models, update=update)
+    tables = in_common_arithmetic(posterior, models)
+    return tuple(_least(actions, top_set(w.T, alpha).T) for w, actions in zip(*tables, strict=True))
+
+
+def help_probability(table: PolicyTable) -> tuple[Table, ...]:
+    """`theta_q(h) = 1 - sum_a nu_alpha(a|h)`, level t of shape ((|A||O|)^t,), at least 0."""
+    for level in table:
+        check_distributions(level, name="the imitator")
+    return tuple(np.maximum(1 - np.asarray(level.sum(axis=-1)), 0) for level in table)
+
+
+def check_alpha(alpha: Probability) -> None:
+    """Raise `InvalidArgumentError` unless `0 < alpha <= 1`."""
+    if not 0 < alpha <= 1:
+        raise InvalidArgumentError(f"alpha must lie in (0, 1], got {alpha}")
+
+
+def _least(actions: Table, mask: NDArray[np.bool_]) -> Table:
+    """The least probability that a model inside the mask gives, shape (n_histories, |A|)."""
+    return np.asarray(np.where(mask[..., None], actions, 2).min(axis=0))
