@@ -142,13 +142,17 @@ def to_float64(array: Array) -> Array:
     return xp.astype(array, xp.float64, copy=False)
 
 
-def float64_like(value: Array | float, *, like: Array) -> Array:
-    """A number or an array as a float64 array of `like`'s library, on its device."""
-    xp = array_api_compat.array_namespace(like)
-    if array_api_compat.is_array_api_obj(value):
-        common_namespace(value=value, like=like)
-        return to_float64(value)
-    return xp.asarray(float(value), dtype=xp.float64, device=array_api_compat.device(like))
+def like(model: Array, value: Array | float, *, name: str) -> Array:
+    """`value`, a number or an array, with the library, precision and device of `model`.
+
+    Raises:
+        InvalidArgumentError: an array of another library, or not of floats.
+    """
+    if isinstance(value, (int, float)):
+        xp = array_api_compat.array_namespace(model)
+        return xp.asarray(value, dtype=model.dtype, device=array_api_compat.device(model))
+    xp = common_namespace(**{name: value, "the others": model})
+    return xp.astype(value, model.dtype, copy=False)
 
 
 def tracks_gradient(array: Array) -> bool:

@@ -201,7 +201,8 @@ def _checked_namespace(unchecked: bool, /, **rows: Array) -> Namespace:
 
 def _log_ratio(xp: Namespace, log_p: Array, log_q: Array) -> Array:
     """`log(p/q)`, and 0 (without a gradient) where either is 0."""
-    return xp.where((log_p > -INF) & (log_q > -INF), log_p - log_q, 0.0)
+    both = (log_p > -INF) & (log_q > -INF)
+    return xp.where(both, log_p, 0.0) - xp.where(both, log_q, 0.0)
 
 
 def _mass(xp: Namespace, log_p: Array) -> Array:
