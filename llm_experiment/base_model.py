@@ -227,7 +227,7 @@ def load_language_model(
             or do not fit, no such device, or not enough memory on it.
     """
     place = find_device(device)
-    with _one_line_errors("language model", name):
+    with one_line_errors("language model", name):
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # with info, a pair
             name,
             dtype=dtype,
@@ -248,7 +248,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: in one line: no such tokenizer, or a download cut short.
     """
-    with _one_line_errors("tokenizer", name):
+    with one_line_errors("tokenizer", name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=False
         )
@@ -272,7 +272,7 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def _one_line_errors(kind: str, name: str) -> Iterator[None]:
+def one_line_errors(kind: str, name: str) -> Iterator[None]:
     """What loading may raise, as a `ModelError` of one line."""
     try:
         if _looks_like_folder(name) and not Path(name).is_dir():
