@@ -1,0 +1,373 @@
+r"""Whose turn it is: a parser of two-speaker transcripts that works on tokens of any tokenizer.
+
+A transcript is lines of text. A line that begins with a speaker's name and a colon (spaces and
+tabs may stand before either) opens that speaker's turn, unless it has the turn already; nothing
+else changes whose turn it is. So a name inside a word ("Teachers:"), in the middle of a line
+("my Student: ...") or without its colon ("Student loans are ...") is only text; the published
+protocol switched at the last name anywhere in the text, which makes a speaker who merely mentions
+the other one lose the turn. A speaker who opens a line with the own name keeps talking.
+
+The text is the concatenation of the tokens' texts, so the rule is a finite automaton on
+characters: its state is the present line as far as it can still become a name with a colon.
+Composed with the tokens' texts it becomes a table `[state, token] -> state`, and a batch of
+transcripts advances by one look-up, however a tokenizer splits names, colons and line breaks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from theory.errors import InvalidArgumentError, ModelError
+
+NEWLINE: Final = "\n"
+COLON: Final = ":"
+_BLANKS: Final = " \t"
+
+_Line = str | None
+"""The present line without leading blanks while it may become `name:`, else None."""
+
+
+class Speaker(IntEnum):
+    """Who has the turn."""
+
+    NOBODY = -1
+    """No turn has been opened yet."""
+    AGENT = 0
+    """The agent (the Teacher)."""
+    PARTNER = 1
+    """The base model as the agent's partner (the Student)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnRules:
+    """How turns look and when they end."""
+
+    agent: str = "Teacher"
+    """The name before the agent's turns."""
+    partner: str = "Student"
+    """The name before its partner's turns."""
+    separator: str = NEWLINE
+    """Line breaks written between turns when a reply is cut off."""
+    max_reply_tokens: int = 512
+    """A reply that has not ended after so many tokens is cut off: the separator, the agent's
+    name and the colon are forced."""
+
+    def __post_init__(self) -> None:
+        for name in (self.agent, self.partner):
+            if not name or name != name.strip() or set(name) & {NEWLINE, COLON}:
+                raise InvalidArgumentError(
+                    "a speaker's name must be text without colon, line break or blanks around "
+                    f"it, got {name!r}"
+                )
+        if self.agent == self.partner:
+            raise InvalidArgumentError(f"speakers need different names, got {self.agent!r} twice")
+        if not self.separator or self.separator.strip(NEWLINE):
+            raise InvalidArgumentError(
+                f"separator must be one or more line breaks, got {self.separator!r}"
+            )
+        if self.max_reply_tokens < 1:
+            raise InvalidArgumentError(
+                f"max_reply_tokens must be >= 1, got {self.max_reply_tokens}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnState:
+    """Where n transcripts of equal length stand.
+
+    Attributes:
+        line: state of the automaton, int64, shape (n,).
+        speaker: who has the turn, a `Speaker`, int64, shape (n,).
+        opened: index of the token that opened the turn (its text holds the colon), int64, shape
+            (n,); -1 before the first turn.
+        position: tokens read so far.
+    """
+
+    line: Tensor
+    speaker: Tensor
+    opened: Tensor
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """All turns of n transcripts, one entry a turn, in order of episode and time.
+
+    A turn's tokens are those that its speaker wrote: from the one after its colon to the one
+    with the next speaker's colon, so the separator and the next name count.
+
+    Attributes:
+        episode: row of the transcript, shape (turns,).
+        speaker: `Speaker.AGENT` or `Speaker.PARTNER`, shape (turns,).
+        opened: index of the token before the turn's first, shape (turns,).
+        closed: index of the turn's last token, shape (turns,).
+        finished: False where the transcript ends within the turn, shape (turns,).
+    """
+
+    episode: NDArray[np.int64]
+    speaker: NDArray[np.int64]
+    opened: NDArray[np.int64]
+    closed: NDArray[np.int64]
+    finished: NDArray[np.bool_]
+
+    @property
+    def n_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each turn, shape (turns,)."""
+        return self.closed - self.opened
+
+
+class TurnParser:
+    """The automaton of `TurnRules` for one vocabulary.
+
+    Args:
+        rules: how turns look.
+        pieces: the text of every token, such that a transcript's text is their concatenation.
+        encode: the tokens of a text.
+        decode: the text of tokens; may know more than `pieces` of characters split over tokens.
+
+    Raises:
+        ModelError: the vocabulary has no line break, or cannot spell a speaker's name, or has a
+            token that opens two turns.
+    """
+
+    def __init__(
+        self,
+        rules: TurnRules,
+        *,
+        pieces: Sequence[str],
+        encode: Callable[[str], Sequence[int]],
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
+        self.rules = rules
+        self._pieces = tuple(pieces)
+        self._decode = decode
+        if not any(NEWLINE in piece for piece in self._pieces):
+            raise ModelError(
+                "no token of the tokenizer holds a line break, so turns cannot be told apart; "
+                "use a tokenizer that keeps line breaks"
+            )
+        names = (rules.agent, rules.partner)
+        lines = _all_lines(names)
+        self._next_line, self._opens, self._rest = _compile(lines, names, self._pieces)
+        self._line_start = lines.index("")
+        self.agent_opening = self._opening(rules.agent, encode)
+        self.partner_opening = self._opening(rules.partner, encode)
+
+    @classmethod
+    def from_tokenizer(
+        cls, tokenizer: PreTrainedTokenizerBase, rules: TurnRules, *, n_tokens: int
+    ) -> "TurnParser":
+        """The parser for a tokenizer of transformers.
+
+        Args:
+            tokenizer: of the language model.
+            rules: how turns look.
+            n_tokens: size of the model's vocabulary; ids beyond the tokenizer's have no text.
+
+        Raises:
+            ModelError: see `TurnParser`; or the tokenizer has more tokens than the model.
+        """
+        if len(tokenizer) > n_tokens:
+            raise ModelError(
+                f"the tokenizer has {len(tokenizer)} tokens and the language model only "
+                f"{n_tokens}; use the tokenizer that the model was trained with"
+            )
+
+        def encode(text: str) -> list[int]:
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+            return ids
+
+        def decode(ids: Sequence[int]) -> str:
+            text = tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+            return str(text)
+
+        # Some decoders treat the first token differently: read every token after a colon.
+        colon = encode(f"{rules.agent}{COLON}")[-1:]
+        start = len(decode(colon))
+        pieces = [decode([*colon, token])[start:] for token in range(len(tokenizer))]
+        pieces += [""] * (n_tokens - len(pieces))
+        return cls(rules, pieces=pieces, encode=encode, decode=decode)
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return len(self._pieces)
+
+    @property
+    def empty_turn_tokens(self) -> int:
+        """The most tokens that an empty turn of the agent has: separator, name and colon.
+
+        Four in the published setting: two line breaks, the name and the colon.
+        """
+        return len(self.partner_opening)
+
+    def to(self, device: torch.device) -> "TurnParser":
+        """Move the automaton's tables to `device`."""
+        self._next_line = self._next_line.to(device)
+        self._opens = self._opens.to(device)
+        return self
+
+    def begin(self, n: int) -> TurnState:
+        """The state of `n` empty transcripts: at the start of a line, nobody's turn."""
+        line = torch.full((n,), self._line_start, device=self._next_line.device)
+        nobody = torch.full_like(line, Speaker.NOBODY)
+        return TurnState(line=line, speaker=nobody, opened=nobody, position=0)
+
+    def advance(self, state: TurnState, tokens: Tensor) -> TurnState:
+        """The state after one more token of every transcript, int64, shape (n,)."""
+        opens = self._opens[state.line, tokens].long()
+        switches = (opens != Speaker.NOBODY) & (opens != state.speaker)
+        return TurnState(
+            line=self._next_line[state.line, tokens].long(),
+            speaker=torch.where(switches, opens, state.speaker),
+            opened=torch.where(switches, state.position, state.opened),
+            position=state.position + 1,
+        )
+
+    def read(self, tokens: Tensor) -> TurnState:
+        """The state after transcripts, int64, shape (n, t)."""
+        state = self.begin(len(tokens))
+        for column in tokens.T:
+            state = self.advance(state, column)
+        return state
+
+    def speakers(self, tokens: Tensor) -> Tensor:
+        """Who has the turn after each token of transcripts, both of shape (n, t)."""
+        state = self.begin(len(tokens))
+        after = []
+        for column in tokens.T:
+            state = self.advance(state, column)
+            after.append(state.speaker)
+        return torch.stack(after, dim=1)
+
+    def writers(self, tokens: Tensor) -> Tensor:
+        """Who wrote each token of transcripts: who had the turn before it; both (n, t)."""
+        after = self.speakers(tokens)
+        return torch.cat([torch.full_like(after[:, :1], Speaker.NOBODY), after[:, :-1]], dim=1)
+
+    def find_turns(self, tokens: Tensor) -> Turns:
+        """All turns of transcripts, int64, shape (n, t)."""
+        after = self.speakers(tokens).cpu().numpy()
+        before = np.concatenate([np.full_like(after[:, :1], Speaker.NOBODY), after[:, :-1]], axis=1)
+        episode, opened = np.nonzero(after != before)
+        finished = np.roll(episode, -1) == episode
+        finished[-1:] = False
+        return Turns(
+            episode=episode,
+            speaker=after[episode, opened],
+            opened=opened,
+            closed=np.where(finished, np.roll(opened, -1), after.shape[1] - 1),
+            finished=finished,
+        )
+
+    def are_empty(self, turns: Turns) -> NDArray[np.bool_]:
+        """Which turns are empty turns of the agent, shape (turns,).
+
+        The published definition: a finished turn with no more tokens than a separator and a
+        name need (`empty_turn_tokens`).
+        """
+        short = turns.n_tokens <= self.empty_turn_tokens
+        empty: NDArray[np.bool_] = short & turns.finished & (turns.speaker == Speaker.AGENT)
+        return empty
+
+    def turn_text(self, tokens: Sequence[int], *, opened: int, closed: int) -> str:
+        """What the speaker of a finished turn said, without blanks and line breaks around it.
+
+        Args:
+            tokens: the transcript.
+            opened: index of the token that opened the turn.
+            closed: index of the token that opened the next one.
+        """
+        first, last = tokens[opened], tokens[closed]
+        text = self._tail(first) + self._decode(tokens[opened + 1 : closed + 1])
+        text = text[: len(text) - len(self._tail(last))]
+        return text.rpartition(NEWLINE)[0].strip()
+
+    def _tail(self, token: int) -> str:
+        """The text of a token that opens a turn after its colon."""
+        piece = self._pieces[token]
+        return piece[len(piece) - self._rest[token] :]
+
+    def _opening(self, name: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
+        """The tokens that hand the turn to `name`, wherever they are written."""
+        text = f"{self.rules.separator}{name}{COLON}"
+        tokens = [int(token) for token in encode(text)]
+        while tokens and not self._pieces[tokens[0]].strip(_BLANKS):
+            del tokens[0]  # some tokenizers put a blank before any text
+        wrong = ModelError(
+            f"the tokenizer cannot write {text!r} as tokens of their own (it gives "
+            f"{[self._pieces[token] for token in tokens]}); choose another name or tokenizer"
+        )
+        if "".join(self._pieces[token] for token in tokens) != text:
+            raise wrong
+        return tuple(tokens)
+
+
+def _next_line(line: _Line, char: str, names: Sequence[str]) -> tuple[_Line, Speaker]:
+    """The line after one more character, and whose turn that opens."""
+    if char == NEWLINE:
+        return "", Speaker.NOBODY
+    if line is None or (line == "" and char in _BLANKS):
+        return line, Speaker.NOBODY
+    name = line.rstrip(_BLANKS)
+    if char == COLON and name in names:
+        return None, Speaker(names.index(name))
+    if any(other.startswith(line + char) for other in names):
+        return line + char, Speaker.NOBODY
+    if char in _BLANKS and name in names:
+        return f"{name} ", Speaker.NOBODY
+    return None, Speaker.NOBODY
+
+
+def _all_lines(names: Sequence[str]) -> list[_Line]:
+    """The states of the automaton; the first is None."""
+    prefixes = {name[:length] for name in names for length in range(len(name) + 1)}
+    return [None, *sorted(prefixes | {f"{name} " for name in names})]
+
+
+def _compile(
+    lines: list[_Line], names: Sequence[str], pieces: Sequence[str]
+) -> tuple[Tensor, Tensor, dict[int, int]]:
+    """The automaton on tokens.
+
+    Returns:
+        Next state and opened speaker, shapes (states, vocabulary), and for each token that may
+        open a turn the number of characters after its colon.
+    """
+    index = {line: state for state, line in enumerate(lines)}
+    next_line = np.zeros((len(lines), len(pieces)), dtype=np.int16)
+    opens = np.full((len(lines), len(pieces)), Speaker.NOBODY, dtype=np.int8)
+    rest: dict[int, int] = {}
+    for token, piece in enumerate(pieces):
+        if not _matters(piece, names):
+            continue  # leads from every line to None
+        for state, start in enumerate(lines):
+            line = start
+            for position, char in enumerate(piece, start=1):
+                line, speaker = _next_line(line, char, names)
+                if speaker is Speaker.NOBODY:
+                    continue
+                left = len(piece) - position
+                if opens[state, token] != Speaker.NOBODY or rest.setdefault(token, left) != left:
+                    raise ModelError(
+                        f"token {token} of the tokenizer, {piece!r}, can open two turns; choose "
+                        "other names"
+                    )
+                opens[state, token] = speaker
+            next_line[state, token] = index[line]
+    return torch.from_numpy(next_line), torch.from_numpy(opens), rest
+
+
+def _matters(piece: str, names: Sequence[str]) -> bool:
+    """Whether a token can leave any line other than None, or open a turn."""
+    core = piece.strip(_BLANKS)
+    return NEWLINE in piece or COLON in piece or any(core in name for name in names)
