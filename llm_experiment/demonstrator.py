@@ -29,18 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from llm_experiment.dialogue_tables import Floats, Ints, compile_task
 from llm_experiment.dialogue_task import (
     COLON,
     EMPTY,
     NEWLINE,
     START,
     DialogueTask,
-    Remainder,
     Role,
     Silence,
     Style,
     load_task,
-    parse_template,
     task_names,
     tokenize,
 )
@@ -59,8 +58,6 @@ __all__ = [
     "task_names",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _UNKNOWN_ROLE: Final = -1
@@ -118,34 +115,6 @@ class Estimate:
     n_dialogues: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tables:
-    """A task compiled to arrays.
-
-    Templates are the pairs of a style and a template text, then one empty template a style, then
-    the start. Nodes are the pairs of a template and a remainder. Moods are indexed as in
-    `DialogueTask.moods`.
-    """
-
-    style_of: Ints  # (templates + 1,); 0 for the start
-    mood_of: Ints  # (templates + 1,)
-    group: Floats  # (templates + 1, moods * styles): one-hot (mood, style)
-    choice: Floats  # (2, 2, moods, templates + 1): [may be silent, own last empty, mood, i]
-    prior: Floats  # (roles, styles)
-    template_of: Ints  # (nodes,)
-    start_node: Ints  # (templates,)
-    end_node: Ints  # (templates,)
-    emission: Floats  # (nodes, vocabulary), rows sum to 1
-    # By token x, its edges m -> m' with weight P(x, m' | m), padded with weight 0:
-    edge_from: Ints  # (vocabulary, edges)
-    edge_to: Ints  # (vocabulary, edges)
-    edge_weight: Floats  # (vocabulary, edges)
-    # By node, its edges again, as a cumulative law to draw from:
-    draw_cumulative: Floats  # (nodes, edges)
-    draw_token: Ints  # (nodes, edges)
-    draw_to: Ints  # (nodes, edges)
-
-
 class DialogueProcess:
     """Tau of a `DialogueTask`: sampling, and exact predictive log-probabilities in nats.
 
@@ -165,7 +134,11 @@ class DialogueProcess:
         self._role_of_token = np.full(len(self.vocabulary), _UNKNOWN_ROLE)
         self._role_of_token[self._name] = np.arange(len(task.roles))
         self._may_be_silent = np.array([r.may_be_silent for r in task.roles.values()], dtype=int)
-        self._tables = _compile(task, self._index)
+        self._tables = compile_task(task, self._index)
+        group = np.zeros((*self._tables.choice.shape[2:], len(task.styles)))
+        template = np.arange(len(self._tables.style_of))
+        group[self._tables.mood_of, template, self._tables.style_of] = 1.0
+        self._group = group.transpose(1, 0, 2).reshape(len(template), -1)
         if not self.read(self.prompt[None]).possible[0]:
             raise InvalidHistoryError(
                 f"the prompt of task {task.name!r} has probability 0 under its own process"
@@ -251,18 +224,38 @@ class DialogueProcess:
             silent[rows, who] = mood[rows] == self.task.moods.index(EMPTY)
             write(rows, self._name[roles[rows, who]])
             write(rows, np.full(rows.size, self._colon))
-            node, speaking = tables.start_node[template], rows
+            node, speaking = tables.words.start[template], rows
             while speaking.size:
-                u = rng.random(speaking.size)
-                edge = (tables.draw_cumulative[node] <= u[:, None]).sum(axis=1)
-                word = tables.draw_token[node, edge]
+                word, node = tables.words.draw(rng, node)
                 write(speaking, word)
                 goes_on = word != self._newline
-                node = tables.draw_to[node, edge][goes_on]
-                speaking = speaking[goes_on]
+                node, speaking = node[goes_on], speaking[goes_on]
             rows = rows[at[rows] < n_tokens]
             turn += 1
         return transcript[:, :n_tokens]
+
+    def sample_replies(self, rng: np.random.Generator, n: int) -> tuple[list[str], Floats]:
+        """Single turns for a sentiment model to learn from, each template equally likely.
+
+        Returns:
+            Their texts, from after the colon to before the line break, and the probabilities of
+            the label POSITIVE that the task gives to their moods, shape (n,).
+        """
+        tables = self._tables
+        spoken = np.flatnonzero(tables.mood_of > self.task.moods.index(EMPTY))
+        template = spoken[rng.integers(len(spoken), size=n)]
+        node, rows = tables.words.start[template], np.arange(n)
+        words: list[list[str]] = [[] for _ in range(n)]
+        while rows.size:
+            word, node = tables.words.draw(rng, node)
+            goes_on = word != self._newline
+            rows, word, node = rows[goes_on], word[goes_on], node[goes_on]
+            for row, x in zip(rows, word, strict=True):
+                words[row].append(self.vocabulary[x])
+        positive = np.array(
+            [self.task.positive[self.task.moods[m]] for m in tables.mood_of[template]]
+        )
+        return ["".join(turn) for turn in words], positive
 
     def _draw_speakers(
         self, rng: np.random.Generator, n: int, speakers: tuple[str, str] | None
@@ -301,7 +294,7 @@ class DialogueProcess:
             silent=np.zeros((n, 2), dtype=bool),
             n_words=np.zeros(n, dtype=np.int64),
             turn=turn,
-            position=np.zeros((n, len(tables.template_of))),
+            position=np.zeros((n, len(tables.words.template_of))),
         )
 
     def append(self, state: FilterState, tokens: Ints) -> FilterState:
@@ -353,8 +346,10 @@ class DialogueProcess:
         probs[rows, self._colon] = 1.0
         rows = np.flatnonzero(state.possible & (state.phase == _Phase.BODY))
         if rows.size:
-            nodes = state.position[rows] * state.turn[rows].sum(axis=-1)[:, tables.template_of]
-            probs[rows] = (nodes @ tables.emission) / nodes.sum(axis=1, keepdims=True)
+            nodes = (
+                state.position[rows] * state.turn[rows].sum(axis=-1)[:, tables.words.template_of]
+            )
+            probs[rows] = (nodes @ tables.words.emission) / nodes.sum(axis=1, keepdims=True)
         return probs
 
     def read(self, transcripts: Ints) -> FilterState:
@@ -461,7 +456,7 @@ class DialogueProcess:
         state.speakers[rows, who] = role
         n_moods, n_styles = tables.choice.shape[2], tables.prior.shape[1]
         # P(mood of the last turn, its speaker's style, this speaker's style as it last was)
-        last = (tables.group.T @ state.turn[rows]).reshape(-1, n_moods, n_styles, n_styles)
+        last = (self._group.T @ state.turn[rows]).reshape(-1, n_moods, n_styles, n_styles)
         redraw = np.where(n_turns < 2, 1.0, self.task.style_redraw)[:, None, None, None]
         fresh = last.sum(axis=-1, keepdims=True) * tables.prior[role][:, None, None, :]
         style = (1 - redraw) * last + redraw * fresh
@@ -469,8 +464,8 @@ class DialogueProcess:
         choice = tables.choice[self._may_be_silent[role], own_silent]
         turn = np.einsum("nkst,nkt->nts", style[..., tables.style_of], choice)
         state.turn[rows] = turn / turn.sum(axis=(1, 2), keepdims=True)
-        position = np.zeros((rows.size, len(tables.template_of)))
-        position[:, tables.start_node] = 1.0
+        position = np.zeros((rows.size, tables.words.template_of.size))
+        position[:, tables.words.start] = 1.0
         state.position[rows] = position
         state.n_words[rows] = 0
         state.n_turns[rows] += 1
@@ -479,17 +474,17 @@ class DialogueProcess:
     def _say(self, state: FilterState, rows: Ints, tokens: Ints) -> None:
         """Read words: move along the automata of the templates that say them."""
         tables = self._tables
-        n_nodes = len(tables.template_of)
+        n_nodes = len(tables.words.template_of)
         moved = (
-            np.take_along_axis(state.position[rows], tables.edge_from[tokens], axis=1)
-            * tables.edge_weight[tokens]
+            np.take_along_axis(state.position[rows], tables.words.read_from[tokens], axis=1)
+            * tables.words.read_weight[tokens]
         )
-        to = tables.edge_to[tokens] + np.arange(rows.size)[:, None] * n_nodes
+        to = tables.words.read_to[tokens] + np.arange(rows.size)[:, None] * n_nodes
         position = np.bincount(
             to.ravel(), weights=moved.ravel(), minlength=rows.size * n_nodes
         ).reshape(-1, n_nodes)
         state.position[rows] = position
-        template_alive = state.turn[rows].sum(axis=-1)[:, tables.template_of]
+        template_alive = state.turn[rows].sum(axis=-1)[:, tables.words.template_of]
         state.possible[rows] = (position * template_alive).sum(axis=1) > 0
         state.n_words[rows] += 1
 
@@ -497,7 +492,7 @@ class DialogueProcess:
         """Read line breaks: the templates that end here are what was said."""
         tables = self._tables
         said = np.zeros((rows.size, len(tables.style_of)))
-        said[:, :-1] = state.position[rows][:, tables.end_node]
+        said[:, :-1] = state.position[rows][:, tables.words.end]
         turn = state.turn[rows] * said[..., None]
         mass = turn.sum(axis=(1, 2))
         state.possible[rows] = mass > 0
@@ -578,108 +573,7 @@ def mean_over_dialogues(values: Floats, *, confidence: float = 0.95) -> Estimate
 def _draw(rng: np.random.Generator, weights: Floats) -> Ints:
     """One index a row, with probability proportional to its weight, shape (n,)."""
     cumulative = weights.cumsum(axis=1)
-    u = rng.random(len(weights)) * cumulative[:, -1]
-    return np.asarray((cumulative <= u[:, None]).sum(axis=1))
-
-
-def _compile(task: DialogueTask, index: dict[str, int]) -> _Tables:
-    moods, styles = list(task.moods), list(task.styles)
-    said = [
-        (styles.index(s), moods.index(m), parse_template(text)) for s, m, text in task.templates()
-    ]
-    said += [(s, moods.index(EMPTY), ()) for s in range(len(styles))]
-    style_of = np.array([s for s, _, _ in said] + [0])
-    mood_of = np.array([m for _, m, _ in said] + [moods.index(START)])
-    group = np.zeros((len(style_of), len(moods), len(styles)))
-    group[np.arange(len(style_of)), mood_of, style_of] = 1.0
-    prior = np.array([[role.styles.get(s, 0.0) for s in styles] for role in task.roles.values()])
-    nodes = _nodes(task, [remainder for _, _, remainder in said])
-    return _Tables(
-        style_of=style_of,
-        mood_of=mood_of,
-        group=group.reshape(len(style_of), -1),
-        choice=_choice(task, style_of, mood_of),
-        prior=prior / prior.sum(axis=1, keepdims=True),
-        template_of=np.array([template for template, _ in nodes]),
-        start_node=np.array([nodes[i, remainder] for i, (_, _, remainder) in enumerate(said)]),
-        end_node=np.array([nodes[i, ()] for i in range(len(said))]),
-        **_edges(task, index, nodes),
-    )
-
-
-def _choice(task: DialogueTask, style_of: Ints, mood_of: Ints) -> Floats:
-    """P(template | its style, may be silent, own last turn empty, mood replied to)."""
-    moods = list(task.moods)
-    choice = np.zeros((2, 2, len(moods), len(style_of)))
-    for s, style in enumerate(task.styles.values()):
-        for k, mood in enumerate(moods):
-            weights = style.replies[mood]
-            for own_silent in (False, True):
-                quiet = style.silence.unprompted
-                if mood == EMPTY:
-                    quiet = style.silence.once_silent if own_silent else style.silence.after_empty
-                for may_be_silent in (False, True):
-                    empty = quiet if may_be_silent else 0.0
-                    row = choice[int(may_be_silent), int(own_silent), k]
-                    for i in np.flatnonzero(style_of[:-1] == s):
-                        own_mood = moods[mood_of[i]]
-                        if own_mood == EMPTY:
-                            row[i] = empty
-                        else:
-                            share = weights.get(own_mood, 0.0) / sum(weights.values())
-                            row[i] = (1 - empty) * share / len(style.says[own_mood])
-    return choice
-
-
-def _nodes(task: DialogueTask, templates: Sequence[Remainder]) -> dict[tuple[int, Remainder], int]:
-    """All (template, remainder) that can be reached, numbered."""
-    nodes: dict[tuple[int, Remainder], int] = {}
-    for i, template in enumerate(templates):
-        unexplored = [template]
-        while unexplored:
-            remainder = unexplored.pop()
-            if (i, remainder) not in nodes:
-                nodes[i, remainder] = len(nodes)
-                unexplored += [rest for _, rest in task.next_words(remainder)]
-    return nodes
-
-
-def _edges(
-    task: DialogueTask, index: dict[str, int], nodes: dict[tuple[int, Remainder], int]
-) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
-    """The automata's edges, by token and by node."""
-    emission = np.zeros((len(nodes), len(index)))
-    by_token: list[list[tuple[int, int, float]]] = [[] for _ in index]
-    by_node: list[list[tuple[int, int, float]]] = [[] for _ in nodes]
-    for (i, remainder), node in nodes.items():
-        for (token, rest), weight in task.next_words(remainder).items():
-            x, to = index[token], nodes[i, rest]
-            emission[node, x] += weight
-            by_node[node].append((x, to, weight))
-            if token != NEWLINE:
-                by_token[x].append((node, to, weight))
-    edge_from, edge_to, edge_weight = _pad(by_token)
-    draw_token, draw_to, draw_weight = _pad(by_node)
-    # Every row ends at 1 whatever the rounding, so that no padding is ever drawn.
-    cumulative = draw_weight.cumsum(axis=1)
-    cumulative[cumulative >= cumulative[:, -1:]] = 1.0
-    return {
-        "emission": emission,
-        "edge_from": edge_from,
-        "edge_to": edge_to,
-        "edge_weight": edge_weight,
-        "draw_cumulative": cumulative,
-        "draw_token": draw_token,
-        "draw_to": draw_to,
-    }
-
-
-def _pad(lists: Sequence[Sequence[tuple[int, int, float]]]) -> tuple[Ints, Ints, Floats]:
-    """Lists of (integer, integer, weight) as three arrays, short lists padded with weight 0."""
-    width = max(map(len, lists))
-    first, second = np.zeros((2, len(lists), width), dtype=np.int64)
-    weight = np.zeros((len(lists), width))
-    for row, items in enumerate(lists):
-        for column, (a, b, w) in enumerate(items):
-            first[row, column], second[row, column], weight[row, column] = a, b, w
-    return first, second, weight
+    total = cumulative[:, -1:]
+    u = rng.random((len(weights), 1)) * total
+    # The second condition keeps what has weight 0 from being drawn should u round up to total.
+    return np.asarray(((cumulative <= u) & (cumulative < total)).sum(axis=1))
