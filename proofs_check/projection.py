@@ -1,0 +1,268 @@
+"""The fixed-KL mixture and the geometric projection: shape, optimality, gradients; soft planning.
+
+Linear mixture `x = alpha a + (1 - alpha) b` with `g(alpha) = KL(x||b)`: g(0) = 0, g'(0) = 0,
+`g' = sum (a - b) ln(x/b)` for full distributions and `g'' = sum (a - b)^2 / x >= 0`, so g is
+convex and increasing and `g(alpha) = k` has one root. By the implicit function theorem
+`d alpha/dk = 1/g'` and `d alpha/d a_i = -alpha (ln(x_i/b_i) + 1) / g'`.
+
+Geometric projection `x = a^l b^(1-l) / Z`. For every distribution y,
+
+    l KL(y||a) + (1 - l) KL(y||b) = KL(y||x) - ln Z,
+
+so x alone minimises the left-hand side, and among all y with `KL(y||b) <= KL(x||b)` it has the
+least `KL(y||a)`. With `a ∝ b exp(Q)` the same identity is Gibbs' variational formula behind soft
+value iteration: `sum y Q - t KL(y||b) = t ln Z - t KL(y||x)` for `x = b exp(Q/t)/Z`.
+"""
+
+from fractions import Fraction
+from typing import Any, Final
+
+import mpmath
+import numpy as np
+import sympy as sp
+import torch
+from theory.fixed_kl_mixture import fixed_kl_mixture, geometric_projection
+
+from proofs_check.symbolic import kl_of, nonnegative, positive, symbolic
+from proofs_check.verdict import Check, Effort, Kind, Mutation, Outcome, all_of, verdict_of
+
+N_OUTCOMES: Final = 3
+GRADIENT_TOLERANCE: Final = 1e-10
+
+
+def _distribution(letter: str, size: int = N_OUTCOMES) -> tuple[Any, ...]:
+    """Symbols of a full distribution: the last probability is 1 minus the others."""
+    free = positive(" ".join(f"{letter}{i}" for i in range(size - 1)))
+    return (*free, 1 - sum(free))
+
+
+def _weights(letter: str, size: int = N_OUTCOMES) -> tuple[Any, ...]:
+    """A full distribution as positive weights over their sum, so that signs can be decided."""
+    free = positive(" ".join(f"{letter}{i}" for i in range(size)))
+    return tuple(w / sum(free) for w in free)
+
+
+def mixture_derivatives(effort: Effort, *, constant: int = 0, second_power: int = 2) -> Outcome:
+    """`g' = c + sum (a-b) ln(x/b)` with c = 0, `g'' = sum |a-b|^2/x >= 0`, `g(0) = g'(0) = 0`."""
+    size = 2 if effort is Effort.SMALLEST else N_OUTCOMES
+    alpha = sp.Symbol("alpha", positive=True)
+    a, b = _distribution("a", size), _distribution("b", size)
+    x = [alpha * a_i + (1 - alpha) * b_i for a_i, b_i in zip(a, b, strict=True)]
+    g = kl_of(x, b)
+    slope = constant + sum(
+        (a_i - b_i) * sp.log(x_i / b_i) for a_i, b_i, x_i in zip(a, b, x, strict=True)
+    )
+    curvature = sum(
+        (a_i - b_i) ** second_power / x_i for a_i, b_i, x_i in zip(a, b, x, strict=True)
+    )
+    beta = sp.Symbol("beta", positive=True)
+    positive_x = {alpha: 1 / (1 + beta)}  # 0 < alpha < 1
+    by_weights = [
+        (u - v) ** 2 / (positive_x[alpha] * u + (1 - positive_x[alpha]) * v)
+        for u, v in zip(_weights("u", 2), _weights("v", 2), strict=True)
+    ]
+    return all_of(
+        symbolic(sp.diff(g, alpha) - slope),
+        symbolic(sp.diff(g, alpha, 2) - curvature),
+        symbolic(g.subs(alpha, 0)),
+        symbolic(slope.subs(alpha, 0)),
+        *(nonnegative(term) for term in by_weights),
+    )
+
+
+def implicit_gradients(effort: Effort, *, sign: int = -1) -> Outcome:
+    """`d alpha/d a_i = -alpha (ln(x_i/b_i) + 1)/g'` and `d alpha/dk = 1/g'`, by differentiation.
+
+    The root is a function alpha(k, a_0 ...); differentiating `g(alpha(k, a), a) = k` and solving
+    is compared with the formulas; each a_i is a free coordinate, as for autograd.
+    """
+    del effort
+    a = positive("a0 a1")
+    b = positive("b0 b1")
+    alpha = sp.Symbol("alpha", positive=True)
+    x = [alpha * a_i + (1 - alpha) * b_i for a_i, b_i in zip(a, b, strict=True)]
+    g = kl_of(x, b)
+    slope = sp.diff(g, alpha)
+    gaps = [
+        -sp.diff(g, a_i) / slope - sign * alpha * (sp.log(x_i / b_i) + 1) / slope
+        for a_i, b_i, x_i in zip(a, b, x, strict=True)
+    ]
+    return all_of(*(symbolic(sp.simplify(gap * slope)) for gap in gaps))
+
+
+def operator_gradients(effort: Effort, *, scale: float = 1.0) -> Outcome:
+    """Gradients of the mixture weight by torch against the implicit formulas.
+
+    On a fixed grid of rational a, b, k; both sides in float64, to 1e-10 relative. The formulas
+    are sympy's derivative of the implicit equation, evaluated at 50 digits.
+    """
+    pairs = _rational_pairs()[: 2 if effort is Effort.SMALLEST else None]
+    worst = 0.0
+    for a, b, k in pairs:
+        ours = _autograd(a, b, k)
+        reference = scale * _implicit(a, b, k)
+        worst = max(worst, float(np.abs(ours - reference).max() / np.abs(reference).max()))
+    found = f"largest relative gap {worst:.1e}"
+    holds = worst <= GRADIENT_TOLERANCE
+    return Outcome(
+        verdict=verdict_of(holds),
+        cases=len(pairs),
+        note=found if holds else "",
+        counterexample="" if holds else found,
+    )
+
+
+def _rational_pairs() -> list[tuple[list[Fraction], list[Fraction], Fraction]]:
+    rows = [[1, 2, 5], [4, 3, 1], [1, 1, 1], [1, 10, 100]]
+    distributions = [[Fraction(entry, sum(row)) for entry in row] for row in rows]
+    return [
+        (a, b, k)
+        for a in distributions
+        for b in distributions
+        if a != b
+        for k in (Fraction(1, 20), Fraction(1, 1000))
+    ]
+
+
+def _autograd(a: list[Fraction], b: list[Fraction], k: Fraction) -> Any:
+    """Jacobian of alpha with respect to `(log a_0 .. log a_2, k)`, by torch."""
+    log_a = torch.tensor([float(v) for v in a], dtype=torch.float64).log().requires_grad_()
+    log_b = torch.tensor([float(v) for v in b], dtype=torch.float64).log()
+    kl = torch.tensor(float(k), dtype=torch.float64, requires_grad=True)
+    normalised = torch.log_softmax(log_a, dim=-1)
+    alpha = fixed_kl_mixture(normalised, log_b, kl).alpha
+    gradients = torch.autograd.grad(alpha, (log_a, kl))
+    return np.append(gradients[0].numpy(), gradients[1].numpy())
+
+
+def _implicit(a: list[Fraction], b: list[Fraction], k: Fraction) -> Any:
+    """The same Jacobian from the implicit function theorem, by sympy at 50 digits."""
+    logits = sp.symbols("l0:3", real=True)
+    alpha = sp.Symbol("alpha", positive=True)
+    total = sum(sp.exp(logit) for logit in logits)
+    base = [sp.Rational(v.numerator, v.denominator) for v in b]
+    x = [
+        alpha * sp.exp(logit) / total + (1 - alpha) * b_i
+        for logit, b_i in zip(logits, base, strict=True)
+    ]
+    g = kl_of(x, base)
+    at = {
+        logit: sp.log(sp.Rational(v.numerator, v.denominator))
+        for logit, v in zip(logits, a, strict=True)
+    }
+    equation = sp.lambdify(alpha, g.subs(at) - sp.Rational(k.numerator, k.denominator), "mpmath")
+    with mpmath.workdps(50):
+        root = mpmath.findroot(equation, (mpmath.mpf("1e-6"), mpmath.mpf(1)), solver="anderson")
+    at[alpha] = sp.Float(str(root), 45)
+    slope = sp.N(sp.diff(g, alpha).subs(at), 40)
+    gradients = [-sp.N(sp.diff(g, logit).subs(at), 40) / slope for logit in logits]
+    return np.array([float(value) for value in (*gradients, 1 / slope)])
+
+
+def geometric_identity(effort: Effort, *, with_log_z: int = 1) -> Outcome:
+    """`l KL(y||a) + (1-l) KL(y||b) - KL(y||x) + ln Z = 0` for every distribution y."""
+    size = 2 if effort is Effort.SMALLEST else N_OUTCOMES
+    share = sp.Symbol("l", positive=True)
+    a, b = (
+        positive(" ".join(f"a{i}" for i in range(size))),
+        positive(" ".join(f"b{i}" for i in range(size))),
+    )
+    y = _distribution("y", size)
+    z = sp.Symbol("Z", positive=True)
+    x = [a_i**share * b_i ** (1 - share) / z for a_i, b_i in zip(a, b, strict=True)]
+    left = share * kl_of(y, a) + (1 - share) * kl_of(y, b)
+    return symbolic(left - kl_of(y, x) + with_log_z * sp.log(z))
+
+
+def gibbs_variational_formula(effort: Effort, *, temperature_factor: int = 1) -> Outcome:
+    """`sum y Q - t KL(y||b) = t ln Z - t KL(y||x)` for every y, with `x = b exp(Q/t)/Z`."""
+    size = 2 if effort is Effort.SMALLEST else N_OUTCOMES
+    t, z = positive("t Z")
+    q = sp.symbols(f"Q0:{size}", real=True)
+    b = positive(" ".join(f"b{i}" for i in range(size)))
+    y = _distribution("y", size)
+    x = [b_i * sp.exp(q_i / t) / z for b_i, q_i in zip(b, q, strict=True)]
+    left = sum(y_i * q_i for y_i, q_i in zip(y, q, strict=True)) - t * kl_of(y, b)
+    return symbolic(left - temperature_factor * t * sp.log(z) + t * kl_of(y, x))
+
+
+def attained_kl_increases(effort: Effort, *, power: int = 2) -> Outcome:
+    """`d KL(x_l||b)/dl = l Var_x(ln(a/b)) >= 0` for the geometric path, two outcomes."""
+    del effort
+    share, u, v = positive("l u v")
+    a, b = (u / (1 + u), 1 / (1 + u)), (v / (1 + v), 1 / (1 + v))
+    masses = [a_i**share * b_i ** (1 - share) for a_i, b_i in zip(a, b, strict=True)]
+    x = [mass / sum(masses) for mass in masses]
+    ratios = [sp.log(a_i / b_i) for a_i, b_i in zip(a, b, strict=True)]
+    mean = sum(x_i * r for x_i, r in zip(x, ratios, strict=True))
+    variance = sum(x_i * (r - mean) ** power for x_i, r in zip(x, ratios, strict=True))
+    return symbolic(sp.diff(kl_of(x, b), share) - share * variance)
+
+
+CHECKS: Final = (
+    Check(
+        label="mixture-convex",
+        words="The KL of the mixture to the base is 0 with slope 0 at alpha = 0, and convex and "
+        "increasing in alpha.",
+        formula="g' = sum (a-b) ln(x/b), g'' = sum (a-b)^2/x >= 0, g(0) = g'(0) = 0",
+        kind=Kind.SYMBOLIC,
+        scope="all full-support a, b of 3 outcomes; the sums are termwise in general",
+        examine=mixture_derivatives,
+        mutations=(
+            Mutation(name="slope off by 1", constants={"constant": 1}),
+            Mutation(name="third power", constants={"second_power": 3}),
+        ),
+        covers=(fixed_kl_mixture,),
+    ),
+    Check(
+        label="mixture-implicit-gradient",
+        words="The implicit function theorem gives the mixture weight's gradient.",
+        formula="d alpha/d a_i = -alpha (ln(x_i/b_i) + 1) / g'(alpha)",
+        kind=Kind.SYMBOLIC,
+        scope="2 outcomes, each a_i free",
+        examine=implicit_gradients,
+        mutations=(Mutation(name="sign", constants={"sign": 1}),),
+        covers=(fixed_kl_mixture,),
+    ),
+    Check(
+        label="mixture-autograd",
+        words="torch's gradients of the mixture weight are those of the implicit equation.",
+        formula="|autograd - implicit| <= 1e-10 max |implicit|",
+        kind=Kind.EXHAUSTIVE,
+        scope="24 rational (a, b, k) with 3 outcomes; float64 against 50 digits",
+        examine=operator_gradients,
+        mutations=(Mutation(name="1% larger", constants={"scale": 1.01}),),
+        covers=(fixed_kl_mixture,),
+    ),
+    Check(
+        label="geometric-projection",
+        words="The geometric mixture is the information projection: the identity that makes it "
+        "the only minimiser of KL(y||a) under a bound on KL(y||b).",
+        formula="l KL(y||a) + (1-l) KL(y||b) = KL(y||x) - ln Z, x = a^l b^(1-l)/Z",
+        kind=Kind.SYMBOLIC,
+        scope="all y, all positive a and b, of 3 outcomes",
+        examine=geometric_identity,
+        mutations=(Mutation(name="ln Z dropped", constants={"with_log_z": 0}),),
+        covers=(geometric_projection,),
+    ),
+    Check(
+        label="geometric-monotone",
+        words="The KL attained along the geometric path increases, at a rate that is the "
+        "variance of the log-ratio.",
+        formula="d KL(x_l||b)/dl = l Var_x(ln(a/b))",
+        kind=Kind.SYMBOLIC,
+        scope="all full-support a, b of 2 outcomes",
+        examine=attained_kl_increases,
+        mutations=(Mutation(name="third moment", constants={"power": 3}),),
+        covers=(geometric_projection,),
+    ),
+    Check(
+        label="gibbs-variational-formula",
+        words="Gibbs' variational formula, behind soft value iteration.",
+        formula="sum y Q - t KL(y||b) = t ln Z - t KL(y||x), x = b exp(Q/t)/Z",
+        kind=Kind.SYMBOLIC,
+        scope="all y, Q and t > 0, of 3 outcomes",
+        examine=gibbs_variational_formula,
+        mutations=(Mutation(name="2 t ln Z", constants={"temperature_factor": 2}),),
+    ),
+)
