@@ -139,12 +139,13 @@ def policy_table(tree: HistoryTree, policy: Policy) -> PolicyTable:
     """`policy` on every history of `tree` with an action to come.
 
     Returns:
-        `horizon` levels, level t of shape ((|A||O|)^t, |A|).
+        `horizon` levels, level t of shape ((|A||O|)^t, |A|); of `Fraction`s if every answer is
+        rational, else of float64.
 
     Raises:
         InvalidDistributionError, InvalidShapeError: as `policy`'s answers deserve.
     """
-    return tuple(
+    levels = tuple(
         _rows(
             (policy(tree.root + h) for h in tree.continuations(t)),
             width=tree.n_actions,
@@ -152,18 +153,20 @@ def policy_table(tree: HistoryTree, policy: Policy) -> PolicyTable:
         )
         for t in range(tree.horizon)
     )
+    return in_common_arithmetic(levels)[0]  # type: ignore[no-any-return]  # its kind is kept
 
 
 def environment_table(tree: HistoryTree, environment: Environment) -> EnvironmentTable:
     """`environment` on every history of `tree` with an observation to come.
 
     Returns:
-        `horizon` levels, level t of shape ((|A||O|)^t, |A|, |O|).
+        `horizon` levels, level t of shape ((|A||O|)^t, |A|, |O|); of `Fraction`s if every answer
+        is rational, else of float64.
 
     Raises:
         InvalidDistributionError, InvalidShapeError: as `environment`'s answers deserve.
     """
-    return tuple(
+    levels = tuple(
         _rows(
             (
                 environment((*tree.root, *h, a))
@@ -175,6 +178,7 @@ def environment_table(tree: HistoryTree, environment: Environment) -> Environmen
         ).reshape(-1, tree.n_actions, tree.n_observations)
         for t in range(tree.horizon)
     )
+    return in_common_arithmetic(levels)[0]  # type: ignore[no-any-return]  # its kind is kept
 
 
 def utility_table(tree: HistoryTree, utility: Utility) -> UtilityTable:
@@ -289,10 +293,10 @@ def infer_n_observations(pi: PolicyTable) -> int:
         InvalidShapeError: the levels are no table of any tree.
     """
     first = pi[0].shape
-    n_observations = len(pi[1]) // first[1] if len(pi) > 1 else 1
+    n_observations = max(1, len(pi[1]) // first[1]) if len(pi) > 1 else 1
     for t, actions in enumerate(pi):
         expected = ((first[1] * n_observations) ** t, first[1])
-        if actions.shape != expected or n_observations < 1:
+        if actions.shape != expected:
             raise InvalidShapeError(
                 f"level {t} of a policy table must have shape ((|A||O|)^{t}, |A|), here "
                 f"{expected}, got {actions.shape}"
