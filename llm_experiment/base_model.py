@@ -12,11 +12,13 @@ the keys and values of earlier tokens cached.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -28,6 +30,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from llm_experiment.demonstrator import DialogueProcess, FilterState
+from theory.divergences import log_missing_mass
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
 
 N_FEATURE_LAYERS: Final = 3
@@ -124,6 +128,25 @@ def check_start(prompt_tokens: Tensor, *, n_episodes: int, n_positions: int, n_t
         )
 
 
+def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
+    """A step whose distribution may have mass missing.
+
+    Args:
+        log_semi: log-probabilities whose mass is at most 1, in nats, float64, (n, n_tokens). A
+            row of zero mass, where nothing at all is predicted, becomes uniform.
+        features: shape (n, n_features).
+    """
+    n_tokens = log_semi.shape[-1]
+    log_mass = log_semi.logsumexp(dim=-1, keepdim=True)
+    uniform = torch.full_like(log_semi, -math.log(n_tokens))
+    log_probs = torch.where(torch.isneginf(log_mass), uniform, log_semi - log_mass)
+    return BaseStep(
+        log_probs=log_probs.float().clamp(max=0.0),
+        features=features.float(),
+        missing_mass=log_missing_mass(log_semi, unchecked=True).exp().float(),
+    )
+
+
 class HuggingFaceBase:
     """Any causal language model of transformers, frozen, at temperature 1.
 
@@ -215,6 +238,69 @@ class HuggingFaceSession:
             features=step.features.repeat(n_episodes, 1),
             missing_mass=step.missing_mass.repeat(n_episodes),
         )
+
+
+class ProcessBase:
+    """The demonstrator itself, exactly, as base policy: a dialogue process with known law.
+
+    The features are the predicted probabilities, the posterior of the other speaker's style at
+    the start of the turn, and whether each speaker's last turn was empty. A transcript that the
+    process could not have written predicts nothing: uniform, with all of the mass missing.
+
+    Args:
+        process: what the demonstrator does.
+    """
+
+    def __init__(self, process: DialogueProcess) -> None:
+        self._process = process
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the process's vocabulary."""
+        return len(self._process.vocabulary)
+
+    @property
+    def n_features(self) -> int:
+        """Tokens, styles and two speakers."""
+        return self.n_tokens + len(self._process.task.styles) + 2
+
+    @property
+    def device(self) -> torch.device:
+        """The processor: the filter is NumPy's."""
+        return torch.device("cpu")
+
+    def begin(
+        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
+    ) -> tuple["ProcessSession", BaseStep]:
+        """Start episodes that share a prompt; see `BaseModel.begin`."""
+        check_start(
+            prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=self.n_tokens
+        )
+        state = self._process.read(np.tile(prompt_tokens.numpy(), (n_episodes, 1)))
+        session = ProcessSession(self._process, state)
+        return session, session.prediction()
+
+
+class ProcessSession:
+    """Episodes under the exact process."""
+
+    def __init__(self, process: DialogueProcess, state: FilterState) -> None:
+        self._process = process
+        self._state = state
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode; see `Session.append`."""
+        del agent_wrote  # the process is what it is
+        self._state = self._process.append(self._state, tokens.numpy())
+        return self.prediction()
+
+    def prediction(self) -> BaseStep:
+        """What the process says next."""
+        log_probs = torch.from_numpy(self._process.log_probs(self._state))
+        other_style = torch.from_numpy(self._state.turn.sum(axis=1))
+        silent = torch.from_numpy(self._state.silent)
+        features = torch.cat([log_probs.exp(), other_style, silent], dim=-1)
+        return step_from_semi_distribution(log_probs, features)
 
 
 def load_language_model(
