@@ -152,7 +152,7 @@ class LockstepChat:
         self.n_positions = n_positions
         self.prompt_length = len(prompt_tokens)
         self.position = self.prompt_length
-        self._parser = parser.to(base.device)
+        self._parser = parser
         self._temperature = student_temperature
         self._generator = generator
         self._forced = torch.tensor(parser.agent_opening, device=base.device)
@@ -261,7 +261,7 @@ def check_chat(
     n_episodes: int,
     n_positions: int,
 ) -> None:
-    """Raise unless `prompt_tokens` can start a chat; see `LockstepChat`."""
+    """Raise unless `prompt_tokens` can start a chat; see `LockstepChat`. Moves the parser to it."""
     if parser.n_tokens != base.n_tokens:
         raise InvalidArgumentError(
             f"the parser knows {parser.n_tokens} tokens and the base policy {base.n_tokens}; make "
@@ -270,7 +270,7 @@ def check_chat(
     check_start(
         prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=base.n_tokens
     )
-    turns = parser.find_turns(prompt_tokens[None].cpu())
+    turns = parser.to(base.device).find_turns(prompt_tokens[None])
     for name, speaker in (
         (parser.rules.partner, Speaker.PARTNER),
         (parser.rules.agent, Speaker.AGENT),
