@@ -38,6 +38,8 @@ Rational: TypeAlias = int | Fraction
 
 FIRST_PRECISION_BITS: Final = 96
 """Enough to round most sums correctly at once; doubled until a question is decided."""
+SMALL_PRIMES: Final = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
+"""In every coprime base, so that common numbers print over primes."""
 
 
 class LogSum:
@@ -97,8 +99,9 @@ class LogSum:
     def terms(self) -> tuple[tuple[Fraction, int], ...]:
         """The `(c_i, b_i)` over a pairwise coprime base, no c_i zero, b_i increasing.
 
-        The value determines whether there are any, not which: `ln 6` and `ln 2 + ln 3` are
-        equal and have one and two terms, since telling them apart would need factoring.
+        The value determines whether there are any, not which: the logarithm of a product of two
+        large primes and the sum of theirs are equal and have one and two terms, since only
+        factoring would show it. Primes up to 31 are always bases of their own.
         """
         return tuple((_fraction(c), b) for b, c in sorted(self._over_coprime_base().items()))
 
@@ -226,7 +229,7 @@ class LogSum:
             f"{'-' if coefficient < 0 else '+'} {_product(abs(coefficient), log)}"
             for coefficient, log in parts
         )
-        return text.removeprefix("+ ").replace("- ", "-", 1) if text[0] == "-" else text[2:]
+        return f"-{text[2:]}" if text[0] == "-" else text[2:]
 
     def __repr__(self) -> str:
         return f"<LogSum {self}>"
@@ -250,7 +253,7 @@ class LogSum:
     def _over_coprime_base(self) -> dict[int, Any]:
         """The nonzero coefficients over a pairwise coprime base."""
         coefficients: dict[int, Any] = {}
-        for base in coprime_base(self._coefficients):
+        for base in coprime_base([*self._coefficients, *SMALL_PRIMES]):
             for number, coefficient in self._coefficients.items():
                 multiplicity = _multiplicity(base, number)
                 if multiplicity:
