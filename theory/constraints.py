@@ -45,6 +45,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from theory.divergences import kl_nats
+from theory.errors import InvalidShapeError
 from theory.log_sum import LogSum, kl_log_sum
 from theory.process import (
     EnvironmentTable,
@@ -168,9 +169,22 @@ def observation_sequence(
         per_observations: as the `fixed_*_per_observations` give it, shape (|O|^(horizon-1),).
         horizon: the number of steps, m - k + 1.
         n_observations: |O|.
+
+    Raises:
+        InvalidShapeError: another number of sequences than `|O|^(horizon-1)`.
     """
-    digits = np.unravel_index(int(per_observations.argmax()), (n_observations,) * (horizon - 1))
-    return tuple(int(digit) for digit in digits)
+    expected = (n_observations ** (horizon - 1),)
+    if per_observations.shape != expected:
+        raise InvalidShapeError(
+            f"per_observations must have shape (|O|^(horizon-1),) = {expected}, got "
+            f"{per_observations.shape}"
+        )
+    index = int(per_observations.argmax())
+    digits = []
+    for _ in range(horizon - 1):
+        index, digit = divmod(index, n_observations)
+        digits.append(digit)
+    return tuple(reversed(digits))
 
 
 def observation_strategy(to_go: Levels, *, n_actions: int) -> Levels:
