@@ -110,11 +110,10 @@ def posterior_weights(
     n_observations = infer_n_observations(model_table(models, 0))
     levels = [w[:, None]]
     for actions in models[:-1]:
-        match update:
-            case Update.ALL:
-                after_action = _posterior(levels[-1], actions)
-            case Update.DEMONSTRATOR:
-                after_action = np.repeat(levels[-1][:, :, None], actions.shape[-1], axis=2)
+        if update is Update.ALL:
+            after_action = _posterior(levels[-1], actions)
+        else:
+            after_action = np.repeat(levels[-1][:, :, None], actions.shape[-1], axis=2)
         levels.append(np.repeat(after_action.reshape(len(w), -1), n_observations, axis=1))
     return tuple(levels)
 
@@ -289,10 +288,10 @@ def update_log_weights(
 
     An impossible symbol, one of likelihood 0 under every model of positive weight, updates
     nothing. Each update adds a rounding error of at most 2^-52 (1 + |log w| + |log-likelihood|)
-    to a log-weight, w being the weight relative to the largest: renormalising keeps the numbers
-    that matter small, so that after 10^6 symbols the weight of a model that is not forgotten
-    has an error of some 1e-10 at most (the inputs' own rounding is of that size), where
-    adding up log-likelihoods alone would be wrong by 1e-4.
+    to a log-weight, w being the weight relative to the largest. Renormalising keeps the numbers
+    that matter small: after 10^6 symbols the log-weights of models that are not forgotten are
+    right to some 1e-10, the size of the error that the rounding of the inputs makes anyway. (Sums
+    of log-likelihoods, normalised at the end, are right to some 1e-5.)
 
     Args:
         log_w: normalised log-weights, shape (..., n_models).
@@ -383,9 +382,10 @@ def _checked(weights: Weights, *stacks: tuple[Table, ...]) -> Any:
 
 
 def _checked_logs(logs: NDArray[np.float64], *, name: str) -> NDArray[np.float64]:
-    bad = logs[~(logs < np.inf)]  # catches NaN too
-    if bad.size:
-        raise InvalidDistributionError(f"{name} must be below +inf and not NaN, got {bad.flat[0]}")
+    below = logs < np.inf  # false for NaN too
+    if not below.all():
+        bad = logs[~below].flat[0]
+        raise InvalidDistributionError(f"{name} must be below +inf and not NaN, got {bad}")
     return logs
 
 

@@ -286,6 +286,32 @@ def action_values(observations: Table, next_values: Table) -> Table:
     return np.asarray((observations * next_values.reshape(observations.shape)).sum(axis=-1))
 
 
+def subtree(table: tuple[Table, ...], *, step: int, row: int) -> tuple[Table, ...]:
+    """The part of a policy or environment table that continues one of its histories.
+
+    Args:
+        table: level t of shape ((|A||O|)^t, ...).
+        step: the length of the history, in steps, below the horizon.
+        row: its row in level `step`.
+
+    Returns:
+        `horizon - step` levels, the first with the row of the history alone.
+
+    Raises:
+        InvalidHistoryError: no such history in the table.
+    """
+    if not 0 <= step < len(table) or not 0 <= row < len(table[step]):
+        raise InvalidHistoryError(
+            f"the table has no history with row {row} at step {step}; it has "
+            f"{[len(level) for level in table]} rows at its {len(table)} steps"
+        )
+    widths = [len(level) // len(table[step]) for level in table[step:]]
+    return tuple(
+        level[row * width : (row + 1) * width]
+        for width, level in zip(widths, table[step:], strict=True)
+    )
+
+
 def infer_n_observations(pi: PolicyTable) -> int:
     """|O| from the shapes of a policy table; 1 at horizon 1, where nothing depends on it.
 

@@ -212,3 +212,19 @@ def test_the_number_of_observations_follows_from_the_shapes():
         process.infer_n_observations((pi[0], np.ones((7, 2)) / 2))
     with pytest.raises(InvalidShapeError, match=r"level 1 .*got \(1, 2\)"):
         process.infer_n_observations((pi[0], np.ones((1, 2)) / 2))
+
+
+def test_a_subtree_is_the_table_of_what_continues_a_history():
+    root = (1, 2)
+    nu = process.environment_table(TREE, lambda h: (F(1, 2 + len(h)), F(sum(h), 20), F(h[0], 20)))
+    from_root = HistoryTree(n_actions=2, n_observations=3, horizon=1, root=root)
+    expected = process.environment_table(
+        from_root, lambda h: (F(1, 2 + len(h)), F(sum(h), 20), F(h[0], 20))
+    )
+    below = process.subtree(nu, step=1, row=TREE.index(root))
+    assert all(np.array_equal(a, b) for a, b in zip(below, expected, strict=True))
+    whole = process.subtree(nu, step=0, row=0)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, nu, strict=True))
+    for step, row in ((2, 0), (1, 6), (-1, 0), (0, -1)):
+        with pytest.raises(InvalidHistoryError, match=f"row {row} at step {step}; it has .1, 6"):
+            process.subtree(nu, step=step, row=row)
