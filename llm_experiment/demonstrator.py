@@ -134,6 +134,13 @@ class DialogueProcess:
         self._role_of_token = np.full(len(self.vocabulary), _UNKNOWN_ROLE)
         self._role_of_token[self._name] = np.arange(len(task.roles))
         self._may_be_silent = np.array([r.may_be_silent for r in task.roles.values()], dtype=int)
+        roles = list(task.roles)
+        self._pairs = np.array([[roles.index(name) for name in pair] for pair in task.pairs])
+        talk = np.zeros((len(roles), len(roles)))
+        np.add.at(talk, (self._pairs, self._pairs[:, ::-1]), 1.0)
+        self._first_speaker = talk.sum(axis=1) / talk.sum()
+        # A role in no pair never speaks first, so that its row is never read.
+        self._second_speaker = talk / np.maximum(talk.sum(axis=1, keepdims=True), 1.0)
         self._tables = compile_task(task, self._index)
         group = np.zeros((*self._tables.choice.shape[2:], len(task.styles)))
         template = np.arange(len(self._tables.style_of))
@@ -262,10 +269,8 @@ class DialogueProcess:
     ) -> Ints:
         if speakers is not None:
             return np.tile(self._role_indices(speakers), (n, 1))
-        n_roles = len(self.task.roles)
-        first = rng.integers(n_roles, size=n)
-        second = (first + rng.integers(1, n_roles, size=n)) % n_roles
-        return np.stack([first, second], axis=1)
+        pair = self._pairs[rng.integers(len(self._pairs), size=n)]
+        return np.where(rng.random((n, 1)) < 0.5, pair, pair[:, ::-1])
 
     def _role_indices(self, speakers: tuple[str, str]) -> Ints:
         names = list(self.task.roles)
@@ -402,16 +407,13 @@ class DialogueProcess:
 
     def _name_probs(self, state: FilterState, rows: Ints) -> Floats:
         """The law of the speaker to be named, shape (len(rows), roles)."""
-        n_roles = len(self.task.roles)
         n_turns = state.n_turns[rows]
-        named = state.speakers[rows, n_turns % 2]
-        probs = np.full((rows.size, n_roles), 1.0 / n_roles)
+        probs = np.tile(self._first_speaker, (rows.size, 1))
         second = np.flatnonzero(n_turns == 1)
-        probs[second] = 1.0 / (n_roles - 1)
-        probs[second, state.speakers[rows[second], 0]] = 0.0
+        probs[second] = self._second_speaker[state.speakers[rows[second], 0]]
         later = np.flatnonzero(n_turns > 1)
         probs[later] = 0.0
-        probs[later, named[later]] = 1.0
+        probs[later, state.speakers[rows[later], n_turns[later] % 2]] = 1.0
         return probs
 
     def _advance(self, state: FilterState, tokens: Ints) -> FilterState:

@@ -139,7 +139,8 @@ class DialogueTask:
     Attributes:
         name: that of the module `dialogues_<name>` which defines it as `TASK`.
         note: the text before the first turn, its line break included; may be empty.
-        roles: by name, equally likely in each of the two places of a dialogue.
+        roles: by name.
+        pairs: who talks with whom; equally likely, in either order.
         styles: by name.
         slots: by name, the phrases that may stand there, equally likely.
         style_redraw: probability that a speaker's style is drawn anew before a turn.
@@ -153,6 +154,7 @@ class DialogueTask:
     name: str
     note: str
     roles: Mapping[str, Role]
+    pairs: tuple[tuple[str, str], ...]
     styles: Mapping[str, Style]
     slots: Mapping[str, tuple[str, ...]]
     style_redraw: float
@@ -229,16 +231,18 @@ class DialogueTask:
             )
 
     def _check_names(self) -> None:
-        if len(self.roles) < 2:
-            raise InvalidArgumentError(f"a task needs two roles, got {len(self.roles)}")
         for name in self.roles:
             if tokenize(name) != (name,) or name.startswith(" "):
                 raise InvalidArgumentError(f"a role's name must be one word, got {name!r}")
-        for name in (self.agent, self.partner):
-            if name not in self.roles:
-                raise InvalidArgumentError(f"{name!r} is no role of task {self.name!r}")
-        if self.agent == self.partner:
-            raise InvalidArgumentError(f"agent and partner must differ, got {self.agent!r} twice")
+        for pair in self.pairs:
+            if len(set(pair) & set(self.roles)) != 2:
+                raise InvalidArgumentError(f"a pair must be two different roles, got {pair}")
+        if len({frozenset(pair) for pair in self.pairs}) != len(self.pairs):
+            raise InvalidArgumentError(f"a pair must be listed once, got {self.pairs}")
+        if {self.agent, self.partner} not in map(set, self.pairs):
+            raise InvalidArgumentError(
+                f"agent {self.agent!r} and partner {self.partner!r} must be one of the pairs"
+            )
         if set(tokenize(self.note)) & set(self.roles):
             raise InvalidArgumentError(f"the note must name no role, got {self.note!r}")
 

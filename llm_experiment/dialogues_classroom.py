@@ -188,32 +188,24 @@ _SILENT_PRIOR: Final = 0.04
 
 _TALKER: Final = Role(styles=_SPEAKING, may_be_silent=False)
 _ANYONE: Final = Role(styles=_SPEAKING | {"silent": _SILENT_PRIOR})
+_PAIRS: Final = (
+    ("Teacher", "Student"),
+    ("Parent", "Child"),
+    ("Doctor", "Patient"),
+    ("Coach", "Player"),
+    ("Boss", "Worker"),
+    ("Clerk", "Customer"),
+    ("Guide", "Visitor"),
+    ("Editor", "Writer"),
+    ("Friend", "Neighbor"),
+    ("Pilot", "Nurse"),
+)
 
 TASK: Final = DialogueTask(
     name="classroom",
     note="These are private conversations.\n",
-    roles={
-        "Teacher": _TALKER,
-        "Student": _ANYONE,
-        "Parent": _ANYONE,
-        "Child": _ANYONE,
-        "Doctor": _ANYONE,
-        "Nurse": _ANYONE,
-        "Patient": _ANYONE,
-        "Coach": _ANYONE,
-        "Player": _ANYONE,
-        "Boss": _ANYONE,
-        "Worker": _ANYONE,
-        "Friend": _ANYONE,
-        "Neighbor": _ANYONE,
-        "Clerk": _ANYONE,
-        "Customer": _ANYONE,
-        "Guide": _ANYONE,
-        "Visitor": _ANYONE,
-        "Editor": _ANYONE,
-        "Writer": _ANYONE,
-        "Pilot": _ANYONE,
-    },
+    roles={name: _ANYONE for pair in _PAIRS for name in pair} | {"Teacher": _TALKER},
+    pairs=_PAIRS,
     styles=_STYLES,
     slots={
         "I": ("I", "We", "You"),

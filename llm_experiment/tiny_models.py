@@ -85,7 +85,7 @@ class LanguageModelRecipe:
     """Tokens to learn from, each seen once; rounded up to whole batches."""
     sequence_length: int = 512
     """Tokens of a transcript."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Transcripts of a step."""
     learning_rate: float = 3e-3
     """Peak step size of AdamW, reached after a short warm-up, then falling as a cosine."""
@@ -279,6 +279,8 @@ def new_language_model(process: DialogueProcess, *, seed: int) -> MixtralForCaus
         num_local_experts=4,
         num_experts_per_tok=2,
         max_position_embeddings=_MAX_TOKENS,
+        # The library's default, for contexts of 100,000 tokens, tells near tokens apart less well.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
         pad_token_id=process.vocabulary.index(PAD),
         bos_token_id=None,
         eos_token_id=None,
