@@ -21,7 +21,11 @@ ConfigT = TypeVar("ConfigT")
 
 
 def parse_command_line(
-    config_type: type[ConfigT], argv: Sequence[str] | None = None, *, prog: str
+    config_type: type[ConfigT],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    default: ConfigT | None = None,
 ) -> ConfigT:
     """A validated `config_type` from the command line.
 
@@ -30,6 +34,9 @@ def parse_command_line(
             `__post_init__` raises becomes the one-line error.
         argv: the options, `sys.argv[1:]` by default.
         prog: the command as a person types it, e.g. `python -m toy_world.demo_theorem1`.
+        default: what options that are left out come from; the fields' own defaults if None.
+
+    Enums are given by their values.
 
     Raises:
         SystemExit: with code 2 after one line on stderr, or 0 after `--help`.
@@ -38,7 +45,11 @@ def parse_command_line(
     try:
         with contextlib.redirect_stderr(captured):
             return tyro.cli(
-                config_type, args=argv, prog=prog, config=(tyro.conf.FlagCreatePairsOff,)
+                config_type,
+                args=argv,
+                prog=prog,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues),
             )
     except SystemExit as exit_:
         if exit_.code in (0, None):

@@ -1,6 +1,7 @@
 """Bad options get one line and exit code 2; help teaches."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 import pytest
 
@@ -18,6 +19,21 @@ class Options:
     def __post_init__(self):
         if self.sheep < 0:
             raise InvalidArgumentError(f"--sheep must be >= 0, got {self.sheep}")
+
+
+class Coat(Enum):
+    SHORT = "short"
+    LONG = "long"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flock:
+    """Count more sheep."""
+
+    sheep: int
+    """How many sheep to count."""
+    coat: Coat = Coat.SHORT
+    """Their coats."""
 
 
 def parse(*argv):
@@ -52,6 +68,12 @@ def test_a_bad_option_is_one_line_that_names_it_and_says_where_help_is(capsys, a
     line = one_line_error(capsys, lambda: parse(*argv))
     assert words in line
     assert "python -m sheep --help" in line
+
+
+def test_a_default_gives_what_options_leave_out():
+    assert parse_command_line(Flock, [], prog="x", default=Flock(sheep=7)) == Flock(sheep=7)
+    given = parse_command_line(Flock, ["--coat", "long"], prog="x", default=Flock(sheep=7))
+    assert given == Flock(sheep=7, coat=Coat.LONG)
 
 
 def test_help_shows_every_field_and_exits_with_zero(capsys):
