@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.cache_utils import DynamicLayer
 
 from theory.divergences import log_missing_mass
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
@@ -198,17 +199,27 @@ class HuggingFaceBase:
                 f"episodes of {n_positions} tokens do not fit the language model, which reads at "
                 f"most {self._max_positions}; shorten the episode"
             )
-        session = HuggingFaceSession(self._model)
+        session = HuggingFaceSession(self._model, n_positions=n_positions)
         step = session.read(prompt_tokens[None])
         return session, session.share(step, n_episodes)
 
 
 class HuggingFaceSession:
-    """Episodes under one language model, with its cache of keys and values."""
+    """Episodes under one language model, with its cache of keys and values.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        model: in evaluation mode.
+        n_positions: tokens that an episode will have at most.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, n_positions: int) -> None:
         self._model = model
         self._cache = DynamicCache(config=model.config)
+        # Layers of full attention get room at once; others (sliding windows) know better.
+        self._cache.layers = [
+            _ReservedLayer(n_positions) if type(layer) is DynamicLayer else layer
+            for layer in self._cache.layers
+        ]
 
     def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
         """The prediction after one more token of every episode; see `Session.append`."""
@@ -236,6 +247,44 @@ class HuggingFaceSession:
             features=step.features.repeat(n_episodes, 1),
             missing_mass=step.missing_mass.repeat(n_episodes),
         )
+
+
+class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types
+    """A layer of the cache that has room for whole episodes once the prompt is shared.
+
+    Appending a token then copies that token, not the transcript.
+    """
+
+    def __init__(self, n_positions: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
+        self._n_positions = n_positions
+        self._room: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values with those of more tokens, both of shape (n, heads, t, width)."""
+        if self._room is None:
+            return super().update(key_states, value_states, *args, **kwargs)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self._room)
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Make `repeats` episodes of the one read so far."""
+        length = self.get_seq_length()
+        keys, values = cast("tuple[Tensor, Tensor]", (self.keys, self.values))
+        self._room = (self._reserve(keys, repeats), self._reserve(values, repeats))
+        self.keys, self.values = (room[:, :, :length] for room in self._room)
+
+    def _reserve(self, states: Tensor, repeats: int) -> Tensor:
+        _, heads, length, width = states.shape
+        room = states.new_empty(repeats, heads, self._n_positions, width)
+        room[:, :, :length] = states
+        return room
 
 
 def load_language_model(

@@ -236,8 +236,8 @@ class LockstepChat:
 
     def _partner_tokens(self) -> Tensor:
         """What the partner says next: a sample, or the next token that is forced; shape (n,)."""
-        probs = (self.base_step.log_probs / self._temperature).softmax(dim=-1)
-        sampled = torch.multinomial(probs, 1, generator=self._generator).squeeze(-1)
+        logits = self.base_step.log_probs / self._temperature
+        sampled = sample_tokens(logits, generator=self._generator)
         written = self.position - 1 - self._turn.opened
         excess = written - self._parser.rules.max_reply_tokens
         forced = self._forced[excess.clamp(0, len(self._forced) - 1)]
@@ -253,6 +253,27 @@ class LockstepChat:
         )
 
 
+def sample_tokens(logits: Tensor, *, generator: torch.Generator) -> Tensor:
+    """A draw from softmax(logits) for each row; a token with logit -inf is never drawn.
+
+    By inversion, with one uniform number a row: the first token at which the cumulative mass is
+    above the number times the total. Both are float64, whose largest uniform number below 1 keeps
+    that product below the total.
+
+    Args:
+        logits: shape (n, n_tokens), in every row one above -inf.
+        generator: the randomness, on the same device.
+
+    Returns:
+        int64, shape (n,).
+    """
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    uniform = torch.rand(
+        (len(logits), 1), dtype=torch.float64, device=logits.device, generator=generator
+    )
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
+
+
 def check_chat(
     base: BaseModel,
     parser: TurnParser,
@@ -261,7 +282,10 @@ def check_chat(
     n_episodes: int,
     n_positions: int,
 ) -> None:
-    """Raise unless `prompt_tokens` can start a chat; see `LockstepChat`. Moves the parser to it."""
+    """Raise unless `prompt_tokens` can start a chat; see `LockstepChat`.
+
+    The parser is moved to the base policy's device.
+    """
     if parser.n_tokens != base.n_tokens:
         raise InvalidArgumentError(
             f"the parser knows {parser.n_tokens} tokens and the base policy {base.n_tokens}; make "
