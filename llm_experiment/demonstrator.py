@@ -209,8 +209,9 @@ class DialogueProcess:
         mood = np.full(n_dialogues, self.task.moods.index(START))
         # Whatever runs over the end is written to the last column and cut off.
         transcript = np.zeros((n_dialogues, n_tokens + 1), dtype=np.int64)
-        transcript[:, : len(self._note)] = self._note[:n_tokens]
-        at = np.full(n_dialogues, min(len(self._note), n_tokens))
+        note = self._note[:n_tokens]
+        transcript[:, : note.size] = note
+        at = np.full(n_dialogues, note.size)
 
         def write(rows: Ints, tokens: Ints) -> None:
             transcript[rows, at[rows]] = tokens

@@ -168,10 +168,10 @@ class DialogueTask:
     def __post_init__(self) -> None:
         said = dict.fromkeys(mood for style in self.styles.values() for mood in style.says)
         object.__setattr__(self, "moods", (START, EMPTY, *said))
+        self._check_styles()
         self._check_numbers()
         self._check_names()
         self._check_roles()
-        self._check_styles()
         self._check_grammar()
 
     @cached_property
