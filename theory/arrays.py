@@ -16,7 +16,12 @@ from typing import Any, Final, TypeAlias
 
 import array_api_compat
 
-from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
+from theory.errors import (
+    InvalidArgumentError,
+    InvalidBudgetError,
+    InvalidDistributionError,
+    InvalidShapeError,
+)
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor."""
@@ -131,6 +136,14 @@ def check_log_probabilities(*, full: bool = False, **arrays: Array) -> None:
             )
 
 
+def check_budgets(**arrays: Array) -> None:
+    """Raise `InvalidBudgetError` unless every entry of `arrays` (by name) is >= 0; inf is."""
+    for name, nats in arrays.items():
+        wrong = nats[~(nats >= 0)]
+        if array_api_compat.size(wrong):
+            raise InvalidBudgetError(f"{name} must be >= 0, got {float(wrong[0])}")
+
+
 def is_single_precision(array: Array) -> bool:
     """Whether `array` is coarser than float64."""
     return bool(array_api_compat.array_namespace(array).finfo(array.dtype).bits < 64)
@@ -140,6 +153,11 @@ def to_float64(array: Array) -> Array:
     """`array` in float64, differentiably."""
     xp = array_api_compat.array_namespace(array)
     return xp.astype(array, xp.float64, copy=False)
+
+
+def reading_waits(array: Array) -> bool:
+    """Whether reading a value of `array` waits for its device, as on a GPU."""
+    return str(array_api_compat.device(array)) != "cpu"
 
 
 def like(model: Array, value: Array | float, *, name: str) -> Array:
@@ -165,24 +183,31 @@ def stop_gradient(array: Array) -> Array:
     return array.detach() if tracks_gradient(array) else array
 
 
-def attach_row_gradient(value: Array, *terms: tuple[Array, Array]) -> Array:
-    """`value`, one number a row, with given derivatives; value itself does not change.
-
-    Args:
-        value: shape (...), a constant of differentiation.
-        terms: pairs (slope, variable): the derivative of a row's value with respect to the
-            row's entries of `variable`. Both have shape (..., d); slopes are finite, and 0
-            wherever `variable` is infinite.
-    """
-    for slope, variable in terms:
-        if tracks_gradient(variable):
-            xp = array_api_compat.array_namespace(value)
-            value = value + xp.sum(slope * zero_with_gradient(variable), axis=-1)
-    return value
-
-
 def zero_with_gradient(variable: Array) -> Array:
-    """0 in value (also where `variable` is infinite), `variable` in differentiation."""
+    """0 in value, the finite entries of `variable` in differentiation; float64."""
     xp = array_api_compat.array_namespace(variable)
     finite = xp.isfinite(variable)
     return to_float64(xp.where(finite, variable - stop_gradient(variable), 0.0))
+
+
+def attach_gradient(value: Array, *terms: tuple[Array, Array]) -> Array:
+    """`value`, a constant of differentiation, given derivatives; its value does not change.
+
+    Args:
+        value: any shape.
+        terms: pairs (slope, variable), of shapes that broadcast to `value`'s: d value / d
+            variable, entry by entry. Slopes are finite.
+    """
+    for slope, variable in terms:
+        if tracks_gradient(variable):
+            value = value + slope * zero_with_gradient(variable)
+    return value
+
+
+def attach_row_gradient(value: Array, *terms: tuple[Array, Array]) -> Array:
+    """The same for `value` of shape (...), one number a row, and variables of shape (..., d)."""
+    for slope, variable in terms:
+        if tracks_gradient(variable):
+            xp = array_api_compat.array_namespace(variable)
+            value = value + xp.sum(slope * zero_with_gradient(variable), axis=-1)
+    return value

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Final
 
-from theory.arrays import INF, Array, common_namespace, is_single_precision, like
+from theory.arrays import INF, Array, check_budgets, common_namespace, is_single_precision, like
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
 
 OVERSPENDING_TOLERANCE: Final = 5e-13
@@ -171,7 +171,7 @@ def open_ledger(
     """
     xp = common_namespace(initial_nats=initial_nats)
     if not unchecked:
-        _refuse(initial_nats, ~(initial_nats >= 0), "initial_nats must be >= 0")
+        check_budgets(initial_nats=initial_nats)
     return BudgetLedger(
         accounting=accounting,
         initial_nats=initial_nats,
