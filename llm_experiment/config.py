@@ -1,0 +1,419 @@
+"""What an agent is trained with: one frozen, validated value, and the presets.
+
+An `AgentConfig` says everything that the numbers of one agent depend on; equal configurations
+give equal agents. Two presets exist. `paper` is the published protocol, stage by stage; `tiny`
+is the same protocol scaled to the models that are shipped with this project. `Fidelity` chooses
+between the authors' constraint and ours in either.
+
+The constraint on one episode, with base policy `b` and proposed policy `a` of a step, is set by
+three choices. The *accounting* says what a step costs the budget (`theory.budget`). The *target
+rule* says which KL the step's policy `x` aims at, given the budget left and the output `h` of
+the actor's budget neuron. The *regulariser* says whether there is a budget at all.
+
+On command lines, what sets the agents of one suite apart (`llm_experiment.suite`) is hidden here.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
+from itertools import accumulate
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from theory.budget import Accounting
+from theory.errors import InvalidArgumentError, InvalidBudgetError
+
+TINY: Final = "tiny"
+"""The name, in place of a path or hub id, of the models shipped with this project."""
+
+PUBLISHED_PROMPT: Final = """\
+These are private conversations, collected as training data.
+
+Student: For our science reports...
+
+Teacher: Yeah?
+
+Student: I don't understand what is supposed to go in the discussion section.
+
+Teacher: Do you"""
+"""The published starting transcript, the note before it in words of our own."""
+
+
+class Regulariser(Enum):
+    """What keeps the agent near the base policy."""
+
+    EPISODE_BUDGET = "episode-budget"
+    """A budget of KL for each episode: the paper's constraint."""
+    NONE = "none"
+    """Nothing."""
+    TOKEN_PENALTY = "token-penalty"
+    """The usual penalty of RLHF: each token's reward less a coefficient times its log-ratio."""
+
+
+class TargetRule(Enum):
+    """Which KL, in nats, a step aims at; B is the budget left, s = sigmoid(h - log 16)."""
+
+    ATTAINABLE = "attainable"
+    """`s min(B, KL(a||b))`: every target can be met, so h always has a gradient."""
+    PUBLISHED = "published"
+    """`s B + 1e-6`, which may lie beyond KL(a||b); an auxiliary loss keeps h in reach."""
+
+
+class Fidelity(Enum):
+    """Whose constraint."""
+
+    OURS = "ours"
+    """Exact accounting and attainable targets: the budget bounds the KL of every episode."""
+    PUBLISHED = "published"
+    """Realised accounting, published targets and their auxiliary loss, which do not."""
+
+
+class Preset(Enum):
+    """Whose scale."""
+
+    TINY = "tiny"
+    """A two-core machine, minutes, models shipped with this project."""
+    PAPER = "paper"
+    """The published protocol: 9 million steps a run on a large model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of training with one episode length."""
+
+    agent_steps: int
+    """Tokens that the agent writes in this stage, over all episodes; the last update of the
+    stage is the first to reach them."""
+    n_tokens: int = 256
+    """Length of an episode in tokens, the starting transcript included."""
+    ramp_fraction: float = 0.0
+    """Share of the stage over which the budget rises linearly from 0 to its full size."""
+
+    def __post_init__(self) -> None:
+        at_least("agent_steps of a stage", self.agent_steps, 1)
+        at_least("n_tokens of a stage", self.n_tokens, 2)
+        _within("ramp_fraction of a stage", self.ramp_fraction, 0.0, 1.0)
+
+    def budget_nats(self, full_nats: float, *, steps_done: int) -> float:
+        """The budget of episodes that start after `steps_done` of this stage."""
+        ramp_steps = self.ramp_fraction * self.agent_steps
+        if math.isinf(full_nats) or steps_done >= ramp_steps:
+            return full_nats
+        return full_nats * steps_done / ramp_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleEntry:
+    """What a rollout is played with.
+
+    Attributes:
+        number: of the stage, counted from 1.
+        stage: the stage.
+        budget_nats: the budget of each episode; inf for none.
+    """
+
+    number: int
+    stage: Stage
+    budget_nats: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """The models, the dialogue and the reward."""
+
+    base_model: str = TINY
+    """Base policy and student: `tiny`, a local folder, or a Hugging Face hub id."""
+    reward_model: str = TINY
+    """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
+    device: str = "cpu"
+    """Torch device of the base model, such as `cpu` or `cuda:0`."""
+    agent_device: str = "cpu"
+    """Torch device of the agent and its updates."""
+    dtype: str = "float32"
+    """Torch dtype of the base model: `float32`, `bfloat16` or `float16`."""
+    task: str = "classroom"
+    """Dialogue task: which of the `tiny` models, and the default prompt."""
+    prompt: str | None = None
+    """The starting transcript; the task's own if left out."""
+    agent_name: str = "Teacher"
+    """The name before the agent's turns in the prompt."""
+    partner_name: str = "Student"
+    """The name before the base model's own turns in the prompt."""
+    separator: str = "\n"
+    """Line breaks between turns in the prompt."""
+    student_temperature: float = 1.0
+    """Temperature at which the student's tokens are sampled."""
+    max_reply_tokens: int = 512
+    """A student's reply longer than this is cut off."""
+    reward_shift: tyro.conf.Suppress[float] = 0.0
+    """Added to the score, in [0, 1], of every reply; -0.5 makes a neutral reply worth 0."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise InvalidArgumentError(
+                f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}"
+            )
+        _positive("student_temperature", self.student_temperature)
+        at_least("max_reply_tokens", self.max_reply_tokens, 1)
+        _finite("reward_shift", self.reward_shift)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintConfig:
+    """What keeps the agent near the base policy, and how it is counted."""
+
+    regulariser: tyro.conf.Suppress[Regulariser] = Regulariser.EPISODE_BUDGET
+    """A budget for each episode, no constraint, or a penalty on every token."""
+    budget_nats: tyro.conf.Suppress[float] = 10.0
+    """KL budget of an episode in nats (with `episode-budget`)."""
+    accounting: Accounting = Accounting.EXACT
+    """What a step costs the budget: `exact` its KL, `realized` its log-ratio, clamped."""
+    target_rule: TargetRule = TargetRule.ATTAINABLE
+    """Which KL a step aims at, given the budget left and the budget neuron."""
+    auxiliary_coefficient: float = 0.0
+    """Weight of the loss (KL(x||b) - target)^2; published targets need it."""
+    penalty_per_nat: tyro.conf.Suppress[float] = 0.0
+    """Reward taken for each nat of a token's log-ratio (with `token-penalty`)."""
+
+    def __post_init__(self) -> None:
+        if not self.budget_nats >= 0:
+            raise InvalidBudgetError(
+                f"budget_nats must be >= 0, got {self.budget_nats}; 0 is the base policy itself"
+            )
+        if math.isinf(self.budget_nats):
+            raise InvalidBudgetError(
+                "budget_nats must be finite, got inf; for no constraint choose regulariser none"
+            )
+        at_least("auxiliary_coefficient", self.auxiliary_coefficient, 0.0)
+        at_least("penalty_per_nat", self.penalty_per_nat, 0.0)
+        published = self.target_rule is TargetRule.PUBLISHED
+        if published and self.accounting is Accounting.EXACT:
+            raise InvalidArgumentError(
+                "target_rule published aims at 1e-6 nats or more even where the budget is spent, "
+                "so an exact budget cannot hold; use accounting realized with it"
+            )
+        penalised = self.regulariser is Regulariser.TOKEN_PENALTY
+        if penalised != (self.penalty_per_nat > 0):
+            raise InvalidArgumentError(
+                f"penalty_per_nat must be > 0 with regulariser token-penalty and 0 otherwise, got "
+                f"{self.penalty_per_nat} with {self.regulariser.value}"
+            )
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether episodes have a budget."""
+        return self.regulariser is Regulariser.EPISODE_BUDGET
+
+    @property
+    def episode_budget_nats(self) -> float:
+        """The budget that binds: infinite where the regulariser is no budget."""
+        return self.budget_nats if self.budgeted else math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Proximal policy optimisation; names as in stable-baselines3 where it has them."""
+
+    actor_learning_rate: float = 1e-3
+    """Adam's rate for the actor."""
+    critic_learning_rate: float = 1e-3
+    """Adam's rate for the critic."""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon."""
+    clip_range: float = 0.1
+    """Clip of the probability ratio."""
+    n_epochs: int = 8
+    """Passes over a rollout in one update."""
+    batch_size: int = 8192
+    """Steps in a minibatch; a smaller rollout is one minibatch."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation; 1 is Monte-Carlo return minus value."""
+    gamma: float = 1.0
+    """Discount."""
+    entropy_coefficient: float = 1e-4
+    """Weight of the entropy bonus, per nat."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's squared error."""
+    max_gradient_norm: float = 0.5
+    """Bound on the norm of the gradient in one optimiser step."""
+    clip_actor_only: bool = False
+    """Bound the norm of the actor's gradient alone and leave the critic's as it is."""
+
+    def __post_init__(self) -> None:
+        for name in ("actor_learning_rate", "critic_learning_rate", "adam_epsilon"):
+            _positive(name, getattr(self, name))
+        for name in ("clip_range", "max_gradient_norm"):
+            _positive(name, getattr(self, name))
+        for name in ("gae_lambda", "gamma"):
+            _within(name, getattr(self, name), 0.0, 1.0)
+        for name in ("entropy_coefficient", "value_coefficient"):
+            at_least(name, getattr(self, name), 0.0)
+        at_least("n_epochs", self.n_epochs, 1)
+        at_least("batch_size", self.batch_size, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Everything that one trained agent depends on."""
+
+    world: Annotated[WorldConfig, tyro.conf.arg(name="")]
+    """The models, the dialogue and the reward."""
+    constraint: ConstraintConfig
+    """What keeps the agent near the base policy."""
+    ppo: PPOConfig
+    """How it learns."""
+    stages: tuple[Stage, ...]
+    """What it is trained on, in order."""
+    n_episodes: int = 64
+    """Episodes of a rollout, played in lockstep."""
+    standardise_features: bool = True
+    """Shift and scale the base model's activations to mean 0 and variance 1 on base rollouts."""
+    checkpoint_every: int = 1
+    """Updates between two checkpoints: what a killed run can lose."""
+    seed: tyro.conf.Suppress[int] = 0
+    """Seed of the agent: its rollouts, its critic and its minibatches."""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise InvalidArgumentError("stages must name at least 1 stage, got 0")
+        at_least("n_episodes", self.n_episodes, 1)
+        at_least("checkpoint_every", self.checkpoint_every, 1)
+        at_least("seed", self.seed, 0)
+
+    @property
+    def total_agent_steps(self) -> int:
+        """Steps of all stages, apart from how far the last update of each overshoots."""
+        return sum(stage.agent_steps for stage in self.stages)
+
+    def schedule_at(self, agent_steps: int) -> ScheduleEntry:
+        """What the rollout after `agent_steps` of training is played with."""
+        ends = list(accumulate(stage.agent_steps for stage in self.stages))
+        index = min(bisect_right(ends, agent_steps), len(ends) - 1)
+        stage = self.stages[index]
+        budget_nats = stage.budget_nats(
+            self.constraint.episode_budget_nats,
+            steps_done=agent_steps - (ends[index] - stage.agent_steps),
+        )
+        return ScheduleEntry(number=index + 1, stage=stage, budget_nats=budget_nats)
+
+
+def preset_config(preset: Preset, fidelity: Fidelity = Fidelity.OURS) -> AgentConfig:
+    """The configuration of a preset, with the authors' constraint or ours."""
+    match preset:
+        case Preset.TINY:
+            config = AgentConfig(
+                world=WorldConfig(),
+                constraint=ConstraintConfig(),
+                ppo=PPOConfig(),
+                stages=(Stage(agent_steps=110_000, ramp_fraction=0.4),),
+            )
+        case Preset.PAPER:
+            config = AgentConfig(
+                world=WorldConfig(
+                    base_model="mistralai/Mixtral-8x7B-v0.1",
+                    reward_model="distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+                    device="cuda",
+                    agent_device="cuda",
+                    dtype="bfloat16",
+                    prompt=PUBLISHED_PROMPT,
+                    separator="\n\n",
+                    student_temperature=0.05,
+                ),
+                constraint=ConstraintConfig(),
+                ppo=PPOConfig(
+                    actor_learning_rate=2e-5,
+                    critic_learning_rate=1e-4,
+                    gae_lambda=1.0,
+                    max_gradient_norm=0.1,
+                    clip_actor_only=True,
+                ),
+                stages=(
+                    Stage(agent_steps=3_000_000, ramp_fraction=1.0),
+                    Stage(agent_steps=3_000_000),
+                    Stage(agent_steps=3_000_000, n_tokens=512),
+                ),
+                standardise_features=False,
+                checkpoint_every=10,
+            )
+    return with_fidelity(config, fidelity)
+
+
+def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
+    """`config` with the authors' constraint or ours."""
+    published = fidelity is Fidelity.PUBLISHED
+    constraint = replace(
+        config.constraint,
+        accounting=Accounting.REALIZED if published else Accounting.EXACT,
+        target_rule=TargetRule.PUBLISHED if published else TargetRule.ATTAINABLE,
+        auxiliary_coefficient=1.0 if published else 0.0,
+    )
+    return replace(config, constraint=constraint)
+
+
+def from_jsonable(kind: Any, value: Any) -> Any:
+    """The value of type `kind` that `mightnt.results.to_jsonable` made `value` from.
+
+    Args:
+        kind: a dataclass, an enum, a tuple of one of these, a plain JSON type, or a union of such
+            with None.
+        value: in JSON's types.
+
+    Raises:
+        InvalidArgumentError: `value` does not fit.
+    """
+    try:
+        return _from_jsonable(kind, value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidArgumentError(f"cannot read a {kind.__name__}: {error}") from error
+
+
+def _from_jsonable(kind: Any, value: Any) -> Any:
+    if isinstance(kind, type) and is_dataclass(kind):
+        types = get_type_hints(kind)
+        return kind(**{name: _from_jsonable(types[name], item) for name, item in value.items()})
+    if get_origin(kind) is tuple:
+        return tuple(_from_jsonable(get_args(kind)[0], item) for item in value)
+    if get_origin(kind) in (Union, UnionType):
+        return None if value is None else _from_jsonable(get_args(kind)[0], value)
+    return kind(value)
+
+
+def differences(first: Any, second: Any, prefix: str = "") -> str:
+    """Where two configurations differ, such as `ppo.clip_range 0.1 and 0.2`."""
+    found = []
+    for field in fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if a == b:
+            continue
+        name = f"{prefix}{field.name}"
+        nested = is_dataclass(a) and type(a) is type(b)
+        found.append(differences(a, b, f"{name}.") if nested else f"{name} {a} and {b}")
+    return ", ".join(found)
+
+
+def _finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InvalidArgumentError(f"{name} must be finite, got {value}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise InvalidArgumentError(f"{name} must be > 0 and finite, got {value}")
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise unless a number is at least `least` and finite.
+
+    Raises:
+        InvalidArgumentError: with its name and value.
+    """
+    if not (value >= least and math.isfinite(value)):
+        raise InvalidArgumentError(f"{name} must be >= {least:g} and finite, got {value}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidArgumentError(f"{name} must lie in [{low:g}, {high:g}], got {value}")

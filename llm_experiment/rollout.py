@@ -1,0 +1,256 @@
+"""Episodes played in lockstep: the engine that training and evaluation share.
+
+All episodes of a rollout have the same length and advance together, one token each per position
+and one forward of the base policy per position. At a position the agent acts in some episodes and
+the student in the others; what the agent would have done in the others is never recorded.
+
+The ledger of `theory.budget` is charged with the KL of the distribution that the agent draws
+from, computed from that distribution; so under exact accounting the recorded KLs of an episode
+sum to at most its budget, which `play` verifies before it returns.
+
+Nothing here waits for the device between positions; replies are found and scored, all in one
+batch, when the episodes are complete.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llm_experiment.chat_env import Reply, pack_observation
+from llm_experiment.policy import StepPolicy
+from llm_experiment.turns import Speaker, Turns
+from llm_experiment.world import World
+from theory.budget import Accounting, open_ledger
+from theory.errors import InvalidArgumentError
+
+
+class Agent(Protocol):
+    """What chooses tokens: `FixedKLPolicy`, or whatever is to be evaluated in its place."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where observations are expected."""
+        ...
+
+    def act_on(self, observation: Tensor) -> tuple[StepPolicy, Tensor]:
+        """The step policy and the value in n episodes, from rows of `pack_observation`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What n complete episodes of t tokens looked like.
+
+    Arrays of shape (n, t) are aligned with `tokens`: entry i belongs to the step that wrote token
+    i. Those about the agent's steps are 0 at every other token.
+
+    Attributes:
+        prompt_length: how many of the tokens are the starting transcript.
+        tokens: the transcripts, int64, shape (n, t).
+        writers: who wrote each token, a `Speaker`, int64, shape (n, t).
+        kl_nats: KL of the agent's step policy to the base policy, shape (n, t).
+        target_nats: the KL that the step aimed at, shape (n, t).
+        log_ratio_nats: log(x/b) of the token taken, shape (n, t).
+        log_probs: log x of the token taken, in nats, shape (n, t).
+        budget_nats: the budget before each token, whoever wrote it, shape (n, t); inf without a
+            budget, and the initial budget at the tokens of the prompt.
+        values: the critic's value before the step, shape (n, t).
+        rewards: what the reply to a step earned, at the step that handed the turn over, shape
+            (n, t).
+        spent_nats: the ledger's total of the KLs, shape (n,).
+        leak_nats: how much of it lies beyond the initial budget, shape (n,).
+        replies: the student's replies that ended, in order of episode and time.
+        reply_rewards: what each earned, shape (replies,).
+        turns: all turns, of both speakers, the prompt's included.
+        empty_turns: which of `turns` are empty turns of the agent, shape (turns,).
+        observations: what the agent saw at its steps, in order of episode and time, shape
+            (agent steps, n_features + 2 + n_tokens), on the agent's device; None if not kept.
+    """
+
+    prompt_length: int
+    tokens: NDArray[np.int64]
+    writers: NDArray[np.int64]
+    kl_nats: NDArray[np.float64]
+    target_nats: NDArray[np.float64]
+    log_ratio_nats: NDArray[np.float64]
+    log_probs: NDArray[np.float64]
+    budget_nats: NDArray[np.float64]
+    values: NDArray[np.float64]
+    rewards: NDArray[np.float64]
+    spent_nats: NDArray[np.float64]
+    leak_nats: NDArray[np.float64]
+    replies: tuple[Reply, ...]
+    reply_rewards: NDArray[np.float64]
+    turns: Turns
+    empty_turns: NDArray[np.bool_]
+    observations: Tensor | None
+
+    @property
+    def agent_steps(self) -> NDArray[np.bool_]:
+        """Which tokens the agent wrote, shape (n, t); the prompt's are nobody's."""
+        played = np.arange(self.tokens.shape[1]) >= self.prompt_length
+        return np.asarray(played & (self.writers == Speaker.AGENT))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the observations as named arrays, to be stored.
+
+        Fields keep their names. Of the replies, `reply_episode` and `reply_step` say to which
+        token a reward was credited, `reply_text` what was said; fields of `turns` begin with
+        `turn_`.
+        """
+        steps = [self.prompt_length + reply.agent_step for reply in self.replies]
+        own = {
+            field.name: np.asarray(getattr(self, field.name))
+            for field in fields(self)
+            if field.name not in ("replies", "turns", "observations")
+        }
+        turns = {f"turn_{f.name}": np.asarray(getattr(self.turns, f.name)) for f in fields(Turns)}
+        replies = {
+            "reply_episode": np.array([reply.episode for reply in self.replies], dtype=np.int64),
+            "reply_step": np.array(steps, dtype=np.int64),
+            "reply_text": np.array([reply.text for reply in self.replies], dtype=np.str_),
+        }
+        return own | turns | replies
+
+    @property
+    def kept_observations(self) -> Tensor:
+        """`observations`.
+
+        Raises:
+            InvalidArgumentError: they were not kept.
+        """
+        if self.observations is None:
+            raise InvalidArgumentError("observations were not kept; play with keep_observations")
+        return self.observations
+
+    @property
+    def empty_share(self) -> float:
+        """Share of the agent's finished turns that are empty, pooled over episodes; nan if none.
+
+        The prompt's turns do not count, nor does the turn that the agent continues.
+        """
+        own = (self.turns.speaker == Speaker.AGENT) & self.turns.finished
+        own &= self.turns.opened >= self.prompt_length
+        return float(self.empty_turns[own].mean()) if own.any() else math.nan
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """What each episode earned, shape (n,)."""
+        return np.asarray(self.rewards.sum(axis=1))
+
+
+def random_stream(seed: int, *path: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator at `path` (such as update 3, the student) of everything random in a run.
+
+    Different paths give independent streams and nothing is carried from one to the next, so a
+    resumed run draws what an uninterrupted one would.
+    """
+    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+@torch.no_grad()
+def play(
+    agent: Agent,
+    world: World,
+    *,
+    n_episodes: int,
+    n_tokens: int,
+    budget_nats: float,
+    accounting: Accounting,
+    seed: int,
+    stream: tuple[int, ...],
+    keep_observations: bool,
+) -> Rollout:
+    """Play episodes to their end.
+
+    Args:
+        agent: chooses the agent's tokens.
+        world: everything else.
+        n_episodes: n.
+        n_tokens: t, the length of every episode, the prompt included.
+        budget_nats: the KL budget of an episode; inf for none.
+        accounting: what a step costs it.
+        seed: of the run; see `random_stream`.
+        stream: the path of this rollout's randomness.
+        keep_observations: whether to keep what the agent saw.
+
+    Raises:
+        InvalidBudgetError: a negative budget, or an agent that overspent an exact one.
+        InvalidArgumentError: episodes that are no longer than the prompt.
+    """
+    device = agent.device
+    chat = world.chat(
+        n_episodes=n_episodes,
+        n_tokens=n_tokens,
+        generator=random_stream(seed, *stream, Speaker.PARTNER, device=world.base.device),
+    )
+    own = random_stream(seed, *stream, Speaker.AGENT, device=device)
+    budget = torch.full((n_episodes,), budget_nats, dtype=torch.float64, device=device)
+    ledger = open_ledger(budget, accounting=accounting)
+    columns: list[Tensor] = []
+    observations: list[Tensor] = []
+    while not chat.done:
+        acts = chat.agent_acts.to(device)
+        observation = pack_observation(
+            chat.base_step,
+            fraction_left=chat.fraction_left,
+            budget_nats=ledger.remaining_nats.to(world.base.device),
+        ).to(device)
+        step, value = agent.act_on(observation)
+        token = step.sample(generator=own)
+        log_ratio = step.log_ratio_nats(token)
+        numbers = [step.kl_nats, step.target_nats, log_ratio, step.log_prob(token), value.double()]
+        columns.append(
+            torch.stack(
+                [acts.double(), ledger.remaining_nats]
+                + [torch.where(acts, number, 0.0) for number in numbers]
+            )
+        )
+        if keep_observations:
+            observations.append(observation)
+        ledger = ledger.charge(
+            kl_nats=step.kl_nats, log_ratio_nats=log_ratio, active=acts, unchecked=True
+        )
+        chat.step(token.to(world.base.device))
+    ledger.check_spending()
+
+    tokens = chat.tokens
+    played = torch.stack(columns, dim=-1).cpu().numpy()  # (7, n, played)
+    before = np.zeros((*played.shape[:2], chat.prompt_length))
+    before[1] = budget_nats
+    acted, budgets, kl, target, ratio, log_probs, values = np.concatenate([before, played], axis=-1)
+    replies = chat.replies()
+    reply_rewards = world.reward([reply.text for reply in replies])
+    rewards = np.zeros_like(kl)
+    for reply, reward in zip(replies, reply_rewards, strict=True):
+        rewards[reply.episode, chat.prompt_length + reply.agent_step] += reward
+    turns = world.parser.find_turns(tokens)
+    kept = None
+    if keep_observations:
+        mask = torch.from_numpy(acted[:, chat.prompt_length :] > 0).to(device)
+        kept = torch.stack(observations, dim=1)[mask]
+    return Rollout(
+        prompt_length=chat.prompt_length,
+        tokens=tokens.cpu().numpy(),
+        writers=world.parser.writers(tokens).cpu().numpy(),
+        kl_nats=kl,
+        target_nats=target,
+        log_ratio_nats=ratio,
+        log_probs=log_probs,
+        budget_nats=budgets,
+        values=values,
+        rewards=rewards,
+        spent_nats=ledger.spent_nats.cpu().numpy(),
+        leak_nats=ledger.leak_nats.cpu().numpy(),
+        replies=replies,
+        reply_rewards=reply_rewards,
+        turns=turns,
+        empty_turns=world.parser.are_empty(turns),
+        observations=kept,
+    )

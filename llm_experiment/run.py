@@ -1,0 +1,363 @@
+"""Train the agents of a suite, evaluate each, and keep everything in one folder.
+
+    python -m llm_experiment.run --out results/llm
+
+Agents are independent jobs, a few side by side in processes of one thread each. Every update ends
+with the agent on disk, so that Ctrl-C, or worse, loses one update at most; the same command then
+goes on where it stopped and gives the numbers of an uninterrupted run.
+"""
+
+import argparse
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import joblib
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.callbacks import BaseCallback
+
+from llm_experiment.config import AgentConfig, Fidelity, Preset, at_least, preset_config
+from llm_experiment.ppo import LockstepPPO
+from llm_experiment.rollout import Rollout, play
+from llm_experiment.run_folder import claim, exclusive, seal
+from llm_experiment.suite import Job, Suite, SuiteConfig, default_suite, suite_jobs
+from llm_experiment.world import load_world
+from mightnt.command_line import parse_command_line, run_command
+from mightnt.progress import progress_bar
+from mightnt.results import write_atomically, write_json
+from theory.errors import ResultsError
+
+PROG: Final = "python -m llm_experiment.run"
+AGENTS: Final = "agents"
+AGENT_FILE: Final = "agent.safetensors"
+UPDATES_FILE: Final = "updates.json"
+RESULT_FILE: Final = "result.json"
+SUMMARY_FILE: Final = "summary.json"
+QUICK_LABEL: Final = "quick (two budgets, one seed)"
+EVALUATION_STREAM: Final = 1_000_000
+"""Evaluations draw from streams far beyond those of any training."""
+ORPHAN_SECONDS: Final = 120.0
+"""How long a job waits for one that a killed run left behind, which stops after its update."""
+_POLL_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a run's numbers depend on."""
+
+    preset: Preset = Preset.TINY
+    """Where every option below starts from: a small machine, or the published protocol."""
+    fidelity: Fidelity = Fidelity.OURS
+    """Whose constraint the options below start from: ours, or the authors'."""
+    suite: Suite = Suite.DEFAULT
+    """How many agents the options below start from."""
+    quick: bool = False
+    """Only budgets 0 and 10 with one seed: a look at the whole path in a minute or so."""
+    agents: Annotated[SuiteConfig, tyro.conf.arg(name="")] = field(default_factory=SuiteConfig)
+    """The agents to train, and how to evaluate them."""
+    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: preset_config(Preset.TINY)
+    )
+    """What all agents share."""
+
+    @classmethod
+    def start(cls, preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bool) -> "Settings":
+        """The settings that a preset stands for."""
+        return cls(
+            preset=preset,
+            fidelity=fidelity,
+            suite=suite,
+            quick=quick,
+            agents=default_suite(preset, fidelity, suite, quick=quick),
+            agent=preset_config(preset, fidelity),
+        )
+
+    @property
+    def label(self) -> str:
+        """What to call the run wherever its numbers are shown."""
+        return QUICK_LABEL if self.quick else f"{self.preset.value}, {self.suite.value} suite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train and evaluate agents under a budget of KL to a base model; resumes by itself."""
+
+    out: Path = Path("results/llm")
+    """Folder of the run. The same command with the same folder goes on where it stopped."""
+    processes: int = 2
+    """Agents trained side by side, each in a process of one thread."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    """All that the numbers depend on."""
+
+    def __post_init__(self) -> None:
+        at_least("processes", self.processes, 1)
+
+
+# --------------------------------------------------------------------------- one job
+
+
+def run_job(job: Job, suite: SuiteConfig, folder: Path, *, run_pid: int) -> list[dict[str, Any]]:
+    """Train one agent, or finish training it, and evaluate it.
+
+    Args:
+        job: the agent.
+        suite: how to evaluate it.
+        folder: the job's own.
+        run_pid: the process that waits for the result; without it the job stops.
+
+    Returns:
+        A row for each evaluation length.
+
+    Raises:
+        ResultsError: the folder cannot be used, or holds something else.
+        ModelError: a model cannot be loaded.
+    """
+    result = folder / RESULT_FILE
+    if result.exists():
+        rows: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+        return rows
+    torch.set_num_threads(1)
+    with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
+        agent = train_job(job, folder, run_pid=run_pid)
+        rows = [evaluate_job(job, agent, suite, n, folder) for n in suite.evaluation_lengths]
+        write_json(result, rows)
+    return rows
+
+
+def train_job(job: Job, folder: Path, *, run_pid: int) -> LockstepPPO:
+    """The trained agent of a job, from where it was left in `folder`."""
+    world = load_world(job.config.world)
+    agent = LockstepPPO(world, job.config, tensorboard_log=folder / "tensorboard")
+    if (folder / AGENT_FILE).exists():
+        agent.restore(folder / AGENT_FILE)
+    if not agent.finished:
+        agent.finish(_Saving(folder, run_pid=run_pid))
+    return agent
+
+
+class _Saving(BaseCallback):
+    """Writes agent and records after every update, and stops if nobody waits for them."""
+
+    model: LockstepPPO
+
+    def __init__(self, folder: Path, *, run_pid: int) -> None:
+        super().__init__()
+        self._folder = folder
+        self._run_pid = run_pid
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        """The update before this rollout is complete."""
+        self._write(due=self.model.n_updates % self.model.config.checkpoint_every == 0)
+        try:
+            os.kill(self._run_pid, 0)  # no signal: asks whether the process exists
+        except ProcessLookupError:
+            raise ResultsError("the run that started this job has ended") from None
+
+    def _on_training_end(self) -> None:
+        self._write(due=True)
+
+    def _write(self, *, due: bool) -> None:
+        if due and self.model.records:
+            self.model.save(self._folder / AGENT_FILE)
+        write_json(self._folder / UPDATES_FILE, self.model.records)
+
+
+def evaluate_job(
+    job: Job, agent: LockstepPPO, suite: SuiteConfig, n_tokens: int, folder: Path
+) -> dict[str, Any]:
+    """Play a trained agent, write its episodes and return what they amount to."""
+    constraint = job.config.constraint
+    rollout = play(
+        agent.policy,
+        agent.world,
+        n_episodes=suite.n_evaluation_episodes,
+        n_tokens=n_tokens,
+        budget_nats=constraint.episode_budget_nats,
+        accounting=constraint.accounting,
+        seed=job.config.seed,
+        stream=(EVALUATION_STREAM, n_tokens),
+        keep_observations=False,
+    )
+    write_atomically(
+        folder / f"episodes-{n_tokens}.npz",
+        lambda path: np.savez_compressed(path, allow_pickle=False, **rollout.arrays()),
+    )
+    return _row(job, rollout, n_tokens)
+
+
+def _row(job: Job, rollout: Rollout, n_tokens: int) -> dict[str, Any]:
+    """What the episodes of one agent amount to, as one row of the summary."""
+    constraint = job.config.constraint
+    return {
+        "agent": job.name,
+        "variant": job.variant,
+        "budget_nats": constraint.episode_budget_nats,
+        "seed": job.config.seed,
+        "n_tokens": n_tokens,
+        "trained_at_n_tokens": job.config.stages[-1].n_tokens,
+        "n_episodes": len(rollout.tokens),
+        "return_mean": float(rollout.returns.mean()),
+        "spent_nats_mean": float(rollout.spent_nats.mean()),
+        "spent_nats_max": float(rollout.spent_nats.max()),
+        "leak_nats_max": float(rollout.leak_nats.max()),
+        "empty_share": rollout.empty_share,
+    }
+
+
+# --------------------------------------------------------------------------- all jobs
+
+
+def run(options: Options, console: Console) -> list[dict[str, Any]]:
+    """Train and evaluate every agent of a suite.
+
+    Args:
+        options: what and where.
+        console: progress goes there.
+
+    Returns:
+        The summary: a row for each agent and evaluation length.
+
+    Raises:
+        ResultsError: the folder belongs to another run or process, or cannot be written.
+        ModelError: a model cannot be loaded.
+    """
+    settings = options.settings
+    jobs = suite_jobs(settings.agent, settings.agents)
+    folders = [options.out / AGENTS / job.name for job in jobs]
+    with exclusive(options.out):
+        started = time.monotonic()
+        claim(options.out, settings, label=settings.label)
+        load_world(settings.agent.world)  # one clear error here, not one in every process
+        with _watch(jobs, folders, console):
+            results = joblib.Parallel(n_jobs=min(options.processes, len(jobs)))(
+                joblib.delayed(run_job)(job, settings.agents, folder, run_pid=os.getpid())
+                for job, folder in zip(jobs, folders, strict=True)
+            )
+        rows = [row for job_rows in results for row in job_rows]
+        write_json(options.out / SUMMARY_FILE, {"label": settings.label, "rows": rows})
+        seal(options.out, seconds=round(time.monotonic() - started, 1))
+    return rows
+
+
+@contextmanager
+def _watch(jobs: Sequence[Job], folders: Sequence[Path], console: Console) -> Iterator[None]:
+    """Print a line for every update that appears in the folders, under a bar with the time left."""
+    total = sum(job.config.total_agent_steps for job in jobs)
+    seen = dict.fromkeys(folders, 0)
+    steps = dict.fromkeys(folders, 0)
+    done = threading.Event()
+    with progress_bar() as bar:
+        task = bar.add_task("agent steps", total=total)
+
+        def look(*, quiet: bool = False) -> None:
+            for job, folder in zip(jobs, folders, strict=True):
+                records = _updates(folder)
+                for record in records[seen[folder] :]:
+                    if not quiet:
+                        bar.console.print(_line(job, record), markup=False, highlight=False)
+                if records:
+                    seen[folder] = len(records)
+                    steps[folder] = min(records[-1]["agent_steps"], job.config.total_agent_steps)
+            bar.update(task, completed=sum(steps.values()))
+
+        def keep_looking() -> None:
+            while not done.wait(_POLL_SECONDS):
+                look()
+
+        look(quiet=True)
+        if any(steps.values()):
+            console.print(f"going on after {sum(seen.values())} updates", highlight=False)
+        watcher = threading.Thread(target=keep_looking, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            look()
+
+
+def _updates(folder: Path) -> list[dict[str, Any]]:
+    """The records of a job's updates so far."""
+    try:
+        records: list[dict[str, Any]] = json.loads((folder / UPDATES_FILE).read_bytes())
+    except FileNotFoundError:
+        return []
+    return records
+
+
+def _line(job: Job, record: dict[str, Any]) -> str:
+    """One update, for a person."""
+    return (
+        f"{job.name}  update {record['update']}  steps {record['agent_steps']:,}  "
+        f"budget {float(record['budget_nats']):.2f}  spent {record['spent_nats_mean']:.2f} "
+        f"(most {record['spent_nats_max']:.2f}) nats  return {record['return_mean']:.2f}  "
+        f"empty {float(record['empty_share']):.0%}"
+    )
+
+
+# --------------------------------------------------------------------------- command line
+
+
+def parse_options(argv: Sequence[str] | None = None) -> Options:
+    """Options from a command line; the preset gives the defaults of all others."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=Preset.TINY.value)
+    first.add_argument("--fidelity", default=Fidelity.OURS.value)
+    first.add_argument("--suite", default=Suite.DEFAULT.value)
+    first.add_argument("--quick", action="store_true")
+    given, _ = first.parse_known_args(argv)
+    try:
+        start = Settings.start(
+            Preset(given.preset), Fidelity(given.fidelity), Suite(given.suite), quick=given.quick
+        )
+    except ValueError:
+        start = Settings()  # the real parser will say which word it does not know
+    return parse_command_line(Options, argv, prog=PROG, default=Options(settings=start))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, run, print."""
+
+    def command() -> None:
+        options = parse_options(argv)
+        console = Console(stderr=True)
+        console.print(f"{options.settings.label}, into {options.out}", highlight=False)
+        rows = run(options, console)
+        Console().print(_table(rows, options.settings.label))
+
+    run_command(command)
+
+
+def _table(rows: Sequence[dict[str, Any]], label: str) -> Table:
+    table = Table(title=label, title_justify="left")
+    for header in ("agent", "tokens", "return", "spent (nats)", "most", "leak", "empty turns"):
+        table.add_column(header, justify="left" if header == "agent" else "right")
+    for row in rows:
+        table.add_row(
+            row["agent"],
+            str(row["n_tokens"]),
+            f"{row['return_mean']:.2f}",
+            f"{row['spent_nats_mean']:.3f}",
+            f"{row['spent_nats_max']:.3f}",
+            f"{row['leak_nats_max']:.1e}",
+            f"{float(row['empty_share']):.1%}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

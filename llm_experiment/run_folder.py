@@ -1,0 +1,182 @@
+"""A run's folder: whose it is, what made it, and that only one process writes to it.
+
+    manifest.json            settings, versions, commit, models, and in the end a hash of every file
+    summary.json             a row for every agent and evaluation length
+    agents/<name>/           one folder a job:
+        agent.safetensors        the agent, its optimiser and its progress
+        updates.json             one record an update
+        tensorboard/             the same and more, for TensorBoard
+        episodes-<length>.npz    the evaluation's episodes (`rollout.Rollout.arrays`)
+        result.json              the agent's rows of the summary; written last
+
+A folder belongs to the settings in its manifest, for good: a run with others is refused. Its
+numbers depend on nothing else but the versions and the machine, which the manifest lists for every
+start.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, Final
+
+from mightnt.results import to_jsonable, write_json
+from theory.errors import ResultsError
+
+MANIFEST: Final = "manifest.json"
+_LOCK: Final = ".lock"
+_LIBRARIES: Final = (
+    "numpy",
+    "safetensors",
+    "scipy",
+    "stable-baselines3",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+_HASHED: Final = "sha256"
+_RETRY_SECONDS: Final = 0.2
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Keep every other process that asks for it out of `folder`; made if need be.
+
+    The operating system gives the folder back when this process ends, however it ends.
+
+    Args:
+        folder: to keep.
+        patience_seconds: how long to wait for another process.
+
+    Raises:
+        ResultsError: another process is writing there, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a")
+    except OSError as error:
+        raise ResultsError(
+            f"cannot use {folder}: {error.strerror or error}; name another --out"
+        ) from error
+    with lock:
+        deadline = time.monotonic() + patience_seconds
+        while not _try_lock(lock):
+            if time.monotonic() >= deadline:
+                raise ResultsError(
+                    f"another process is writing to {folder}; wait for it, or name another --out"
+                )
+            time.sleep(_RETRY_SECONDS)
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def claim(folder: Path, settings: Any, *, label: str) -> None:
+    """Make `folder` the run of `settings`, or make sure that it is.
+
+    Args:
+        folder: of the run.
+        settings: a dataclass: all that the run's numbers depend on.
+        label: what to call the run wherever its numbers are shown.
+
+    Raises:
+        ResultsError: the folder belongs to other settings, or its manifest cannot be read.
+    """
+    path = folder / MANIFEST
+    wanted = to_jsonable(settings)
+    manifest = read_manifest(folder) if path.exists() else {"label": label, "settings": wanted}
+    different = _differences(manifest["settings"], wanted)
+    if different:
+        raise ResultsError(
+            f"{folder} holds a run with other settings ({different}); name another --out, or "
+            "delete the folder"
+        )
+    manifest.pop(_HASHED, None)
+    manifest.setdefault("starts", []).append(_start())
+    write_json(path, manifest)
+
+
+def seal(folder: Path, **facts: Any) -> None:
+    """Add `facts` and the hash of every file to the manifest of a finished run."""
+    manifest = read_manifest(folder) | facts
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    own = {folder / MANIFEST, folder / _LOCK}
+    manifest[_HASHED] = {
+        str(path.relative_to(folder)): hash_file(path) for path in files if path not in own
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises:
+        ResultsError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest["settings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultsError(
+            f"cannot read {path}: {error}; name the folder of a run, or make one with "
+            "`python -m llm_experiment.run`"
+        ) from error
+    return manifest
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _start() -> dict[str, Any]:
+    """When, where and with what a run started or went on."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "versions": {name: version(name) for name in ("mightnt", *_LIBRARIES)},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this code, marked `+` if the tree differs from it; None outside a clone."""
+    here = Path(__file__).parent
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+" if status else commit
+
+
+def _differences(first: Any, second: Any, prefix: str = "") -> str:
+    """Where two JSON values differ, such as `ppo.clip_range: 0.1 there, 0.2 here`."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        names = dict.fromkeys([*first, *second])
+        found = (
+            _differences(first.get(name), second.get(name), f"{prefix}.{name}") for name in names
+        )
+        return ", ".join(difference for difference in found if difference)
+    return "" if first == second else f"{prefix.lstrip('.')}: {first} there, {second} here"
