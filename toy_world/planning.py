@@ -1,0 +1,484 @@
+r"""Planning under a KL budget: the problem, the soft policy, the plan and its certificate.
+
+How much value can an agent reach whose policy stays within `eps` nats of the base policy beta
+(Definition 2)?
+
+    V*(eps) = max over pi of V^pi_{nu,U}    subject to    KL(pi || beta) <= eps.
+
+**One mechanism for all readings.** The KL of a sequence is a sum of steps: `KL_h =
+KL(pi(.|h) || beta(.|h))` is charged at every history h that comes to pass. Who chooses the
+observations on which it is charged? In the expected reading nature does, by nu; with fixed
+observations an adversary who commits to all of them in advance; with adaptive ones an adversary
+who sees everything. So Definition 2 says: for every adversary that the reading allows, the
+expected sum of KL_h is at most eps. Its Lagrangian has a multiplier for each adversary, that is,
+a total price lambda and a mixture of adversaries, and these act only through the *price of a nat
+at h*, `y(h) = lambda P_adversary(h)`, with `P_adversary(h)` the probability that the mixture makes
+the observations in h. Let `W(h)` be the probability that nu makes them. Then
+
+    L(h) = max over pi(.|h) of  sum_a pi(a|h) G(h, a) - y(h) KL_h,    G(h, a) = sum_o L(hao),
+
+with `L = W U` at the leaves, has the *soft policy* `pi ∝ beta exp(G / y)` as its maximiser and
+
+    L(h) = y(h) ln sum_a beta(a|h) exp(G(h, a) / y(h)),      V*(eps) <= L(root) + eps y(root).
+
+The right-hand side is a *bound* for any prices whatever (weak duality). A plan is certified by
+its own value and KL, and by prices whose bound meets that value: see `lagrangian_bound`.
+
+**Semi-distributions.** pi is a full distribution wherever it can come: an agent acts. The mass
+that beta misses (a program that does not halt, an imitator that asks for help) costs pi at least
+`-ln beta(A|h)` at h, so that small budgets may be impossible to meet. (An agent that may ask
+instead: planner_ask.py.) The mass that nu misses ends the process, which then earns nothing.
+What beta never does, pi never does.
+"""
+
+import functools
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.arrays import FULL_MASS_ROUNDING
+from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
+from theory.process import (
+    EnvironmentTable,
+    PolicyTable,
+    UtilityTable,
+    check_distributions,
+    check_same_tree,
+)
+
+Rows: TypeAlias = NDArray[np.float64]
+Levels: TypeAlias = tuple[Rows, ...]
+
+LEAST_LOG_RATIO: Final = -800.0
+"""Stands for ln 0 in `r exp(r)`: exp of it is 0 in float64, and the product is no NaN."""
+TIE_TOLERANCE: Final = 1e-14
+"""Action values this close, relative to the greatest utility, are a tie: sums round by less."""
+PRICE_TOLERANCE: Final = 1e-12
+"""How far, relatively, prices may miss the consistency that makes them a mixed adversary."""
+
+
+class Reading(Enum):
+    """The three readings of a constraint on sequences (theory/constraints.py)."""
+
+    EXPECTED = "expected"
+    FIXED = "fixed observations"
+    ADAPTIVE = "adaptive observations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The best policy that was found under a constraint, and a bound on every other.
+
+    Attributes:
+        pi: the policy; uniform at histories that no affordable policy reaches.
+        value: its `V^pi_{nu,U}`.
+        bound: no policy that meets the constraint has a greater value (but for rounding).
+    """
+
+    pi: PolicyTable
+    value: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """The duality gap: by how much the optimum may exceed `value`."""
+        return self.bound - self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlPlan(Plan):
+    """A plan under a KL budget.
+
+    Attributes:
+        reading: of the KL.
+        budget_nats: eps.
+        attained_nats: the KL of `pi`.
+        prices: `y(h)`, the price of a nat at each history, level t of shape ((|A||O|)^t,):
+            what `lagrangian_bound` makes `bound` of. 0 where the constraint is slack; infinite
+            where no more than one policy meets it.
+    """
+
+    reading: Reading
+    budget_nats: float
+    attained_nats: float
+    prices: Levels
+
+    @property
+    def multiplier(self) -> float:
+        """lambda, the price of a nat at the root: the slope of V* at the budget."""
+        return float(self.prices[0][0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningProblem:
+    """beta, nu and U of one tree in float64, beta without the actions that lead to dead ends.
+
+    Attributes:
+        beta: level t of shape ((|A||O|)^t, |A|); rows that are full but for rounding sum to 1,
+            rows of histories that no affordable policy reaches are uniform.
+        barred: 0 where beta takes an action, -inf where it does not; shapes as `beta`.
+        missing: the mass that each row of beta misses, level t of shape ((|A||O|)^t,).
+        nu: level t of shape ((|A||O|)^t, |A|, |O|).
+        utility: shape ((|A||O|)^m,).
+    """
+
+    beta: Levels
+    barred: Levels
+    missing: Levels
+    nu: Levels
+    utility: Rows
+
+    @property
+    def n_observations(self) -> int:
+        """|O|."""
+        return int(self.nu[0].shape[2])
+
+    @property
+    def greatest_utility(self) -> float:
+        """The scale of values, and hence of prices."""
+        return float(self.utility.max())
+
+
+def planning_problem(
+    beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable, *, reading: Reading
+) -> PlanningProblem:
+    """Check the tables of one history tree and prepare them for planning.
+
+    A dead end is a history at which beta takes no action, or only such as lead to dead ends;
+    going there would cost infinitely many nats. In the expected reading an observation that nu
+    never makes leads nowhere; in the other two an adversary may make any.
+
+    Raises:
+        InvalidShapeError: tables of different trees.
+        InvalidDistributionError: negative, NaN or over-full probabilities.
+        InvalidArgumentError: a utility outside [0, 1].
+        InvalidBudgetError: the root is a dead end, so that no finite budget is enough.
+    """
+    check_tables(beta, nu, utility)
+    nu_rows = tuple(level.astype(np.float64) for level in nu)
+    alive = np.ones(utility.shape, dtype=bool)
+    rows: list[Rows] = []
+    missing: list[Rows] = []
+    for level, observations in zip(reversed(beta), reversed(nu_rows), strict=True):
+        follows = alive.reshape(observations.shape)
+        if reading is Reading.EXPECTED:
+            follows = follows | (observations == 0)
+        row = np.where(follows.all(axis=-1), _full_but_for_rounding(level), 0.0)
+        alive = last_axis_maxima(row) > 0
+        lost = 1 - last_axis_sums(row)
+        missing.append(np.where(alive & (lost > FULL_MASS_ROUNDING), lost, 0.0))
+        rows.append(np.where(alive[:, None], row, 1 / row.shape[1]))
+    if not alive.all():
+        raise InvalidBudgetError(
+            "every policy has infinite KL to beta, which stops (mass 0) on every path that it "
+            "takes itself; give its rows some mass"
+        )
+    return PlanningProblem(
+        beta=tuple(reversed(rows)),
+        barred=tuple(np.where(row > 0, 0.0, -np.inf) for row in reversed(rows)),
+        missing=tuple(reversed(missing)),
+        nu=nu_rows,
+        utility=utility.astype(np.float64),
+    )
+
+
+def check_tables(beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable) -> None:
+    """Raise unless the tables are a policy, an environment and a utility of one tree.
+
+    Raises:
+        InvalidShapeError, InvalidDistributionError, InvalidArgumentError: as
+            `planning_problem` says.
+    """
+    check_same_tree(beta, nu)
+    n_histories = 1
+    for t, (actions, observations) in enumerate(zip(beta, nu, strict=True)):
+        if observations.ndim != 3 or len(observations) != n_histories:
+            raise InvalidShapeError(
+                f"level {t} of nu must have shape ({n_histories}, |A|, |O|), got "
+                f"{observations.shape}"
+            )
+        check_distributions(actions, name="beta")
+        check_distributions(observations, name="nu")
+        n_histories = observations.size
+    if utility.shape != (n_histories,):
+        raise InvalidShapeError(
+            f"the utility needs an entry for each of the {n_histories} complete histories, got "
+            f"shape {utility.shape}"
+        )
+    outside = utility[~((utility >= 0) & (utility <= 1))]
+    if outside.size:
+        raise InvalidArgumentError(f"U_m must lie in [0, 1], got {outside.flat[0]}")
+
+
+def check_budget(budget: float, *, name: str = "budget_nats") -> None:
+    """Raise `InvalidBudgetError` unless `budget >= 0`."""
+    if not budget >= 0:
+        raise InvalidBudgetError(f"{name} must be >= 0, got {budget}")
+
+
+def last_axis_sums(values: Rows) -> Rows:
+    """`values.sum(axis=-1)`, twenty times faster where the last axis is short."""
+    return functools.reduce(np.add, (values[..., i] for i in range(values.shape[-1])))
+
+
+def last_axis_maxima(values: Rows) -> Rows:
+    """`values.max(axis=-1)`, likewise."""
+    return functools.reduce(np.maximum, (values[..., i] for i in range(values.shape[-1])))
+
+
+def means_over_observations(observations: Rows, later: Rows) -> Rows:
+    """`sum_o nu(o|ha) f(hao)`, shape (n, |A|), from nu (n, |A|, |O|) and f (n |A| |O|,)."""
+    return last_axis_sums(observations * later.reshape(observations.shape))
+
+
+def soft_maximum(
+    beta: Rows, barred: Rows, missing: Rows, gains: Rows, price: Rows | float
+) -> tuple[Rows, Rows, Rows]:
+    """`max over pi of sum_a pi(a) G(a) - y KL(pi || beta)` in every row, and its maximiser.
+
+    Accurate (absolute error of the log-ratios near 1e-16 of the greatest) at any price: for
+    large ones the exponents are near 0 and `expm1` and `log1p` keep their digits.
+
+    Args:
+        beta: shape (n, |A|).
+        barred: 0 for actions that may be taken, -inf for others, (n, |A|); at least one may be.
+        missing: `1 - sum_a beta(a)`, (n,).
+        gains: G, (n, |A|), finite.
+        price: y > 0, (n,) or one number.
+
+    Returns:
+        The maximum (n,); pi (n, |A|); ln(pi/beta) (n, |A|), `LEAST_LOG_RATIO` at least.
+    """
+    allowed = gains + barred
+    top = last_axis_maxima(allowed)
+    with np.errstate(over="ignore"):
+        exponents = (allowed - top[:, None]) / np.asarray(price)[..., None]
+    if exponents.min() > -1:
+        # The logarithm of a number near 1 needs the digits of its distance from 1.
+        powers = np.expm1(exponents)
+        log_total = np.log1p(last_axis_sums(beta * powers) - missing)
+        powers += 1
+    else:
+        powers = np.exp(exponents)
+        log_total = np.log(last_axis_sums(beta * powers))
+    pi = beta * powers * np.exp(-log_total)[:, None]
+    log_ratio = np.maximum(exponents - log_total[:, None], LEAST_LOG_RATIO)
+    return top + price * log_total, pi, log_ratio
+
+
+def kl_of_log_ratio(beta: Rows, missing: Rows, pi: Rows, log_ratio: Rows) -> Rows:
+    """`KL(pi || beta)` of full rows `pi = beta exp(r)`, shape (n,).
+
+    As a sum of terms `beta (r e^r - e^r + 1) >= 0` and the missing mass, so that a small KL
+    keeps its digits.
+    """
+    terms = pi * log_ratio - beta * np.expm1(log_ratio)
+    return last_axis_sums(terms) + missing
+
+
+def optimal_actions(problem: PlanningProblem) -> tuple[Levels, float]:
+    """The optimal among beta's actions, and the value V* that they reach.
+
+    Returns:
+        0 for them and -inf for all others, shapes as beta. At histories that nu never makes
+        every action of beta is optimal.
+    """
+    V = problem.utility
+    world = observations_reach(problem.nu)
+    tie = TIE_TOLERANCE * problem.greatest_utility
+    allowed: list[Rows] = []
+    for t in range(len(problem.beta) - 1, -1, -1):
+        Q = means_over_observations(problem.nu[t], V) + problem.barred[t]
+        V = last_axis_maxima(Q)
+        optimal = (V[:, None] - Q <= tie) | (world[t] == 0)[:, None]
+        allowed.append(np.where(optimal, problem.barred[t], -np.inf))
+    return tuple(reversed(allowed)), float(V[0])
+
+
+def least_kl_policy(
+    problem: PlanningProblem, *, allowed: Levels, reading: Reading
+) -> tuple[PolicyTable, float]:
+    """Of all policies with `allowed` actions that of least KL, and its KL.
+
+    By backward recursion `pi ∝ beta exp(-F)`, `KL = -ln sum_a beta exp(-F)`, with `F(h, a)` the
+    KL of what follows: its mean over nu's observations in the expected reading, and its maximum
+    in the adaptive one. With fixed observations that maximum is an upper bound.
+    """
+    kl = np.zeros_like(problem.utility)
+    pi: list[Rows] = []
+    for t in range(len(problem.beta) - 1, -1, -1):
+        if reading is Reading.EXPECTED:
+            future = means_over_observations(problem.nu[t], kl)
+        else:
+            future = last_axis_maxima(kl.reshape(problem.nu[t].shape))
+        rewarded, actions, _ = soft_maximum(
+            problem.beta[t], allowed[t], problem.missing[t], -future, 1.0
+        )
+        kl = -rewarded
+        pi.append(actions)
+    return tuple(reversed(pi)), max(float(kl[0]), 0.0)
+
+
+def observations_reach(nu: Levels) -> Levels:
+    """`W(h)`, the probability of the observations in h given its actions.
+
+    Returns:
+        `horizon + 1` levels, level t of shape ((|A||O|)^t,).
+    """
+    levels = [np.ones(1)]
+    for observations in nu:
+        levels.append((levels[-1][:, None, None] * observations).reshape(-1))
+    return tuple(levels)
+
+
+def actions_reach(pi: PolicyTable, *, n_observations: int) -> Levels:
+    """`x(h)`, the probability of the actions in h given its observations.
+
+    Returns:
+        `horizon` levels, level t of shape ((|A||O|)^t,).
+    """
+    levels = [np.ones(1)]
+    for actions in pi[:-1]:
+        levels.append(np.repeat((levels[-1][:, None] * actions).reshape(-1), n_observations))
+    return tuple(levels)
+
+
+def mix_policies(
+    first: PolicyTable, second: PolicyTable, share: float, *, n_observations: int
+) -> PolicyTable:
+    """The policy that follows `first` throughout with probability `1 - share`, else `second`.
+
+    Its probability of any action sequence, observations given, is the weighted mean of theirs.
+    """
+    mixed = []
+    reach_first, reach_second = np.array([1 - share]), np.array([share])
+    for actions_first, actions_second in zip(first, second, strict=True):
+        flow_first = reach_first[:, None] * actions_first
+        flow_second = reach_second[:, None] * actions_second
+        flow = flow_first + flow_second
+        reach = reach_first + reach_second
+        reached = reach > 0
+        mixed.append(
+            np.where(reached[:, None], flow / np.where(reached, reach, 1.0)[:, None], actions_first)
+        )
+        reach_first = np.repeat(flow_first.reshape(-1), n_observations)
+        reach_second = np.repeat(flow_second.reshape(-1), n_observations)
+    return tuple(mixed)
+
+
+def lagrangian_bound(
+    beta: PolicyTable,
+    nu: EnvironmentTable,
+    utility: UtilityTable,
+    *,
+    reading: Reading,
+    prices: Levels,
+    budget_nats: float,
+) -> float:
+    """`L(root) + eps y(root)`: no policy with KL at most eps has a greater value.
+
+    Args:
+        beta: base policy.
+        nu: environment.
+        utility: `U_m` in [0, 1].
+        reading: of the KL.
+        prices: y(h) >= 0, level t of shape ((|A||O|)^t,), the prices of a mixed adversary of
+            `reading`: a multiple of `W` (expected), a function of the observations alone
+            (fixed), and in both of those and the adaptive reading `sum_o y(hao) = y(h)` for
+            every action (in the expected one, but for what nu misses).
+        budget_nats: eps >= 0, finite.
+
+    Raises:
+        InvalidArgumentError: prices that no mixed adversary of `reading` has.
+        InvalidBudgetError: a negative, NaN or infinite budget.
+    """
+    check_budget(budget_nats)
+    if budget_nats == np.inf:
+        raise InvalidBudgetError("an infinite budget has no bound with a price; got inf")
+    problem = planning_problem(beta, nu, utility, reading=reading)
+    check_prices(problem, prices, reading=reading)
+    L = observations_reach(problem.nu)[-1] * problem.utility
+    for t in range(len(problem.beta) - 1, -1, -1):
+        gains = last_axis_sums(L.reshape(problem.nu[t].shape))
+        priced = prices[t] > 0
+        soft, _, _ = soft_maximum(
+            problem.beta[t],
+            problem.barred[t],
+            problem.missing[t],
+            gains,
+            np.where(priced, prices[t], 1.0),
+        )
+        L = np.where(priced, soft, (gains + problem.barred[t]).max(axis=-1))
+    return float(L[0] + budget_nats * prices[0][0])
+
+
+def check_prices(problem: PlanningProblem, prices: Levels, *, reading: Reading) -> None:
+    """Raise `InvalidArgumentError` unless `prices` are those of a mixed adversary of `reading`."""
+    expected_shapes = [(len(level),) for level in problem.beta]
+    if [level.shape for level in prices] != expected_shapes:
+        raise InvalidArgumentError(
+            f"prices need shapes {expected_shapes}, got {[level.shape for level in prices]}"
+        )
+    negative = [level.min() for level in prices if not (level >= 0).all()]
+    if negative or not np.isfinite(prices[0][0]):
+        raise InvalidArgumentError(
+            f"prices must be finite and >= 0, got {negative[0] if negative else prices[0][0]}"
+        )
+    match reading:
+        case Reading.EXPECTED:
+            world = observations_reach(problem.nu)
+            errors = [level - prices[0] * w for level, w in zip(prices, world[:-1], strict=True)]
+        case Reading.FIXED:
+            errors = _split_errors(problem, prices) + _action_dependence(problem, prices)
+        case Reading.ADAPTIVE:
+            errors = _split_errors(problem, prices)
+    furthest = max((float(np.abs(error).max()) for error in errors), default=0.0)
+    if furthest > PRICE_TOLERANCE * prices[0][0]:
+        raise InvalidArgumentError(
+            f"prices are off by {furthest} from those of any adversary of the reading "
+            f"'{reading.value}' with their root price {prices[0][0]}"
+        )
+
+
+def observation_prefixes(*, n_actions: int, n_observations: int, horizon: int) -> list[Any]:
+    """The observations in every history, as one index into their lexicographic order.
+
+    Returns:
+        `horizon` levels of integers in 0..|O|^t - 1, level t of shape ((|A||O|)^t,).
+    """
+    levels = [np.zeros(1, dtype=np.intp)]
+    observations = np.tile(np.arange(n_observations), n_actions)
+    for _ in range(horizon - 1):
+        levels.append((levels[-1][:, None] * n_observations + observations).reshape(-1))
+    return levels
+
+
+def _split_errors(problem: PlanningProblem, prices: Levels) -> list[Rows]:
+    """By how much the prices after each history and action miss the price of the history."""
+    return [
+        later.reshape(*rows.shape, -1).sum(axis=-1) - level[:, None]
+        for rows, level, later in zip(problem.beta[:-1], prices[:-1], prices[1:], strict=True)
+    ]
+
+
+def _action_dependence(problem: PlanningProblem, prices: Levels) -> list[Rows]:
+    """By how much the price at each history differs from that after other actions."""
+    prefixes = observation_prefixes(
+        n_actions=problem.beta[0].shape[1],
+        n_observations=problem.n_observations,
+        horizon=len(problem.beta),
+    )
+    errors = []
+    for level, prefix in zip(prices, prefixes, strict=True):
+        _, first = np.unique(prefix, return_index=True)
+        errors.append(level - level[first][prefix])
+    return errors
+
+
+def _full_but_for_rounding(level: PolicyTable | Rows) -> Rows:
+    rows = np.asarray(level, dtype=np.float64)
+    mass = last_axis_sums(rows)[:, None]
+    return np.where(mass < 1 - FULL_MASS_ROUNDING, rows, rows / np.maximum(mass, 0.5))
