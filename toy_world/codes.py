@@ -540,17 +540,17 @@ class Choice(Code):
     def of_length(self, n_bits: int) -> Iterator[Any]:
         if n_bits not in self._made:
             self._made[n_bits] = tuple(
-                p.constructor(*chosen)
-                for p in self.productions
-                for lengths in _splits(n_bits - len(p.tag), len(p.arguments))
-                for chosen in product(
-                    *(
-                        tuple(code.of_length(n))
-                        for code, n in zip(p.arguments, lengths, strict=True)
-                    )
-                )
+                value for p in self.productions for value in self.made_by(p.constructor, n_bits)
             )
         return iter(self._made[n_bits])
+
+    def made_by(self, constructor: type[Any], n_bits: int) -> Iterator[Any]:
+        """The values of exactly `n_bits` bits whose outermost constructor is the given one."""
+        production = self.production(constructor)
+        codes = production.arguments
+        for lengths in _splits(n_bits - len(production.tag), len(codes)):
+            parts = (tuple(code.of_length(n)) for code, n in zip(codes, lengths, strict=True))
+            yield from (constructor(*chosen) for chosen in product(*parts))
 
     def show(self, value: Any) -> str:
         production = self._by_type[type(value)]
