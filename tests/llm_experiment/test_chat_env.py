@@ -239,6 +239,16 @@ def test_draws_have_the_frequencies_of_the_softmax():
     assert ((seen - probabilities).abs() <= 5 * deviation).all()  # 0 where they are 0
 
 
+@pytest.mark.parametrize(("uniform", "drawn"), [(0.0, 1), (1 - 2**-53, 3)])
+def test_at_the_ends_of_the_range_of_numbers_no_impossible_token_is_drawn(
+    monkeypatch, uniform, drawn
+):
+    number = torch.tensor([[uniform]], dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: number)
+    logits = torch.tensor([[0.0, 0.3, 0.4, 0.3, 0.0]]).log()
+    assert sample_tokens(logits, generator=torch.Generator()).tolist() == [drawn]
+
+
 @given(
     st.integers(1, 4), st.integers(1, 5), st.integers(0, 6),
     st.floats(0, 1e6), st.floats(0, 1, width=32),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from llm_experiment.demonstrator import DialogueProcess, load_task
@@ -179,6 +179,16 @@ def test_every_token_belongs_to_the_turn_of_its_writer(rows):
         expected[episode, opened + 1 : closed + 1] = speaker
     assert (writers == expected).all()
     assert turns.n_tokens.sum() == (writers != Speaker.NOBODY).sum()
+
+
+@given(tokens_of_pieces)
+@example(encode("Teacher:\nTeacher:x"))
+def test_reading_token_by_token_leaves_the_state_of_the_last_turn(ids):
+    state = PARSER.read(torch.tensor([ids]))
+    turns = PARSER.find_turns(torch.tensor([ids]))
+    assert state.position == len(ids)
+    assert int(state.opened) == (turns.opened[-1] if turns.opened.size else -1)
+    assert int(state.speaker) == (turns.speaker[-1] if turns.speaker.size else Speaker.NOBODY)
 
 
 def empty(text: str, rules: TurnRules | None = None) -> list[bool]:
