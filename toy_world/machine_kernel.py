@@ -10,17 +10,13 @@ the code store is a stack; at a wish for data it also holds the state of every `
 These functions check nothing; `toy_world.machine_enumeration` does.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from toy_world.compiled import compiled
 from toy_world.machine import MAX_DOUBLED, OPCODES, Instruction, Status
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-_compiled: Callable[[FunctionT], FunctionT] = numba.njit(cache=True, nogil=True)
 
 _ORDER: Final = list(Instruction)
 _AGAIN: Final = _ORDER.index(Instruction.AGAIN)
@@ -62,20 +58,20 @@ _VALUES: Final = np.array(
 )
 _DECODED: Final = np.repeat(np.arange(len(_ORDER)), 1 << (LONGEST_OPCODE - OPCODE_LENGTHS))
 """The instruction that a full-length string of bits begins with."""
-_INCOMPLETE: Final = np.array(
-    [
-        (1 << r) - sum(1 << (r - int(n)) for n in OPCODE_LENGTHS if n <= r)
-        for r in range(LONGEST_OPCODE + 1)
-    ],
+_FIRST_INCOMPLETE: Final = np.array(
+    [sum(1 << (r - int(n)) for n in OPCODE_LENGTHS if n <= r) for r in range(LONGEST_OPCODE + 1)],
     dtype=np.int64,
 )
-"""How many strings of r bits begin no complete instruction."""
+"""Of the strings of r bits those from this one on hold no complete instruction.
+
+That is how the opcodes are ordered: shorter ones first.
+"""
 
 Array = NDArray[Any]
 
 
-@_compiled
-def _advance(
+@compiled
+def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stays in registers
     position: int,
     head: int,
     highest: int,
@@ -181,7 +177,7 @@ def _advance(
     return event, position, head, highest, steps, changes, lefts
 
 
-@_compiled
+@compiled
 def _store(
     instruction: int, here: int, opened: int, code: Array, target: Array, enclosing: Array
 ) -> int:
@@ -202,7 +198,7 @@ def _store(
     return opened
 
 
-@_compiled
+@compiled
 def _skipping(skipping: int, instruction: int) -> int:
     """How many `]` end the body that is left out, given how many did before `instruction`."""
     if skipping > 0:
@@ -213,10 +209,9 @@ def _skipping(skipping: int, instruction: int) -> int:
     return skipping
 
 
-@_compiled
-def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop, so that the state stays in registers
-    first_word: int,
-    end_word: int,
+@compiled
+def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stays in registers
+    word: int,
     word_bits: int,
     max_bits: int,
     max_steps: int,
@@ -226,18 +221,18 @@ def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop, so that the st
     ended: Array,
     shortest_bits: Array,
     shortest_program: Array,
+    waiting: Array,
     counters: Array,
 ) -> None:
-    """Run every program of up to L bits that begins with, or is the beginning of, given words.
+    """Run every program of up to L bits that begins with, or is the beginning of, a given word.
 
     What is found out after reading fewer bits than a word has belongs to every word with that
-    beginning; it is counted for the one that goes on with zeros. So the words `0 .. 2^word_bits`,
-    in any division, together count everything once.
+    beginning; it is counted for the one that goes on with zeros. So all words of one length
+    together count everything once.
 
     Args:
-        first_word: the first word, as a number.
-        end_word: one past the last word.
-        word_bits: the words' length, 0, or at most L minus the longest opcode.
+        word: as a number.
+        word_bits: the word's length, 0, or at most L minus the longest opcode.
         max_bits: L, at most 62.
         max_steps: T.
         n_cells: the tape's length.
@@ -247,6 +242,7 @@ def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop, so that the st
             `OUTPUT_LIMIT`, the last node it reached.
         shortest_bits: shape (n,), lowered to the length of the shortest program.
         shortest_program: shape (n,), that program as a number; ties go to the first.
+        waiting: the programs that want another bit, as numbers, as many as fit; written.
         counters: shape (3,), to which the numbers of instructions read, of programs ended (those
             that want another bit included), and of steps executed are added.
     """
@@ -265,155 +261,161 @@ def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop, so that the st
     lefts = 0
     n_instructions = 0
     n_ended = 0
+    n_waiting = 0
     n_steps = 0
 
-    for word in range(first_word, end_word):
-        depth = 0
-        frames[0] = 0
-        frames[0, _HIGHEST] = -1
-        frames[0, _OPENED] = -1
-        frames[0, _WANTS] = _WANTS_INSTRUCTION
-        while depth >= 0:
-            frame = frames[depth]
-            choice = frame[_CHOICE]
-            wants_data = frame[_WANTS] == _WANTS_DATA
-            if choice == (2 if wants_data else _N_INSTRUCTIONS):
-                depth -= 1
+    if max_bits < LONGEST_OPCODE:  # else the first instruction can be read whatever it is
+        for beginning in range(_FIRST_INCOMPLETE[max_bits], 1 << max_bits):
+            if n_waiting < waiting.shape[0]:
+                waiting[n_waiting] = beginning
+            n_waiting += 1
+        ended[_WAITING, 0] += n_waiting
+    depth = 0
+    frames[0] = 0
+    frames[0, _HIGHEST] = -1
+    frames[0, _OPENED] = -1
+    frames[0, _WANTS] = _WANTS_INSTRUCTION
+    while depth >= 0:
+        frame = frames[depth]
+        choice = frame[_CHOICE]
+        wants_data = frame[_WANTS] == _WANTS_DATA
+        if choice == (2 if wants_data else _N_INSTRUCTIONS):
+            depth -= 1
+            continue
+        frame[_CHOICE] = choice + 1
+        taken = 1 if wants_data else OPCODE_LENGTHS[choice]
+        value = choice if wants_data else _VALUES[choice]
+        bits = frame[_BITS] + taken
+        if bits > max_bits:
+            continue
+        if frame[_BITS] < word_bits:
+            compared = min(taken, word_bits - frame[_BITS])
+            wanted = (word >> (word_bits - frame[_BITS] - compared)) & ((1 << compared) - 1)
+            if value >> (taken - compared) != wanted:
                 continue
-            frame[_CHOICE] = choice + 1
-            taken = 1 if wants_data else OPCODE_LENGTHS[choice]
-            value = choice if wants_data else _VALUES[choice]
-            bits = frame[_BITS] + taken
-            if bits > max_bits:
-                continue
-            if frame[_BITS] < word_bits:
-                compared = min(taken, word_bits - frame[_BITS])
-                wanted = (word >> (word_bits - frame[_BITS] - compared)) & ((1 << compared) - 1)
-                if value >> (taken - compared) != wanted:
-                    continue
-            counts = bits >= word_bits or word & ((1 << (word_bits - bits)) - 1) == 0
-            weight = 1 << (max_bits - bits)
-            program = (frame[_PROGRAM] << taken) | value
-            node = frame[_NODE]
+        counts = bits >= word_bits or word & ((1 << (word_bits - bits)) - 1) == 0
+        weight = 1 << (max_bits - bits)
+        program = (frame[_PROGRAM] << taken) | value
+        node = frame[_NODE]
 
-            for k in range(frame[_HIGHEST] + 1, highest + 1):
-                cells[k] = 0
-            highest = frame[_HIGHEST]
-            for k in range(highest + 1):
-                cells[k] = frame_cells[depth, k]
-            position = frame[_POSITION]
-            head = frame[_HEAD]
-            length = frame[_LENGTH]
-            opened = frame[_OPENED]
-            skipping = frame[_SKIPPING]
-            steps = frame[_STEPS]
-            changes += 1
-            if wants_data:
-                for k in range(length):
-                    repeats[k] = frame_repeats[depth, k]
-                cells[head] = 2 * cells[head] + value
-                highest = max(highest, head)
-                position += 1
-            else:
-                if opened >= 0:
-                    target[opened] = 0  # its `]`, if the last choice was one, is unread again
-                opened = _store(choice, length, opened, code, target, enclosing)
-                skipping = _skipping(skipping, choice)
-                length += 1
-                if frame[_SKIPPING] > 0:
-                    position = length
-                if counts:
-                    n_instructions += 1
-            event = _WANTS_INSTRUCTION
-            while skipping == 0:
-                event, position, head, highest, steps, changes, lefts = _advance(
-                    position,
-                    head,
-                    highest,
-                    steps,
-                    changes,
-                    lefts,
-                    length,
-                    cells,
-                    code,
-                    target,
-                    repeats,
-                    went_back,
-                    max_steps,
-                )
-                if event != _PRINTED_0 and event != _PRINTED_1:  # noqa: PLR1714 - compiled
-                    break
-                child = children[node, event - _PRINTED_0]
-                if child < 0:
-                    event = _OUTPUT_LIMIT
-                    break
-                node = child
-                if counts:
-                    reached[node] += weight
-                    if bits < shortest_bits[node]:
-                        shortest_bits[node] = bits
-                        shortest_program[node] = program
-                if children[node, 0] < 0 and children[node, 1] < 0:
-                    event = _OUTPUT_LIMIT
-                    break
+        for k in range(frame[_HIGHEST] + 1, highest + 1):
+            cells[k] = 0
+        highest = frame[_HIGHEST]
+        for k in range(highest + 1):
+            cells[k] = frame_cells[depth, k]
+        position = frame[_POSITION]
+        head = frame[_HEAD]
+        length = frame[_LENGTH]
+        opened = frame[_OPENED]
+        skipping = frame[_SKIPPING]
+        steps = frame[_STEPS]
+        changes += 1
+        if wants_data:
+            for k in range(length):
+                repeats[k] = frame_repeats[depth, k]
+            cells[head] = 2 * cells[head] + value
+            highest = max(highest, head)
+            position += 1
+        else:
+            if opened >= 0:
+                target[opened] = 0  # its `]`, if the last choice was one, is unread again
+            opened = _store(choice, length, opened, code, target, enclosing)
+            skipping = _skipping(skipping, choice)
+            length += 1
+            if frame[_SKIPPING] > 0:
+                position = length
             if counts:
-                n_steps += steps - frame[_STEPS]
-            if event == _WANTS_DATA:
-                for k in range(length):
-                    frame_repeats[depth + 1, k] = repeats[k]
-            if event == _WANTS_DATA or event < _PRINTED_0:  # else every `:` has finished
-                for k in range(length):
-                    repeats[k] = 0
-            if event < _PRINTED_0:
-                if counts:
-                    ended[event, node] += weight
-                    n_ended += 1
-                continue
-            left = max_bits - bits
-            if event == _WANTS_DATA:
-                unread = 1 if left == 0 else 0
-            else:
-                unread = _INCOMPLETE[min(left, LONGEST_OPCODE)]
-            if unread > 0:
-                ended[_WAITING, node] += unread
-                n_ended += unread
-            if left < (1 if event == _WANTS_DATA else _SHORTEST_OPCODE):
-                continue
-            depth += 1
-            frame = frames[depth]
-            frame[_CHOICE] = 0
-            frame[_WANTS] = event
-            frame[_BITS] = bits
-            frame[_PROGRAM] = program
-            frame[_NODE] = node
-            frame[_POSITION] = position
-            frame[_HEAD] = head
-            frame[_HIGHEST] = highest
-            frame[_LENGTH] = length
-            frame[_OPENED] = opened
-            frame[_SKIPPING] = 1 if event == _WANTS_TO_SKIP else skipping
-            frame[_STEPS] = steps
-            for k in range(highest + 1):
-                frame_cells[depth, k] = cells[k]
+                n_instructions += 1
+        event = _WANTS_INSTRUCTION
+        while skipping == 0:
+            event, position, head, highest, steps, changes, lefts = _advance(
+                position,
+                head,
+                highest,
+                steps,
+                changes,
+                lefts,
+                length,
+                cells,
+                code,
+                target,
+                repeats,
+                went_back,
+                max_steps,
+            )
+            if event != _PRINTED_0 and event != _PRINTED_1:  # noqa: PLR1714 - compiled
+                break
+            child = children[node, event - _PRINTED_0]
+            if child < 0:
+                event = _OUTPUT_LIMIT
+                break
+            node = child
+            if counts:
+                reached[node] += weight
+                if bits < shortest_bits[node]:
+                    shortest_bits[node] = bits
+                    shortest_program[node] = program
+            if children[node, 0] < 0 and children[node, 1] < 0:
+                event = _OUTPUT_LIMIT
+                break
+        if counts:
+            n_steps += steps - frame[_STEPS]
+        if event == _WANTS_DATA:
+            for k in range(length):
+                frame_repeats[depth + 1, k] = repeats[k]
+        if event == _WANTS_DATA or event < _PRINTED_0:  # else every `:` has finished
+            for k in range(length):
+                repeats[k] = 0
+        if event < _PRINTED_0:
+            if counts:
+                ended[event, node] += weight
+                n_ended += 1
+            continue
+        left = max_bits - bits
+        if left < (1 if event == _WANTS_DATA else LONGEST_OPCODE):
+            first = 0 if event == _WANTS_DATA else _FIRST_INCOMPLETE[left]
+            for beginning in range(first, 1 << left):
+                if n_waiting < waiting.shape[0]:
+                    waiting[n_waiting] = (program << left) | beginning
+                n_waiting += 1
+            ended[_WAITING, node] += (1 << left) - first
+        if left < (1 if event == _WANTS_DATA else _SHORTEST_OPCODE):
+            continue
+        depth += 1
+        frame = frames[depth]
+        frame[_CHOICE] = 0
+        frame[_WANTS] = event
+        frame[_BITS] = bits
+        frame[_PROGRAM] = program
+        frame[_NODE] = node
+        frame[_POSITION] = position
+        frame[_HEAD] = head
+        frame[_HIGHEST] = highest
+        frame[_LENGTH] = length
+        frame[_OPENED] = opened
+        frame[_SKIPPING] = 1 if event == _WANTS_TO_SKIP else skipping
+        frame[_STEPS] = steps
+        for k in range(highest + 1):
+            frame_cells[depth, k] = cells[k]
     counters[0] += n_instructions
-    counters[1] += n_ended
+    counters[1] += n_ended + n_waiting
     counters[2] += n_steps
 
 
-@_compiled
-def _peek(words: Array, row: int, bits: int) -> int:
+@compiled
+def _peek(words: Array, row: int, bits: int) -> np.int64:
     """The next `LONGEST_OPCODE` bits after the first `bits` of a row (zeros beyond its end)."""
     word, offset = bits >> 6, np.uint64(bits & 63)
     if word >= words.shape[1]:
-        return 0
+        return np.int64(0)
     window = words[row, word] << offset
     if offset > 64 - LONGEST_OPCODE and word + 1 < words.shape[1]:
         window |= words[row, word + 1] >> (np.uint64(64) - offset)
     return np.int64(window >> np.uint64(64 - LONGEST_OPCODE))
 
 
-@_compiled
-def sample_kernel(
+@compiled
+def sample_kernel(  # noqa: C901, PLR0915 - one loop: the state stays in registers
     words: Array,
     max_bits: int,
     max_steps: int,
