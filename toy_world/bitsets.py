@@ -625,3 +625,78 @@ def products(left: Any, right: Any, shift: Any, n_lengths: int) -> Any:
                 for b in range(min(right.shape[1], n_lengths - a - shift[i])):
                     result[i, a + b + shift[i]] += left[i, a] * right[i, b]
     return result
+
+
+@compiled
+def first_meetings(
+    bits: Any,
+    lengths: Any,
+    limit: int,
+    n_chain_words: int,
+    column_node: Any,
+    last_before: Any,
+    path_columns: Any,
+    path_starts: Any,
+    root_columns: Any,
+) -> Any:
+    """For each situation the shortest pair of sets that meet there and at no prefix of it.
+
+    Args:
+        bits: the sets, shortest first, shape (n, n_words).
+        lengths: their lengths in bits, shape (n,).
+        limit: what a pair may cost at most.
+        n_chain_words: the words of the history's own columns.
+        column_node: node of each column, -1 for padding.
+        last_before: for each situation its last proper prefix on the history, -1 if none.
+        path_columns: columns of further proper prefixes, of all situations.
+        path_starts: where each situation's begin, shape (n_situations + 1,).
+        root_columns: one column of each situation's own history.
+
+    Returns:
+        Pairs of indices (-1 if there is none), shape (n_situations, 2), and what they cost,
+        `limit + 1` if there is none.
+    """
+    n_situations = len(root_columns)
+    best = np.full(n_situations, limit + 1)
+    pairs = np.full((n_situations, 2), -1)
+    at_root = np.zeros((len(bits), n_situations), dtype=np.bool_)
+    for i in range(len(bits)):
+        for s in range(n_situations):
+            at_root[i, s] = _has(bits[i], root_columns[s])
+    for i in range(len(bits)):
+        for k in range(i, len(bits)):
+            cost = lengths[i] + lengths[k]
+            if cost > limit:
+                break
+            first = -1
+            for s in range(n_situations):
+                if cost < best[s] and at_root[i, s] and at_root[k, s]:
+                    if first < 0:
+                        first = _first_meeting(bits[i], bits[k], n_chain_words, column_node)
+                    path = path_columns[path_starts[s] : path_starts[s + 1]]
+                    if first > last_before[s] and not _meet_in(bits[i], bits[k], path):
+                        best[s] = cost
+                        pairs[s, 0] = i
+                        pairs[s, 1] = k
+    return pairs, best
+
+
+@compiled
+def _meet_in(left: Words, right: Words, columns: Any) -> Any:
+    met = False
+    for column in columns:
+        met = met or (_has(left, column) and _has(right, column))
+    return met
+
+
+@compiled
+def _first_meeting(left: Words, right: Words, n_words: int, column_node: Any) -> Any:
+    """The first prefix of the history that is in both sets, or a number beyond all."""
+    for w in range(n_words):
+        both = left[w] & right[w]
+        if both:
+            bit = 0
+            while not (both >> np.uint64(bit)) & _ONE:
+                bit += 1
+            return column_node[64 * w + bit]
+    return np.int64(2**62)

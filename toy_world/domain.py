@@ -199,13 +199,41 @@ class Domain:
         """No column."""
         return np.zeros(self.n_words, dtype=np.uint64)
 
+    @property
+    def column_nodes(self) -> NDArray[np.int64]:
+        """For each column its history: t for the prefix of t steps, more off it, -1 padding."""
+        return self._column_node
+
     def words_before(self, index: int) -> int:
         """How many words hold the history up to situation `index`."""
         n_chain = self.n_chain_segments[index]
         return self.chain[n_chain - 1].end_word if n_chain else 0
 
-    def root_node(self, index: int) -> int:
-        """The history of situation `index`."""
+    def proper_prefixes(self, index: int) -> tuple[int, NDArray[np.int64]]:
+        """The prefixes of situation `index` without itself.
+
+        Returns:
+            The number of steps of the longest on the history (-1 if there is none), and the
+            columns of that one and those off it, if there are any off it.
+        """
+        situation, path = self.situations[index], self.paths[index].columns
+        last = situation.n_steps if situation.extra else situation.n_steps - 1
+        return last, np.arange(path.start, path.stop)
+
+    def last_symbols(self, index: int, length: int) -> History:
+        """The last symbols of the history of situation `index`, which has at least so many."""
+        node = self._root(index)
+        symbols: list[int] = []
+        while len(symbols) < length:
+            symbols += [int(self._last_observation[node]), int(self._last_action[node])]
+            node = int(self._parent[node])
+        return tuple(reversed(symbols[:length]))
+
+    def count_at(self, index: int, counter: Counter) -> int:
+        """The counter's value at situation `index`."""
+        return int(self._node_counts(counter)[self._root(index)])
+
+    def _root(self, index: int) -> int:
         return int(self._column_node[self.trees[index].columns.start])
 
     def holding(self, predicate: Elementary) -> Bits:

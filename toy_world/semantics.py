@@ -23,7 +23,7 @@ from theory.process import (
 )
 from theory.process import Policy as PolicyFunction
 from theory.process import Utility as UtilityFunction
-from toy_world.codes import arguments
+from toy_world.codes import Code, arguments
 from toy_world.language import (
     Achieved,
     And,
@@ -197,6 +197,26 @@ def _arrow_exactly(arrows: int, n: int, limit: int) -> int | None:
             return None
         value = higher
     return value
+
+
+def shortest_number(numbers: Code, value: int) -> Number:
+    """The shortest way to write `value`, which is at least 1.
+
+    Args:
+        numbers: the code of numbers.
+        value: what it must be equal to.
+    """
+    ways: list[Number] = [Plain(value)]
+    zeros = 1
+    while value % 10**zeros == 0:
+        ways.append(Round(value // 10**zeros, zeros))
+        zeros += 1
+    if value > 1 and value.bit_count() == 1:
+        ways.append(Arrow(1, shortest_number(numbers, value.bit_length() - 1)))
+        # 2 ^..^ n for n <= 2 is 2 or 4 with any number of arrows, and soon enormous for others.
+        towers = (Arrow(arrows, Plain(n)) for arrows in (2, 3) for n in (3, 4))
+        ways += [tower for tower in towers if number_up_to(tower, value) == value]
+    return min(ways, key=numbers.length)
 
 
 def latched_in(program: Program) -> tuple[Predicate, ...]:

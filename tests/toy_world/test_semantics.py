@@ -49,6 +49,7 @@ from toy_world.semantics import (
     payoff,
     policy_function,
     policy_on_tree,
+    shortest_number,
     trace_of,
     utility_function,
     utility_on_tree,
@@ -179,7 +180,7 @@ def test_every_short_program_agrees_with_the_definitions_on_every_short_history(
     tree = HistoryTree(**SIZES, horizon=3)
     for n_steps in range(4):
         for history in tree.continuations(n_steps):
-            for _, policy in LANGUAGE.policies.up_to(13):
+            for _, policy in LANGUAGE.policies.up_to(12):
                 trace = trace_of(policy, history, **SIZES)
                 assert list(action_probabilities(policy, trace)) == acts(policy, history)
 
@@ -221,6 +222,20 @@ def test_numbers_have_their_values_up_to_any_limit(number, limit):
     assert number_up_to(number, limit) == (exact if exact <= limit else None)
     assert number_up_to(number, exact) == exact
     assert number_up_to(number, exact - 1) is None
+
+
+def test_the_shortest_way_to_write_a_number_is_the_shortest_of_all_that_mean_it():
+    numbers = LANGUAGE.numbers
+    shortest = {}
+    for n_bits, number in numbers.up_to(15):
+        meant = number_up_to(number, 10**7)
+        if meant is not None:
+            shortest.setdefault(meant, n_bits)
+    assert {8, 16, 20, 64, 1000, 2**16, 10**6} <= set(shortest)
+    for meant, n_bits in shortest.items():
+        number = shortest_number(numbers, meant)
+        assert number_up_to(number, meant) == meant
+        assert numbers.length(number) == n_bits
 
 
 @pytest.mark.parametrize("text", ["2^^^^9", "2^^^^^^^^^^^^3", "9e999999999999", "2^2^2^2^2^2^2^9"])
