@@ -43,7 +43,7 @@ def exact_telescopes(effort: Effort, *, charged: Fraction = Fraction(1)) -> Outc
     """
     steps = {Effort.SMALLEST: 2, Effort.DEFAULT: 8, Effort.THOROUGH: 32}[effort]
     spends = positive(" ".join(f"K{t}" for t in range(steps)))
-    (start,) = positive("B0,")
+    (start,) = positive("B0")
     left = start
     for spend in spends:
         left -= sp.Rational(charged.numerator, charged.denominator) * spend

@@ -8,10 +8,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from proofs_check import (
+    accounting,
+    divergence_lemmas,
+    no_triangle,
+    pessimism,
+    projection,
+    readings,
+)
 from proofs_check.verdict import Check, Effort, Kind, Outcome
 from theory.errors import InvalidArgumentError
 
-CHECKS: Final[tuple[Check, ...]] = ()
+CHECKS: Final[tuple[Check, ...]] = (
+    *divergence_lemmas.CHECKS,
+    *readings.CHECKS,
+    *projection.CHECKS,
+    *accounting.CHECKS,
+    *no_triangle.CHECKS,
+    *pessimism.CHECKS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

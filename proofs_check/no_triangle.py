@@ -20,7 +20,7 @@ def witness(effort: Effort, *, share: Any = HALF) -> Outcome:
     """
     del effort
     # e = 1/(1+u) runs over (0, 1) with u > 0; e = 1 is the limit u -> 0.
-    (u,) = positive("u,")
+    (u,) = positive("u")
     e = sp.Symbol("e", positive=True)
     h = e + sp.log(1 - share * e)
     support = nonnegative((share * e).subs(e, 1 / (1 + u)))  # pi(1) > 0

@@ -256,7 +256,7 @@ def _cubed_help(models: list[Row], weights: Table, alpha: Fraction, steps: int) 
         return ZERO
     mask = top_set(weights, alpha)
     least = [min(m[x] for m, inside in zip(models, mask, strict=True) if inside) for x in range(2)]
-    total = (1 - sum(least)) ** 3
+    total: Fraction = (1 - sum(least, ZERO)) ** 3
     for x in range(2):
         if models[0][x]:
             updated = weights * np.array([m[x] for m in models], dtype=object)

@@ -21,10 +21,10 @@ import mpmath
 import numpy as np
 import sympy as sp
 import torch
-from theory.fixed_kl_mixture import fixed_kl_mixture, geometric_projection
 
 from proofs_check.symbolic import kl_of, nonnegative, positive, symbolic
 from proofs_check.verdict import Check, Effort, Kind, Mutation, Outcome, all_of, verdict_of
+from theory.fixed_kl_mixture import fixed_kl_mixture, geometric_projection
 
 N_OUTCOMES: Final = 3
 GRADIENT_TOLERANCE: Final = 1e-10
@@ -130,8 +130,8 @@ def _autograd(a: list[Fraction], b: list[Fraction], k: Fraction) -> Any:
     log_b = torch.tensor([float(v) for v in b], dtype=torch.float64).log()
     kl = torch.tensor(float(k), dtype=torch.float64, requires_grad=True)
     normalised = torch.log_softmax(log_a, dim=-1)
-    alpha = fixed_kl_mixture(normalised, log_b, kl).alpha
-    gradients = torch.autograd.grad(alpha, (log_a, kl))
+    weight = fixed_kl_mixture(normalised, log_b, kl).weight
+    gradients = torch.autograd.grad(weight, (log_a, kl))
     return np.append(gradients[0].numpy(), gradients[1].numpy())
 
 
@@ -187,16 +187,21 @@ def gibbs_variational_formula(effort: Effort, *, temperature_factor: int = 1) ->
 
 
 def attained_kl_increases(effort: Effort, *, power: int = 2) -> Outcome:
-    """`d KL(x_l||b)/dl = l Var_x(ln(a/b)) >= 0` for the geometric path, two outcomes."""
-    del effort
-    share, u, v = positive("l u v")
-    a, b = (u / (1 + u), 1 / (1 + u)), (v / (1 + v), 1 / (1 + v))
-    masses = [a_i**share * b_i ** (1 - share) for a_i, b_i in zip(a, b, strict=True)]
-    x = [mass / sum(masses) for mass in masses]
-    ratios = [sp.log(a_i / b_i) for a_i, b_i in zip(a, b, strict=True)]
+    """`d KL(x_l||b)/dl = l Var_x(r)` for `x_l = b exp(l r)/Z`, `r = ln(a/b)`.
+
+    A constant in r changes nothing, so the first log-ratio is 0.
+    """
+    size = 2 if effort is Effort.SMALLEST else N_OUTCOMES
+    (share,) = positive("l")
+    b = positive(" ".join(f"b{i}" for i in range(size)))
+    ratios = (sp.Integer(0), *sp.symbols(f"r1:{size}", real=True))
+    masses = [b_i * sp.exp(share * r) for b_i, r in zip(b, ratios, strict=True)]
+    z = sum(masses)
+    x = [mass / z for mass in masses]
+    kl = sum(x_i * (share * r - sp.log(z)) for x_i, r in zip(x, ratios, strict=True))
     mean = sum(x_i * r for x_i, r in zip(x, ratios, strict=True))
     variance = sum(x_i * (r - mean) ** power for x_i, r in zip(x, ratios, strict=True))
-    return symbolic(sp.diff(kl_of(x, b), share) - share * variance)
+    return symbolic(sp.diff(kl, share) - share * variance)
 
 
 CHECKS: Final = (
@@ -251,7 +256,7 @@ CHECKS: Final = (
         "variance of the log-ratio.",
         formula="d KL(x_l||b)/dl = l Var_x(ln(a/b))",
         kind=Kind.SYMBOLIC,
-        scope="all full-support a, b of 2 outcomes",
+        scope="all positive b, all log-ratios, of 3 outcomes",
         examine=attained_kl_increases,
         mutations=(Mutation(name="third moment", constants={"power": 3}),),
         covers=(geometric_projection,),

@@ -59,4 +59,4 @@ def kl_of(p: Any, q: Any) -> Any:
 
 def positive(names: str) -> tuple[Any, ...]:
     """Positive symbols."""
-    return tuple(sp.symbols(names, positive=True))
+    return tuple(sp.symbols(names, positive=True, seq=True))
