@@ -210,10 +210,10 @@ def attain_budget(
             f"budget_nats must be at least {least.kl_nats}, what beta's missing mass costs the "
             f"policy closest to it, got {budget_nats}"
         )
-    if budget_nats >= greedy.kl_nats:
-        return Attained(policy=greedy.policy, dearer=greedy, cheaper=greedy)
     if budget_nats <= least.kl_nats:
         return Attained(policy=least.policy, dearer=least, cheaper=least)
+    if budget_nats >= greedy.kl_nats:
+        return Attained(policy=greedy.policy, dearer=greedy, cheaper=greedy)
     dearer, cheaper = _bracket(relaxed, least, greedy, budget_nats, math.log(greatest_utility))
     small = min(1.0, budget_nats)
     tolerance = BUDGET_TOLERANCE * small + TABLE_ROUNDING * math.sqrt(small)
@@ -247,9 +247,9 @@ def _bracket(
         nonlocal dearer, cheaper
         point = relaxed(math.exp(log_scale + log_multiplier))
         if point.kl_nats > budget_nats:
-            dearer = min(dearer, point, key=lambda end: end.kl_nats)
+            dearer = max(dearer, point, key=lambda end: end.multiplier)
         else:
-            cheaper = max(cheaper, point, key=lambda end: end.kl_nats)
+            cheaper = min(cheaper, point, key=lambda end: end.multiplier)
         # The KL is close to a power of lambda, its logarithm to a line.
         tiny = np.finfo(np.float64).tiny
         return math.log(max(point.kl_nats, tiny)) - math.log(max(budget_nats, tiny))

@@ -173,10 +173,6 @@ def worst_case_optimum(
             prices=prices,
         )
 
-    allowed, greatest = optimal_actions(problem)
-    greedy, greedy_kl = least_kl_policy(problem, allowed=allowed, reading=reading)
-    if greedy_kl <= budget_nats:
-        return plan(greedy, greatest, _constant(problem, 0.0))
     least, least_kl = least_kl_policy(problem, allowed=problem.barred, reading=reading)
     if budget_nats == least_kl and (least_kl == 0 or reading is Reading.ADAPTIVE):
         return plan(least, None, _constant(problem, np.inf))
@@ -185,6 +181,10 @@ def worst_case_optimum(
             f"budget_nats must be at least {least_kl}, what beta's missing mass costs the policy "
             f"closest to it, got {budget_nats}"
         )
+    allowed, greatest = optimal_actions(problem)
+    greedy, greedy_kl = least_kl_policy(problem, allowed=allowed, reading=reading)
+    if greedy_kl <= budget_nats:
+        return plan(greedy, greatest, _constant(problem, 0.0))
     point = _central_path(adversaries)
     return plan(point.pi, point.soft_value + budget_nats * point.root_price, point.prices)
 

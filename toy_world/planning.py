@@ -32,6 +32,7 @@ What beta never does, pi never does.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -44,6 +45,7 @@ from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShape
 from theory.process import (
     EnvironmentTable,
     PolicyTable,
+    Probability,
     UtilityTable,
     check_distributions,
     check_same_tree,
@@ -166,7 +168,7 @@ def planning_problem(
         follows = alive.reshape(observations.shape)
         if reading is Reading.EXPECTED:
             follows = follows | (observations == 0)
-        row = np.where(follows.all(axis=-1), _full_but_for_rounding(level), 0.0)
+        row = np.where(follows.all(axis=-1), full_but_for_rounding(level), 0.0)
         alive = last_axis_maxima(row) > 0
         lost = 1 - last_axis_sums(row)
         missing.append(np.where(alive & (lost > FULL_MASS_ROUNDING), lost, 0.0))
@@ -213,10 +215,17 @@ def check_tables(beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable)
         raise InvalidArgumentError(f"U_m must lie in [0, 1], got {outside.flat[0]}")
 
 
-def check_budget(budget: float, *, name: str = "budget_nats") -> None:
+def check_budget(budget: Probability, *, name: str = "budget_nats") -> None:
     """Raise `InvalidBudgetError` unless `budget >= 0`."""
     if not budget >= 0:
         raise InvalidBudgetError(f"{name} must be >= 0, got {budget}")
+
+
+def full_but_for_rounding(level: PolicyTable | Rows) -> Rows:
+    """The rows in float64, those of mass 1 but for rounding (in excess, 1e-9) divided by it."""
+    rows = np.asarray(level, dtype=np.float64)
+    mass = last_axis_sums(rows)[:, None]
+    return np.where(mass < 1 - FULL_MASS_ROUNDING, rows, rows / np.maximum(mass, 0.5))
 
 
 def last_axis_sums(values: Rows) -> Rows:
@@ -347,23 +356,37 @@ def actions_reach(pi: PolicyTable, *, n_observations: int) -> Levels:
 
 
 def mix_policies(
-    first: PolicyTable, second: PolicyTable, share: float, *, n_observations: int
+    first: PolicyTable,
+    second: PolicyTable,
+    share: float,
+    *,
+    n_observations: int,
+    law: Callable[[int, Rows], Rows] | None = None,
 ) -> PolicyTable:
     """The policy that follows `first` throughout with probability `1 - share`, else `second`.
 
-    Its probability of any action sequence, observations given, is the weighted mean of theirs.
+    Its probability of any sequence of decisions, observations given, is the weighted mean of
+    theirs.
+
+    Args:
+        first: level t of shape ((|A||O|)^t, number of decisions).
+        second: the same.
+        share: in [0, 1].
+        n_observations: |O|.
+        law: the probabilities of actions, (n, |A|), that decisions of level t, (n, number of
+            decisions), amount to; None where the decisions are the actions.
     """
     mixed = []
     reach_first, reach_second = np.array([1 - share]), np.array([share])
-    for actions_first, actions_second in zip(first, second, strict=True):
-        flow_first = reach_first[:, None] * actions_first
-        flow_second = reach_second[:, None] * actions_second
-        flow = flow_first + flow_second
+    for t, (rows_first, rows_second) in enumerate(zip(first, second, strict=True)):
+        flow_first = reach_first[:, None] * rows_first
+        flow_second = reach_second[:, None] * rows_second
         reach = reach_first + reach_second
-        reached = reach > 0
-        mixed.append(
-            np.where(reached[:, None], flow / np.where(reached, reach, 1.0)[:, None], actions_first)
-        )
+        reached = (reach > 0)[:, None]
+        divisor = np.where(reached, reach[:, None], 1.0)
+        mixed.append(np.where(reached, (flow_first + flow_second) / divisor, rows_first))
+        if law is not None:
+            flow_first, flow_second = law(t, flow_first), law(t, flow_second)
         reach_first = np.repeat(flow_first.reshape(-1), n_observations)
         reach_second = np.repeat(flow_second.reshape(-1), n_observations)
     return tuple(mixed)
@@ -476,9 +499,3 @@ def _action_dependence(problem: PlanningProblem, prices: Levels) -> list[Rows]:
         _, first = np.unique(prefix, return_index=True)
         errors.append(level - level[first][prefix])
     return errors
-
-
-def _full_but_for_rounding(level: PolicyTable | Rows) -> Rows:
-    rows = np.asarray(level, dtype=np.float64)
-    mass = last_axis_sums(rows)[:, None]
-    return np.where(mass < 1 - FULL_MASS_ROUNDING, rows, rows / np.maximum(mass, 0.5))
