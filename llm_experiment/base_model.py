@@ -13,6 +13,7 @@ the keys and values of earlier tokens cached.
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import DynamicLayer
+from transformers.utils import logging as transformers_logging
 
 from theory.divergences import log_missing_mass
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
@@ -232,11 +234,16 @@ class HuggingFaceSession:
         output = self._model(
             input_ids=tokens, past_key_values=self._cache, use_cache=True, output_hidden_states=True
         )
-        last_layers = [layer[:, -1] for layer in output.hidden_states[-N_FEATURE_LAYERS:]]
+        missing_mass = torch.zeros(len(tokens), device=tokens.device)
+        # The layers of a large model may lie on several devices.
+        logits = output.logits[:, -1].to(missing_mass)
+        features = [
+            layer[:, -1].to(missing_mass) for layer in output.hidden_states[-N_FEATURE_LAYERS:]
+        ]
         return BaseStep(
-            log_probs=output.logits[:, -1].float().log_softmax(dim=-1),
-            features=torch.cat(last_layers, dim=-1).float(),
-            missing_mass=tokens.new_zeros(len(tokens), dtype=torch.float32),
+            log_probs=logits.log_softmax(dim=-1),
+            features=torch.cat(features, dim=-1),
+            missing_mass=missing_mass,
         )
 
     def share(self, step: BaseStep, n_episodes: int) -> BaseStep:
@@ -343,7 +350,10 @@ def find_device(device: str | torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def one_line_errors(kind: str, name: str) -> Iterator[None]:
-    """What loading may raise, as a `ModelError` of one line."""
+    """What loading may raise, as a `ModelError` of one line; progress bars only on a terminal."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
     try:
         if _looks_like_folder(name) and not Path(name).is_dir():
             raise ModelError("there is no such folder")
@@ -353,6 +363,9 @@ def one_line_errors(kind: str, name: str) -> Iterator[None]:
             f"cannot load the {kind} {name}: {_first_line(error)}; name a complete local folder "
             "or a hub id that this machine can reach"
         ) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
 
 
 def _looks_like_folder(name: str) -> bool:

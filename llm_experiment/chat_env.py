@@ -127,6 +127,12 @@ class LockstepChat:
         student_temperature: at which the partner's tokens are sampled.
         generator: the partner's randomness, on the base policy's device.
 
+    Attributes:
+        base_step: what the base policy says of the next token.
+        position: tokens of every episode so far, the prompt included.
+        prompt_length: how many of them are the prompt.
+        n_positions: how many there will be.
+
     Raises:
         InvalidArgumentError: a prompt without the speakers' names, that leaves the turn to the
             partner, or no shorter than the episode; a temperature not above 0; a parser of

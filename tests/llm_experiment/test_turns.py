@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from llm_experiment.demonstrator import DialogueProcess, load_task
 from llm_experiment.tiny_models import transcript_tokenizer
@@ -309,6 +311,15 @@ def test_a_tokenizer_without_line_breaks_is_refused():
     pieces = [piece.replace("\n", " ") for piece in PIECES]
     with pytest.raises(ModelError, match="no token of the tokenizer holds a line break"):
         TurnParser(TurnRules(), pieces=pieces, encode=encode, decode=decode)
+
+
+def test_a_tokenizer_that_drops_line_breaks_is_refused():
+    vocabulary = {word: i for i, word in enumerate(["Teacher", "Student", ":", "yes", "?"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    with pytest.raises(ModelError, match="no token of the tokenizer holds a line break"):
+        TurnParser.from_tokenizer(tokenizer, TurnRules(), n_tokens=5)
 
 
 def test_a_tokenizer_that_cannot_write_a_name_is_refused():
