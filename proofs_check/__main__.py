@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
@@ -68,33 +70,23 @@ def _list(checks: Sequence[Check]) -> Table:
 
 
 def _show(entries: Sequence[Entry]) -> None:
-    table = Table(title="Ledger", title_justify="left", show_lines=True)
-    for header in ("label", "statement", "kind and scope", "cases", "s", "verdict"):
-        table.add_column(header, justify="right" if header in ("cases", "s") else "left")
+    console = Console(highlight=False)
     for entry in entries:
         check, outcome = entry.check, entry.outcome
-        mark = "[green]" if entry.passed else "[bold red]UNEXPECTED: "
-        table.add_row(
-            check.label,
-            f"{check.words}\n[dim]{_plain(check.formula)}\n{check.where}[/dim]",
-            f"{check.kind.value}\n[dim]{_plain(check.scope)}[/dim]",
-            f"{outcome.cases:,}",
-            f"{entry.seconds:.1f}",
-            f"{mark}{outcome.verdict.value}[/]"
-            + "".join(
-                f"\n{_plain(text)}" for text in (outcome.counterexample, outcome.note) if text
-            ),
+        style, mark = ("green", "") if entry.passed else ("bold red", "UNEXPECTED ")
+        console.print(
+            f"[{style}]{mark}{outcome.verdict.value}[/] [bold]{check.label}[/bold]  "
+            f"{check.kind.value}, {outcome.cases:,} cases, {entry.seconds:.1f} s"
         )
-    console = Console()
-    console.print(table)
+        lines = [check.words, check.formula, f"scope: {check.scope}", f"code: {check.where}"]
+        lines += [f"source: {check.source}"] if check.source else []
+        lines += [f"counterexample: {outcome.counterexample}"] if outcome.counterexample else []
+        lines += [outcome.note] if outcome.note else []
+        for line in lines:
+            console.print(Padding(Text(line), (0, 0, 0, 6)))
     passed = sum(entry.passed for entry in entries)
     seconds = sum(entry.seconds for entry in entries)
     console.print(f"{passed} of {len(entries)} checks came out as stated, in {seconds:.0f} s")
-
-
-def _plain(text: str) -> str:
-    """Text with rich's markup escaped."""
-    return text.replace("[", "\\[")
 
 
 if __name__ == "__main__":
