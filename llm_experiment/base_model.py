@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
 from theory.divergences import log_missing_mass
@@ -149,16 +149,25 @@ def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
 
 
 class HuggingFaceBase:
-    """Any causal language model of transformers, frozen, at temperature 1.
+    """Any causal language model of transformers with attention, frozen, at temperature 1.
 
     The features are the last token's activations of the last three of the model's hidden states
     (as transformers counts them: the embedding first, the last one after the final norm).
 
     Args:
         model: is put into evaluation mode; stays on its device.
+
+    Raises:
+        ModelError: a model with layers other than attention, whose state cannot be shared.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+        if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+            raise ModelError(
+                f"it is a {type(model).__name__}, which has layers other than full or "
+                "sliding-window attention; choose a model that has only those"
+            )
         model.train(mode=False)
         model.requires_grad_(requires_grad=False)
         self._model = model

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from llm_experiment.base_model import (
     HuggingFaceBase,
@@ -19,6 +20,7 @@ from tests.llm_experiment.tiny_hf import (
     FAMILIES,
     MAX_POSITIONS,
     N_TOKENS,
+    RECURRENT,
     byte_level_tokenizer,
     save_tiny_model,
     tiny_model,
@@ -116,6 +118,11 @@ def test_the_base_policy_is_frozen():
     weight = torch.ones(base.n_features, requires_grad=True)
     (features[0] @ weight).sum().backward()  # constants of somebody else's gradient
     assert weight.grad is not None
+
+
+def test_a_model_without_attention_is_refused():
+    with pytest.raises(ModelError, match="a MambaForCausalLM, which has layers other than full"):
+        HuggingFaceBase(AutoModelForCausalLM.from_config(RECURRENT))
 
 
 def test_a_row_without_mass_predicts_nothing():

@@ -13,6 +13,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     MixtralConfig,
     PreTrainedConfig,
@@ -62,6 +63,10 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "gpt2, with dropout": GPT2Config(**_GPT2_SHAPE, resid_pdrop=0.5, embd_pdrop=0.5),
     "pythia": GPTNeoXConfig(**{k: v for k, v in _SHAPE.items() if "_key_" not in k}),
 }
+
+
+# Not among the families that can be base policies.
+RECURRENT = MambaConfig(vocab_size=N_TOKENS, hidden_size=8, num_hidden_layers=1, state_size=2)
 
 
 def tiny_model(family: str, *, seed: int = 0) -> PreTrainedModel:
