@@ -21,12 +21,12 @@ history, a mixture of distributions is a distribution everywhere, and nothing is
 
 On a history tree the models are a *stack* of tables: level t of shape (n_models, (|A||O|)^t, |A|),
 and (..., |O|) for environments. Where n_models times the number of histories is too much memory,
-`policy_mixture_by_history` walks the tree with one history's predictions at a time. Along one
+`posteriors_by_history` walks the tree with one history's predictions at a time. Along one
 long history, `update_log_weights` and `predictive_log_probs` keep the posterior in log space.
 Everything on trees is exact for `Fraction`s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, unique
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -47,6 +47,8 @@ from theory.process import (
     check_same_tree,
     in_common_arithmetic,
     infer_n_observations,
+    observation_laws,
+    table_by_history,
 )
 
 PolicyStack: TypeAlias = tuple[Table, ...]
@@ -55,6 +57,8 @@ EnvironmentStack: TypeAlias = tuple[Table, ...]
 """Level t: shape (n_models, (|A||O|)^t, |A|, |O|)."""
 Weights: TypeAlias = Table | Sequence[Probability]
 """Shape (n_models,): non-negative, not all 0."""
+Predict: TypeAlias = Callable[[History], Table]
+"""From a history to the action probabilities of every model, shape (n_models, |A|)."""
 
 
 @unique
@@ -135,16 +139,24 @@ def policy_mixture(weights: Weights, models: PolicyStack, *, update: Update) -> 
 
 
 def policy_mixture_by_history(
-    tree: HistoryTree,
-    weights: Weights,
-    predict: Callable[[History], Table],
-    *,
-    update: Update,
+    tree: HistoryTree, weights: Weights, predict: Predict, *, update: Update
 ) -> PolicyTable:
-    """`policy_mixture` of many models: `predict` is asked once for each history of `tree`.
+    """`policy_mixture` of many models, by `posteriors_by_history`.
+
+    Returns:
+        Level t of shape ((|A||O|)^t, |A|).
+    """
+    posteriors = posteriors_by_history(tree, weights, predict, update=update)
+    return table_by_history(tree, ((h, _mean(w, predicted)) for h, w, predicted in posteriors))
+
+
+def posteriors_by_history(
+    tree: HistoryTree, weights: Weights, predict: Predict, *, update: Update
+) -> Iterator[tuple[History, Table, Table]]:
+    """Every history of a tree with the posterior and the predictions of many models there.
 
     Memory: the weights along one path, `horizon` arrays of shape (n_models,), and one
-    prediction, instead of the stack.
+    prediction, instead of a stack. `predict` is asked once for each history.
 
     Args:
         tree: the continuations of a history.
@@ -153,13 +165,15 @@ def policy_mixture_by_history(
             shape (n_models, |A|); exact if the weights are.
         update: whose actions update `w(p|h)`.
 
-    Returns:
-        Level t of shape ((|A||O|)^t, |A|).
-    """
-    rows: list[list[Table]] = [[] for _ in range(tree.horizon)]
+    Yields:
+        A continuation (without the root), `w(p|h)`, shape (n_models,), and what `predict` said;
+        depth first, so that those of one length come in table order.
 
-    def visit(continuation: History, w: Table) -> None:
-        t = len(continuation) // 2
+    Raises:
+        InvalidShapeError, InvalidDistributionError: weights or predictions that are none.
+    """
+
+    def visit(continuation: History, w: Table) -> Iterator[tuple[History, Table, Table]]:
         predicted = predict(tree.root + continuation)
         if predicted.shape != (len(w), tree.n_actions):
             raise InvalidShapeError(
@@ -167,18 +181,17 @@ def policy_mixture_by_history(
                 f"{predicted.shape}"
             )
         check_distributions(predicted, name="the models")
-        rows[t].append(_mean(w, predicted))
-        if t + 1 == tree.horizon:
+        yield continuation, w, predicted
+        if len(continuation) // 2 + 1 == tree.horizon:
             return
         for action in range(tree.n_actions):
             after_action = w
             if update is Update.ALL:
                 after_action = _posterior(w, predicted[:, action])
             for observation in range(tree.n_observations):
-                visit((*continuation, action, observation), after_action)
+                yield from visit((*continuation, action, observation), after_action)
 
-    visit((), normalised(weights))
-    return tuple(np.stack(level) for level in rows)
+    yield from visit((), normalised(weights))
 
 
 def joint_predictor(
@@ -219,25 +232,23 @@ def observation_mixture(weights: Weights, environments: EnvironmentStack) -> Env
 def observation_ratios(xi: EnvironmentTable, xi_tilde: EnvironmentTable) -> tuple[Table, ...]:
     """`prod_j xi(o_j|h_j a_j) / xi~(o||a)` of every history; the residual is its logarithm.
 
-    Where both predict an observation with probability 0 they count as predicting it alike.
-
     Args:
         xi: the joint predictor as environment.
         xi_tilde: `observation_mixture` of the models to be credited (in Theorem 1, those with a
             switched version in the mixture).
 
     Returns:
-        `horizon + 1` levels, level t of shape ((|A||O|)^t,).
+        `horizon + 1` levels, level t of shape ((|A||O|)^t,): inf where only the denominator is
+        0 (observations that no credited model explains), 1 where both are.
     """
     check_same_tree(xi, xi_tilde)
-    xi, xi_tilde = in_common_arithmetic(xi, xi_tilde)
-    levels = [_ones_like(xi[0].reshape(-1)[:1])]
-    for level, level_tilde in zip(xi, xi_tilde, strict=True):
-        alike = (level == 0) & (level_tilde == 0)
-        one = _ones_like(level)
-        with np.errstate(divide="ignore"):
-            ratio = np.where(alike, one, level) / np.where(alike, one, level_tilde)
-        levels.append((levels[-1][:, None, None] * ratio).reshape(-1))
+    laws = zip(*map(observation_laws, in_common_arithmetic(xi, xi_tilde)), strict=True)
+    levels = []
+    for law, law_tilde in laws:
+        impossible = law_tilde == 0
+        ratio = law / np.where(impossible, _ones_like(law), law_tilde)
+        unexplained = np.where(law == 0, _ones_like(law), np.inf)
+        levels.append(np.where(impossible, unexplained, ratio))
     return tuple(levels)
 
 

@@ -34,14 +34,23 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.bayes_mixture import PolicyStack, Update, Weights, posterior_weights
+from theory.bayes_mixture import (
+    PolicyStack,
+    Predict,
+    Update,
+    Weights,
+    posterior_weights,
+    posteriors_by_history,
+)
 from theory.errors import InvalidArgumentError, InvalidDistributionError
 from theory.process import (
+    HistoryTree,
     PolicyTable,
     Probability,
     Table,
     check_distributions,
     in_common_arithmetic,
+    table_by_history,
 )
 
 
@@ -98,6 +107,25 @@ def pessimistic_imitator(
     posterior = posterior_weights(weights, models, update=update)
     tables = in_common_arithmetic(posterior, models)
     return tuple(_least(actions, top_set(w.T, alpha).T) for w, actions in zip(*tables, strict=True))
+
+
+def pessimistic_imitator_by_history(
+    tree: HistoryTree,
+    weights: Weights,
+    predict: Predict,
+    *,
+    alpha: Probability,
+    update: Update,
+) -> PolicyTable:
+    """`pessimistic_imitator` of many models, by `posteriors_by_history`.
+
+    Returns:
+        Level t of shape ((|A||O|)^t, |A|).
+    """
+    posteriors = posteriors_by_history(tree, weights, predict, update=update)
+    return table_by_history(
+        tree, ((h, predicted[top_set(w, alpha)].min(axis=0)) for h, w, predicted in posteriors)
+    )
 
 
 def help_probability(table: PolicyTable) -> tuple[Table, ...]:

@@ -15,7 +15,7 @@ sums over the last axes and reshapes. A table holds float64, or `Fraction`s (dty
 every result below is a `Fraction` too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -181,6 +181,22 @@ def environment_table(tree: HistoryTree, environment: Environment) -> Environmen
     return in_common_arithmetic(levels)[0]  # type: ignore[no-any-return]  # its kind is kept
 
 
+def table_by_history(tree: HistoryTree, rows: Iterable[tuple[History, Table]]) -> PolicyTable:
+    """The table of rows that come one by one, those of one length in table order.
+
+    Args:
+        tree: the tree.
+        rows: for every continuation with an action to come, its row, shape (|A|,).
+
+    Returns:
+        `horizon` levels, level t of shape ((|A||O|)^t, |A|).
+    """
+    levels: list[list[Table]] = [[] for _ in range(tree.horizon)]
+    for continuation, row in rows:
+        levels[len(continuation) // 2].append(row)
+    return tuple(np.stack(level) for level in levels)
+
+
 def utility_table(tree: HistoryTree, utility: Utility) -> UtilityTable:
     """`U_m` of every complete continuation, shape ((|A||O|)^m,).
 
@@ -253,6 +269,18 @@ def action_law(pi: PolicyTable, *, n_observations: int) -> Table:
     for actions in pi[1:]:
         law = (np.repeat(law, n_observations)[:, None] * actions).reshape(-1)
     return law
+
+
+def observation_laws(nu: EnvironmentTable) -> tuple[Table, ...]:
+    """`prod_j nu(o_j | h_j a_j)` of every history, the actions given.
+
+    Returns:
+        `horizon + 1` levels, level t of shape ((|A||O|)^t,).
+    """
+    levels = [np.full(1, Fraction(1) if nu[0].dtype == object else 1.0)]
+    for observations in nu:
+        levels.append((levels[-1][:, None, None] * observations).reshape(-1))
+    return tuple(levels)
 
 
 def values(pi: PolicyTable, nu: EnvironmentTable, utility: UtilityTable) -> tuple[Table, ...]:

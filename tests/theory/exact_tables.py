@@ -1,11 +1,15 @@
 """Hypothesis strategies of exact (rational) tables on small history trees."""
 
 from fractions import Fraction
+from functools import cache
+from itertools import product
 
 import numpy as np
 from hypothesis import strategies as st
 
 from theory.process import HistoryTree
+
+F = Fraction
 
 
 def trees(*, max_horizon=3, max_symbols=2):
@@ -19,15 +23,22 @@ def trees(*, max_horizon=3, max_symbols=2):
     )
 
 
-@st.composite
-def rows(draw, size, *, full=True, positive=False):
+@cache
+def _pool(size, full, positive):
+    """All rows of parts 0 to 4, normalised together with a missing part."""
+    missing_parts = (0,) if full else range(5)
+    pool = {
+        tuple(F(part, sum(parts) + missing) for part in parts)
+        for parts in product(range(1 if positive else 0, 5), repeat=size)
+        for missing in missing_parts
+        if any(parts)
+    }
+    return sorted(pool, reverse=True)
+
+
+def rows(size, *, full=True, positive=False):
     """Rational rows of `size` entries, often with zeros; mass 1 if `full`, else at most 1."""
-    low = 1 if positive else 0
-    parts = draw(
-        st.lists(st.integers(low, 4), min_size=size, max_size=size).filter(lambda x: sum(x) > 0)
-    )
-    missing = 0 if full else draw(st.integers(0, 4))
-    return [Fraction(part, sum(parts) + missing) for part in parts]
+    return st.sampled_from(_pool(size, full, positive))
 
 
 def policy_tables(tree, **kwargs):
@@ -42,7 +53,7 @@ def environment_tables(tree, **kwargs):
 
 def weights(n_models, *, positive=True):
     """Rational weights up to a factor, not all 0."""
-    entries = st.integers(1 if positive else 0, 5).map(Fraction)
+    entries = st.integers(1 if positive else 0, 5).map(F)
     return st.lists(entries, min_size=n_models, max_size=n_models).filter(any)
 
 
@@ -53,9 +64,9 @@ def to_floats(table):
 
 @st.composite
 def _tables(draw, tree, shape, **kwargs):
-    levels = []
-    for t in range(tree.horizon):
-        n_rows = tree.n_histories(t) * int(np.prod(shape[:-1]))
-        listed = [draw(rows(shape[-1], **kwargs)) for _ in range(n_rows)]
-        levels.append(np.array(listed, dtype=object).reshape(-1, *shape))
-    return tuple(levels)
+    n_levels = [tree.n_histories(t) * int(np.prod(shape[:-1])) for t in range(tree.horizon)]
+    n_rows = sum(n_levels)
+    drawn = draw(st.lists(rows(shape[-1], **kwargs), min_size=n_rows, max_size=n_rows))
+    table = np.array(drawn, dtype=object)
+    levels = np.split(table, np.cumsum(n_levels)[:-1])
+    return tuple(level.reshape(-1, *shape) for level in levels)

@@ -163,6 +163,17 @@ def test_the_action_law_is_the_product_of_action_probabilities(case):
 
 
 @given(exact_cases())
+def test_the_observation_laws_are_products_of_observation_probabilities(case):
+    tree, _, nu, _ = case
+    nu_of = lookup(tree, nu)
+    anything_goes = dict.fromkeys(nu_of, np.ones(tree.n_actions, dtype=int))
+    for t, level in enumerate(process.observation_laws(nu)):
+        assert list(level) == [probability(h, anything_goes, nu_of) for h in tree.continuations(t)]
+    floats = process.observation_laws(to_floats(nu))
+    np.testing.assert_allclose(floats[-1], level.astype(float), rtol=1e-14)
+
+
+@given(exact_cases(max_horizon=2))
 def test_value_is_the_expected_utility_of_complete_continuations(case):
     tree, pi, nu, utility = case
     pi_of, nu_of = lookup(tree, pi), lookup(tree, nu)
