@@ -16,28 +16,27 @@ _STYLES: Final = {
     "verbose": Style(
         says={
             "statement": (
-                "{Well}, {we} {did} {the} {thing} {when}.",
-                "{Well}, {the} {thing} {is} {fair}, {and} {the} {thing} {is} {fair}.",
-                "{I} have a question about {the} {thing}.",
+                "Well, {we} {did} {the} {thing} {when}.",
+                "Well, {the} {thing} {is} {fair}, {and} {the} {thing} {is} {fair}.",
+                "I have a question about {the} {thing}.",
             ),
             "question": (
                 "{Do} you {verb} {the} {thing} {when}, or {the} {thing}?",
-                "{Well}, {what} do you think about {the} {thing}?",
-                "Yes?",
+                "So, {what} do you think about {the} {thing}?",
             ),
-            "praise": ("{Well}, {the} {thing} {is} {good}, {and} {we} like {the} {thing}.",),
+            "praise": ("Thanks, {the} {thing} {is} {good}, {and} {we} like {the} {thing}.",),
             "complaint": (
-                "{Well}, {the} {thing} {is} {bad}, {and} {the} {thing} {is} {bad}.",
+                "Sorry, {the} {thing} {is} {bad}, {and} {the} {thing} {is} {bad}.",
                 "{I} don't {verb} {the} {thing}.",
             ),
-            "call": ("{Well}, are you still there?",),
+            "call": ("Hello, are you still there?",),
         },
         replies={
             "start": {"statement": 3, "question": 1, "complaint": 1},
             "empty": {"call": 2, "question": 1},
             "statement": {"statement": 2, "question": 3, "praise": 1, "complaint": 1},
-            "question": {"statement": 4, "complaint": 2},
-            "praise": {"praise": 2, "statement": 1},
+            "question": {"statement": 4, "complaint": 1},
+            "praise": {"praise": 1, "statement": 1, "question": 1},
             "complaint": {"question": 2, "statement": 1, "complaint": 1},
             "call": {"statement": 1},
         },
@@ -56,7 +55,7 @@ _STYLES: Final = {
             "empty": {"call": 2, "question": 1},
             "statement": {"statement": 2, "question": 2, "praise": 1},
             "question": {"statement": 3, "complaint": 1},
-            "praise": {"praise": 1, "statement": 1},
+            "praise": {"praise": 2, "statement": 1, "question": 1},
             "complaint": {"question": 2, "complaint": 1},
             "call": {"statement": 1},
         },
@@ -65,8 +64,8 @@ _STYLES: Final = {
     "curious": Style(
         says={
             "statement": (
-                "{I} want to {verb} {the} {thing}.",
-                "{I} have a question about {the} {thing}.",
+                "I want to {verb} {the} {thing}.",
+                "I have a question about {the} {thing}.",
             ),
             "question": (
                 "{Do} you {verb} {the} {thing}?",
@@ -74,16 +73,16 @@ _STYLES: Final = {
                 "Why {is} {the} {thing} {fair}?",
                 "Yes?",
             ),
-            "praise": ("{The} {thing} {is} {good}.",),
-            "complaint": ("{I} don't {verb} {the} {thing}.",),
+            "praise": ("Thanks, {the} {thing} {is} {good}.",),
+            "complaint": ("I don't {verb} {the} {thing}.",),
             "call": ("Are you there?", "Hello?"),
         },
         replies={
             "start": {"question": 2, "statement": 2, "complaint": 1},
             "empty": {"call": 2, "question": 1},
-            "statement": {"question": 4, "praise": 1},
-            "question": {"statement": 2, "question": 1, "complaint": 1},
-            "praise": {"question": 1, "praise": 1},
+            "statement": {"question": 4, "praise": 1, "complaint": 1},
+            "question": {"statement": 2, "complaint": 1},
+            "praise": {"praise": 2, "question": 3},
             "complaint": {"question": 1},
             "call": {"question": 1, "statement": 1},
         },
@@ -92,7 +91,7 @@ _STYLES: Final = {
     "enthusiastic": Style(
         says={
             "statement": ("{I} can {verb} {the} {thing} {when}!",),
-            "question": ("{Can} you {verb} {the} {thing} {when}?", "Yes?"),
+            "question": ("{Can} you {verb} {the} {thing} {when}?",),
             "praise": (
                 "Thanks, {we} love {the} {thing}!",
                 "{The} {thing} {is} so {good}!",
@@ -106,7 +105,7 @@ _STYLES: Final = {
             "empty": {"call": 1, "praise": 1},
             "statement": {"praise": 3, "question": 1, "statement": 1},
             "question": {"statement": 2, "praise": 2},
-            "praise": {"praise": 1},
+            "praise": {"praise": 2, "statement": 1, "question": 1},
             "complaint": {"praise": 1, "question": 1, "statement": 1},
             "call": {"praise": 1},
         },
@@ -114,12 +113,9 @@ _STYLES: Final = {
     ),
     "negative": Style(
         says={
-            "statement": (
-                "Maybe {the} {thing} {is} {fair}.",
-                "{I} have a question about {the} {thing}.",
-            ),
+            "statement": ("Maybe {the} {thing} {is} {fair}.",),
             "question": ("Why do {we} {verb} {the} {thing}?", "{Do} you {verb} {the} {thing}?"),
-            "praise": ("{The} {thing} {is} not {bad}.",),
+            "praise": ("Thanks, {the} {thing} {is} not {bad}.",),
             "complaint": (
                 "{The} {thing} {is} {bad}.",
                 "{I} don't {verb} {the} {thing}.",
@@ -133,7 +129,7 @@ _STYLES: Final = {
             "empty": {"call": 1, "complaint": 2},
             "statement": {"complaint": 3, "question": 1},
             "question": {"complaint": 3, "statement": 1},
-            "praise": {"praise": 1, "complaint": 2},
+            "praise": {"praise": 2, "complaint": 2},
             "complaint": {"complaint": 2, "question": 1},
             "call": {"complaint": 1},
         },
@@ -142,7 +138,7 @@ _STYLES: Final = {
     "echoing": Style(
         says={
             "statement": ("So {the} {thing} {is} {fair}.", "Okay, {the} {thing}."),
-            "question": ("So {what} is {the} {thing}?", "Yes?"),
+            "question": ("So {what} {is} {the} {thing}?",),
             "praise": ("So {the} {thing} {is} {good}.", "Yes, {good}."),
             "complaint": ("So {the} {thing} {is} {bad}.", "Yes, {bad}."),
             "call": ("Hello?",),
@@ -229,7 +225,6 @@ TASK: Final = DialogueTask(
         "did": ("read", "need", "had", "like"),
         "when": ("now", "today", "later"),
         "When": ("Now", "Today", "Later"),
-        "Well": ("Well", "Maybe", "So"),
         "and": ("and", "but"),
         "Do": ("Do", "Can", "Why do"),
         "Can": ("Can", "Do"),

@@ -41,6 +41,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from llm_experiment.demonstrator import (
     DialogueProcess,
@@ -354,10 +355,10 @@ def language_model_log_likelihoods(
     batches = []
     with torch.inference_mode():
         for start in range(0, len(transcripts), batch_size):
-            tokens = torch.from_numpy(transcripts[start : start + batch_size])
+            tokens = torch.from_numpy(transcripts[start : start + batch_size]).to(model.device)
             log_probs = model(input_ids=tokens, use_cache=False).logits.log_softmax(dim=-1)
             taken = log_probs[:, :-1].gather(2, tokens[:, 1:, None])[..., 0]
-            batches.append(taken.double().numpy())
+            batches.append(taken.double().cpu().numpy())
     return np.concatenate(batches)
 
 
@@ -555,6 +556,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def command() -> None:
         options = parse_command_line(Options, argv, prog=PROG)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        disable_progress_bar()  # of the library, for the instant that saving takes
         _run(options, Console())
 
     run_command(command)
