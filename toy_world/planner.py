@@ -90,12 +90,19 @@ class Relaxed(Generic[PolicyT]):
     multiplier: float
     soft_value: float
 
+    def attained(
+        self, dearer: "Relaxed[PolicyT]", cheaper: "Relaxed[PolicyT]"
+    ) -> "Attained[PolicyT]":
+        """This policy as the answer, certified by the two."""
+        return Attained(policy=self.policy, kl_nats=self.kl_nats, dearer=dearer, cheaper=cheaper)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attained(Generic[PolicyT]):
     """What `attain_budget` found: the policy, and the two that certify it."""
 
     policy: PolicyT
+    kl_nats: float
     dearer: Relaxed[PolicyT]
     cheaper: Relaxed[PolicyT]
 
@@ -173,7 +180,7 @@ def expected_kl_frontier(
                 bound=bound,
                 reading=Reading.EXPECTED,
                 budget_nats=budget,
-                attained_nats=float(expected_kl_nats(found.policy, beta, nu)),
+                attained_nats=found.kl_nats,
                 prices=_scaled(world, multiplier),
                 bracket=found.bracket,
             )
@@ -211,15 +218,15 @@ def attain_budget(
             f"policy closest to it, got {budget_nats}"
         )
     if budget_nats <= least.kl_nats:
-        return Attained(policy=least.policy, dearer=least, cheaper=least)
+        return least.attained(least, least)
     if budget_nats >= greedy.kl_nats:
-        return Attained(policy=greedy.policy, dearer=greedy, cheaper=greedy)
+        return greedy.attained(greedy, greedy)
     dearer, cheaper = _bracket(relaxed, least, greedy, budget_nats, math.log(greatest_utility))
     small = min(1.0, budget_nats)
     tolerance = BUDGET_TOLERANCE * small + TABLE_ROUNDING * math.sqrt(small)
     for end in (cheaper, dearer):
         if abs(end.kl_nats - budget_nats) <= tolerance:
-            return Attained(policy=end.policy, dearer=dearer, cheaper=cheaper)
+            return end.attained(dearer, cheaper)
     ends = {0.0: cheaper.kl_nats, 1.0: dearer.kl_nats}
 
     def excess(share: float) -> float:
@@ -230,7 +237,7 @@ def attain_budget(
 
     share = brentq(excess, 0.0, 1.0, xtol=SHARE_TOLERANCE)
     policy = mixed(cheaper.policy, dearer.policy, share)
-    return Attained(policy=policy, dearer=dearer, cheaper=cheaper)
+    return Attained(policy=policy, kl_nats=kl_nats(policy), dearer=dearer, cheaper=cheaper)
 
 
 def _bracket(

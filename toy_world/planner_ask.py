@@ -178,7 +178,7 @@ def asking_optimum(
         value=value,
         bound=bound,
         budget_nats=budget_nats,
-        attained_nats=_kl_of_acting(problem, found.policy),
+        attained_nats=found.kl_nats,
         expected_asks=float(sum(x @ q for x, q in zip(reach, asking, strict=False))),
         multiplier=multiplier,
         bracket=found.bracket,

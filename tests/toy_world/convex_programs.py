@@ -25,7 +25,7 @@ def solve_kl_program(beta, nu, utility, *, budget_nats, reading, tolerance=1e-10
     """Value of the optimum under a KL budget, by Clarabel.
 
     Its `status` is "optimal" where `tolerance` was met: rarely at tiny budgets and beyond
-    horizon 6, where the value can be off by much more.
+    horizon 6, where the value can be off by much more, or missing ("failed").
     """
     n_actions, n_observations = nu[0].shape[1:]
     horizon = len(beta)
@@ -75,12 +75,15 @@ def solve_kl_program(beta, nu, utility, *, budget_nats, reading, tolerance=1e-10
     problem = cp.Problem(cp.Maximize(value), constraints)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-        problem.solve(
-            solver=cp.CLARABEL,
-            tol_gap_abs=tolerance,
-            tol_gap_rel=tolerance,
-            tol_feas=tolerance,
-        )
+        try:
+            problem.solve(
+                solver=cp.CLARABEL,
+                tol_gap_abs=tolerance,
+                tol_gap_rel=tolerance,
+                tol_feas=tolerance,
+            )
+        except cp.SolverError:
+            return Solution(value=np.nan, status="failed", solver_seconds=np.nan)
     return Solution(
         value=float(problem.value),
         status=problem.status,
