@@ -237,6 +237,25 @@ def test_floats_agree_with_the_exact_values(case):
         assert rounded == pytest.approx(float(exact), rel=1e-12, abs=1e-14)
 
 
+@pytest.mark.parametrize("log2_size", [-4, -10, -20, -28])
+def test_the_kl_of_nearly_equal_policies_keeps_its_digits(log2_size, rng):
+    # Dyadic rows: their floats are exact and sum to exactly 1.
+    tree = HistoryTree(n_actions=3, n_observations=2, horizon=3)
+    pi, beta = [], []
+    for t in range(tree.horizon):
+        parts = rng.integers(2**10, 2**14, size=(tree.n_histories(t), 2))
+        parts = np.concatenate([parts, 2**16 - parts.sum(axis=1, keepdims=True)], axis=1)
+        shift = rng.integers(-8, 9, size=(tree.n_histories(t), 1)) * np.array([1, -1, 0])
+        beta.append(parts / 2.0**16)
+        pi.append(beta[-1] + shift * 2.0 ** (log2_size - 6))
+    exact = [
+        tuple(np.vectorize(F, otypes=[object])(level) for level in table) for table in (pi, beta)
+    ]
+    kl = float(constraints.fixed_kl_nats(*exact))
+    error = 1e-13 + 1e-15 / math.sqrt(kl)
+    assert constraints.fixed_kl_nats(tuple(pi), tuple(beta)) == pytest.approx(kl, rel=error)
+
+
 def test_exact_tables_are_rounded_where_they_meet_floats():
     pi, beta = deterministic_where_echoed(), to_floats(uniform(TWO_STEPS))
     assert constraints.fixed_kl_nats(pi, beta) == pytest.approx(math.log(2) / 2, rel=1e-15)
