@@ -33,53 +33,34 @@ derivatives only. At the ends they are one-sided: with respect to k they are 0 w
 defined as 0 at k = 0, where the true slope is infinite.
 """
 
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+import math
+from dataclasses import dataclass, fields
+from typing import Final, TypeVar
 
 from theory.arrays import (
-    INF,
     Array,
-    Namespace,
-    attach_gradient,
-    attach_row_gradient,
+    array_namespace,
     broadcast_shape,
     check_budgets,
     check_log_probabilities,
     common_namespace,
     common_shape,
+    constant,
     like,
     reading_waits,
+    row_dot,
     stop_gradient,
     to_float64,
     tracks_gradient,
+    zero_with_gradient,
 )
 from theory.errors import SolverError
+from theory.kl_paths import Derivatives, GeometricPath, LinearPath, Path, Solution, solve
 
-RESIDUAL_GOAL: Final = 1e-13
-"""Relative error of the KL at which a row's solver rests; the sums are right to about this."""
 RESIDUAL_LIMIT: Final = 1e-12
 """Relative error of the KL that is promised; a checked call that misses it raises."""
-LINEAR_STEPS: Final = 10
-"""Newton's steps at most; 7 were needed over 10^5 adversarial rows."""
-GEOMETRIC_STEPS: Final = 20
-"""The same on the geometric path, where 13 were needed."""
-LARGEST_STEP: Final = 8.0
-"""In log-odds: how far one of Newton's steps may go."""
-
-EXP_LIMIT: Final = 650.0
-"""e^650 is far from overflow, and alpha e^650 far above 1 for every alpha that matters."""
-EXP_MODERATE: Final = 40.0
-"""From here on e^s - 1 is e^s to rounding, and its product with a small b is better taken whole."""
-SERIES_RADIUS: Final = 2.0**-6
-"""Log-ratios below it go through the series of phi, those above lose some 1e-14 without."""
-
-SMALLEST_KL: Final = 1e-200
-"""A target below it counts as 0."""
-SMALLEST_WEIGHT: Final = 1e-150
-LARGEST_WEIGHT: Final = 1.0 - 2.0**-53
-LOWEST_LOG_ODDS: Final = -350.0
-HIGHEST_LOG_ODDS: Final = 36.7
-"""Log-odds of those weights, rounded outwards and inwards."""
+BLOCK_ELEMENTS: Final = 2**15
+"""On a CPU rows are worked on in blocks of about so many numbers, which stay in its caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +104,7 @@ def fixed_kl_mixture(
         InvalidBudgetError: k is negative or NaN.
         SolverError: the promised accuracy was not reached.
     """
-    return _project(_LinearPath, log_a, log_b, kl_nats, unchecked=unchecked)
+    return _project(LinearPath, log_a, log_b, kl_nats, unchecked=unchecked)
 
 
 def geometric_projection(
@@ -134,200 +115,11 @@ def geometric_projection(
     The accuracy, arguments and errors are those of `fixed_kl_mixture`. A k below the path's jump,
     `-log b(a > 0)`, is not reachable: x is then b, and spends nothing.
     """
-    return _project(_GeometricPath, log_a, log_b, kl_nats, unchecked=unchecked)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pair:
-    """The ends of a path: constants of differentiation, normalised, float64.
-
-    Attributes:
-        log_a: the proposal on the base's support, -inf off it; shape (..., d).
-        log_b: the base.
-        a: probabilities of the proposal, all 0 where it has none on the base's support.
-        b: probabilities of the base.
-        log_ratio: s = log(a/b), -inf where a = 0 < b, 0 where b = 0.
-        gap: a - b, to full relative accuracy.
-        kl: KL(a||b), shape (...).
-    """
-
-    log_a: Array
-    log_b: Array
-    a: Array
-    b: Array
-    log_ratio: Array
-    gap: Array
-    kl: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Point:
-    """A policy x on a path from b (weight 0) to a (weight 1), both excluded.
-
-    Attributes:
-        log_ratio: L = log(x/b), -inf where x = 0 < b; shape (..., d).
-        gap: x - b, to full relative accuracy.
-        kl: KL(x||b), shape (...).
-        slope: its derivative with respect to the weight, shape (...).
-    """
-
-    log_ratio: Array
-    gap: Array
-    kl: Array
-    slope: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Derivatives:
-    """First derivatives at a policy x of weight w, in the direction of log-probabilities.
-
-    Attributes:
-        kl_by_a: of KL(x||b) by log_a, shape (..., d); constant shifts of log_a change nothing.
-        kl_by_b: of the same by log_b.
-        x_by_a: coefficient A of `dlog_x_i = A_i (dlog_a_i - sum_j m_j dlog_a_j)`.
-        mean_a: those m.
-        x_by_b: the same for log_b.
-        mean_b: its m.
-        x_by_weight: of log_x by w.
-    """
-
-    kl_by_a: Array
-    kl_by_b: Array
-    x_by_a: Array
-    mean_a: Array
-    x_by_b: Array
-    mean_b: Array
-    x_by_weight: Array
-
-
-class _LinearPath:
-    """`x = alpha a + (1 - alpha) b`."""
-
-    steps = LINEAR_STEPS
-
-    def __init__(self, xp: Namespace, pair: _Pair) -> None:
-        self._xp = xp
-        self._pair = pair
-        self._ratio = xp.expm1(xp.clip(pair.log_ratio, None, EXP_LIMIT))
-        self._excess = xp.clip(pair.log_ratio - EXP_LIMIT, 0.0, None)
-        self.jump = xp.zeros_like(pair.kl)
-
-    def first_guess(self, rise: Array, span: Array) -> Array:
-        """The root of `q alpha^2 / (1 + (q/span - 1) alpha) = rise`."""
-        xp = self._xp
-        q = 0.5 * xp.sum(self._pair.gap * self._ratio, axis=-1)
-        ratio = rise / xp.where(q > 0, q, 1.0)
-        half = 0.5 * (rise / span - ratio)
-        return half + xp.hypot(half, xp.sqrt(ratio))
-
-    def at(self, weight: Array) -> _Point:
-        """The policy of that weight, in (0, 1), shape (...)."""
-        xp, alpha = self._xp, weight[..., None]
-        log_ratio = xp.log1p(alpha * self._ratio) + self._excess
-        gap = alpha * self._pair.gap
-        return _Point(
-            log_ratio=log_ratio,
-            gap=gap,
-            kl=_divergence(xp, self._pair.b + gap, log_ratio, gap),
-            slope=xp.vecdot(self._pair.gap, log_ratio, axis=-1),
-        )
-
-    def derivatives(self, weight: Array, log_ratio: Array) -> _Derivatives:
-        """At a weight in [0, 1] and its `log(x/b)`."""
-        xp, pair, alpha = self._xp, self._pair, weight[..., None]
-        finite = xp.where(log_ratio > -INF, log_ratio, 0.0)
-        kl_by_a = alpha * pair.a * finite
-        kl_by_b = (1 - alpha) * pair.b * finite - alpha * pair.gap
-        relative_gap = -xp.expm1(-xp.where(alpha < 1, finite, 0.0))  # (x - b) / x
-        share_of_a = relative_gap + alpha * (1 - relative_gap)  # alpha a / x
-        inside = pair.a > 0
-        return _Derivatives(
-            kl_by_a=kl_by_a - pair.a * xp.sum(kl_by_a, axis=-1, keepdims=True),
-            kl_by_b=kl_by_b - pair.b * xp.sum(kl_by_b, axis=-1, keepdims=True),
-            x_by_a=xp.where(inside, share_of_a, 0.0),
-            mean_a=pair.a,
-            x_by_b=1 - share_of_a,
-            mean_b=pair.b,
-            x_by_weight=relative_gap / xp.where(alpha > 0, alpha, 1.0),
-        )
-
-
-class _GeometricPath:
-    """`x ∝ a^lambda b^(1-lambda)`, on the support of a."""
-
-    steps = GEOMETRIC_STEPS
-
-    def __init__(self, xp: Namespace, pair: _Pair) -> None:
-        self._xp = xp
-        self._pair = pair
-        self._inside = pair.log_ratio > -INF
-        self._tilt = xp.where(self._inside, pair.log_ratio, 0.0)
-        lost = xp.sum(xp.where(self._inside, 0.0, pair.b), axis=-1)
-        kept = xp.sum(xp.where(self._inside, pair.b, 0.0), axis=-1)
-        few = lost < kept
-        self.jump = -xp.where(
-            few, xp.log1p(-xp.where(few, lost, 0.0)), xp.log(xp.where(kept > 0, kept, 1.0))
-        )
-
-    def first_guess(self, rise: Array, span: Array) -> Array:
-        """The root of `q lambda^2 = rise`, g's parabola at 0, or 1 where that ends below span."""
-        xp = self._xp
-        start = self.at(xp.zeros_like(rise))
-        q = 0.5 * self._variance(self._pair.b + start.gap)
-        return xp.sqrt(rise / xp.maximum(q, span))
-
-    def at(self, weight: Array) -> _Point:
-        """The policy of that weight, in [0, 1], shape (...)."""
-        xp, pair = self._xp, self._pair
-        tilted = weight[..., None] * self._tilt
-        log_x = xp.where(self._inside, pair.log_b + tilted, -INF)
-        _, log_sum = _normalised(xp, log_x)
-        log_ratio = tilted - log_sum[..., None]
-        moderate = log_ratio < EXP_MODERATE
-        gap = xp.where(
-            moderate,
-            pair.b * xp.expm1(xp.where(moderate, log_ratio, 0.0)),
-            xp.exp(pair.log_b + log_ratio),
-        )
-        gap = xp.where(self._inside, gap, -pair.b)
-        log_ratio = xp.where(self._inside, log_ratio, -INF)
-        x = pair.b + gap
-        return _Point(
-            log_ratio=log_ratio,
-            gap=gap,
-            kl=_divergence(xp, x, log_ratio, gap),
-            slope=weight * self._variance(x),
-        )
-
-    def derivatives(self, weight: Array, log_ratio: Array) -> _Derivatives:
-        """At a weight in [0, 1] and its `log(x/b)`."""
-        xp, pair, lam = self._xp, self._pair, weight[..., None]
-        finite = xp.where(log_ratio > -INF, log_ratio, 0.0)
-        x = xp.exp(pair.log_b + log_ratio)
-        spread = x * finite
-        spread = spread - x * xp.sum(spread, axis=-1, keepdims=True)
-        tilt_by_weight = self._tilt - xp.sum(x * self._tilt, axis=-1, keepdims=True)
-        return _Derivatives(
-            kl_by_a=lam * spread,
-            kl_by_b=(1 - lam) * spread - x + pair.b,
-            x_by_a=xp.where(x > 0, lam, 0.0),
-            mean_a=x,
-            x_by_b=1 - lam,
-            mean_b=x,
-            x_by_weight=tilt_by_weight,
-        )
-
-    def _variance(self, x: Array) -> Array:
-        xp = self._xp
-        mean = xp.sum(x * self._tilt, axis=-1, keepdims=True)
-        return xp.sum(x * (self._tilt - mean) ** 2, axis=-1)
-
-
-Path: TypeAlias = _LinearPath | _GeometricPath
+    return _project(GeometricPath, log_a, log_b, kl_nats, unchecked=unchecked)
 
 
 def _project(
-    path_type: type[_LinearPath] | type[_GeometricPath],
+    path_type: type[Path],
     log_a: Array,
     log_b: Array,
     kl_nats: Array | float,
@@ -336,163 +128,114 @@ def _project(
 ) -> KLProjection:
     xp = common_namespace(log_a=log_a, log_b=log_b)
     shape = common_shape(log_a=log_a, log_b=log_b)
-    log_a_64, log_b_64 = to_float64(log_a), to_float64(log_b)
-    target = like(log_b_64, kl_nats, name="kl_nats")
+    target = like(to_float64(log_b), kl_nats, name="kl_nats")
     rows = broadcast_shape(rows=shape[:-1], kl_nats=tuple(target.shape))
     if not unchecked:
         check_log_probabilities(full=True, log_a=log_a, log_b=log_b)
         check_budgets(kl_nats=stop_gradient(target))
-    k = xp.broadcast_to(stop_gradient(target), rows)
-    pair = _pair(xp, stop_gradient(log_a_64), stop_gradient(log_b_64), rows)
-    path = path_type(xp, pair)
+    tracked = any(tracks_gradient(array) for array in (log_a, log_b, target))
 
-    at_base = ~((k > SMALLEST_KL) & (k > path.jump)) | ~xp.any(pair.a > 0, axis=-1)
-    at_proposal = ~at_base & (pair.kl <= k)
-    between = ~(at_base | at_proposal)
-    weight, point, residual = _solve(xp, path, pair, k, between)
-    weight = xp.where(between, weight, xp.where(at_proposal, 1.0, 0.0))
-    log_ratio = xp.where(between[..., None], point.log_ratio, 0.0)
-    log_ratio = xp.where(at_proposal[..., None], pair.log_ratio, log_ratio)
-    log_x = xp.where(at_proposal[..., None], pair.log_a, pair.log_b + log_ratio)
-    kl = xp.where(between, point.kl, xp.where(at_proposal, pair.kl, 0.0))
-    residual = xp.where(between, residual, 0.0)
+    full_shape = (*rows, shape[-1])
+    solution, by = _solve_in_blocks(
+        path_type,
+        _flattened(log_a, full_shape, n_axes=2),
+        _flattened(log_b, full_shape, n_axes=2),
+        _flattened(target, rows, n_axes=1),
+        differentiate=tracked,
+    )
+    found = _restored(solution, rows, model=log_b)
     if not unchecked:
-        _check_residual(xp, residual, weight=weight, kl=kl, target=k)
-
-    if any(tracks_gradient(array) for array in (log_a, log_b, target)):
-        by = path.derivatives(weight, log_ratio)
-        share = 1.0 / xp.where(between, point.slope, INF)
-        moved = share[..., None]
-        held = xp.where(at_proposal, 1.0, 0.0)[..., None]
-        weight = attach_row_gradient(
-            weight, (-moved * by.kl_by_a, log_a_64), (-moved * by.kl_by_b, log_b_64)
-        )
-        weight = attach_gradient(weight, (share, target))
-        kl = attach_row_gradient(kl, (held * by.kl_by_a, log_a_64), (held * by.kl_by_b, log_b_64))
-        kl = attach_gradient(kl, (xp.where(between, 1.0, 0.0), target))
-        mean_a = attach_row_gradient(xp.zeros_like(kl), (by.mean_a, log_a_64))
-        mean_b = attach_row_gradient(xp.zeros_like(kl), (by.mean_b, log_b_64))
-        log_x = attach_gradient(
-            log_x,
-            (by.x_by_a, log_a_64),
-            (-by.x_by_a, mean_a[..., None]),
-            (by.x_by_b, log_b_64),
-            (-by.x_by_b, mean_b[..., None]),
-            (by.x_by_weight, weight[..., None]),
-        )
-    dtype = xp.result_type(log_a.dtype, log_b.dtype)
+        _check_residual(found)
+    weight, kl, log_x = found.weight, found.kl, found.log_x
+    if by is not None:
+        slopes = _restored(by, rows, model=log_b)
+        kl_change, x_change = 0.0, 0.0
+        for variable, kl_by, x_by, mean in (
+            (log_a, slopes.kl_by_a, slopes.x_by_a, slopes.mean_a),
+            (log_b, slopes.kl_by_b, slopes.x_by_b, slopes.mean_b),
+        ):
+            if tracks_gradient(variable):
+                change = zero_with_gradient(variable)
+                change = change - row_dot(mean, change)[..., None]
+                kl_change = kl_change + row_dot(kl_by, change)
+                x_change = x_change + x_by * change
+        k_change = zero_with_gradient(target)
+        weight_change = found.weight_by_k * (k_change - kl_change)
+        weight = weight + weight_change
+        kl = kl + found.between * k_change + found.ended * kl_change
+        log_x = log_x + x_change + slopes.x_by_weight * weight_change[..., None]
     return KLProjection(
         weight=weight,
-        log_x=xp.astype(log_x, dtype, copy=False),
+        log_x=xp.astype(log_x, xp.result_type(log_a.dtype, log_b.dtype), copy=False),
         kl_nats=kl,
-        relative_residual=residual,
+        relative_residual=found.residual,
     )
 
 
-def _solve(
-    xp: Namespace, path: Path, pair: _Pair, k: Array, between: Array
-) -> tuple[Array, _Point, Array]:
-    """The weight at which `KL(x||b) = k`, the policy there, and its relative residual.
-
-    Newton's method between the log-odds of the weight and those of the KL's share of its range.
-    A step that would leave the bracket, or that follows one which did not halve the error, is
-    replaced by bisection. Rows that are not `between` take no part.
-    """
-    start = xp.where(between, path.jump, 0.0)
-    span = xp.where(between, pair.kl, 1.0) - start
-    target = xp.where(between, k, 0.5)
-    goal = xp.log(target - start) - xp.log(start + span - target)
-    weight = xp.clip(path.first_guess(target - start, span), SMALLEST_WEIGHT, LARGEST_WEIGHT)
-    odds = xp.log(weight) - xp.log1p(-weight)
-    low, high = xp.full_like(odds, LOWEST_LOG_ODDS), xp.full_like(odds, HIGHEST_LOG_ODDS)
-    last_error = xp.full_like(odds, INF)
-    ignorable = reading_waits(k)
-    point = path.at(weight)
-    residual = xp.abs(point.kl - target) / target
-    for _ in range(path.steps):
-        settled = ~between | (residual <= RESIDUAL_GOAL)
-        if not ignorable and xp.all(settled):
-            break
-        below = point.kl < target
-        low, high = xp.where(below, odds, low), xp.where(below, high, odds)
-        rise = xp.clip(point.kl - start, SMALLEST_KL, None)
-        rise = xp.minimum(rise, LARGEST_WEIGHT * span)
-        error = goal - xp.log(rise / (span - rise))
-        size = xp.abs(error)
-        slope = point.slope * weight * (1 - weight) * (span / (rise * (span - rise)))
-        proposed = odds + error / xp.maximum(slope, size / LARGEST_STEP + SMALLEST_KL)
-        safe = (proposed > low) & (proposed < high) & (size < 0.5 * last_error)
-        proposed = xp.where(safe, proposed, 0.5 * (low + high))
-        odds = xp.where(settled, odds, proposed)
-        last_error = size
-        weight = 1 / (1 + xp.exp(-odds))
-        point = path.at(weight)
-        residual = xp.abs(point.kl - target) / target
-    return weight, point, residual
+def _solve_in_blocks(
+    path_type: type[Path], log_a: Array, log_b: Array, k: Array, *, differentiate: bool
+) -> tuple[Solution, Derivatives | None]:
+    """`solve` for rows of shape (n, d): all at once where reading waits, else block by block."""
+    n, d = log_a.shape
+    waits = reading_waits(log_a)
+    size = n if waits else max(1, BLOCK_ELEMENTS // d)
+    parts = [
+        solve(
+            path_type,
+            log_a[start : start + size],
+            log_b[start : start + size],
+            k[start : start + size],
+            steps_fixed=waits,
+            differentiate=differentiate,
+        )
+        for start in range(0, max(n, 1), max(size, 1))
+    ]
+    solution = _joined([part for part, _ in parts])
+    derivatives = [by for _, by in parts if by is not None]
+    return solution, _joined(derivatives) if derivatives else None
 
 
-def _pair(xp: Namespace, log_a: Array, log_b: Array, rows: tuple[int, ...]) -> _Pair:
-    """Both ends normalised, a first projected onto the support of b; KL(a||b) of shape `rows`."""
-    supported = log_b > -INF
-    log_a = xp.where(supported, log_a, -INF)
-    a, log_mass_a = _normalised(xp, log_a)
-    b, log_mass_b = _normalised(xp, log_b)
-    shift = (log_mass_a - log_mass_b)[..., None]
-    both = log_a > -INF
-    log_ratio = _difference(xp.where(both, log_a, 0.0), xp.where(both, log_b, 0.0), shift)
-    log_ratio = xp.where(both, log_ratio, xp.where(supported, -INF, 0.0))
-    moderate = log_ratio < EXP_MODERATE
-    gap = xp.where(moderate, b * xp.expm1(xp.where(moderate, log_ratio, 0.0)), a)
-    return _Pair(
-        log_a=log_a - log_mass_a[..., None],
-        log_b=log_b - log_mass_b[..., None],
-        a=a,
-        b=b,
-        log_ratio=log_ratio,
-        gap=gap,
-        kl=xp.broadcast_to(_divergence(xp, a, log_ratio, gap), rows),
-    )
+ArraysT = TypeVar("ArraysT", Solution, Derivatives)
 
 
-def _normalised(xp: Namespace, log_p: Array) -> tuple[Array, Array]:
-    """`p / sum p`, and `log sum p` of shape (...); zeros, and 0, where nothing is positive."""
-    top = xp.max(log_p, axis=-1, keepdims=True)
-    top = xp.where(top > -INF, top, 0.0)
-    p = xp.exp(log_p - top)
-    mass = xp.sum(p, axis=-1, keepdims=True)
-    mass = xp.where(mass > 0, mass, 1.0)
-    return p / mass, (top + xp.log(mass))[..., 0]
+def _joined(parts: list[ArraysT]) -> ArraysT:
+    """A dataclass of arrays whose rows are those of all `parts`."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> Array:
+        arrays = [getattr(part, name) for part in parts]
+        return array_namespace(arrays[0]).concat(arrays)
+
+    return type(parts[0])(**{field.name: join(field.name) for field in fields(parts[0])})
 
 
-def _difference(x: Array, y: Array, z: Array) -> Array:
-    """`x - y - z` rounded about once (Knuth's exact differences)."""
-    first, lost_first = _exact_difference(x, y)
-    second, lost_second = _exact_difference(first, z)
-    return second + (lost_first + lost_second)
+def _flattened(array: Array, shape: tuple[int, ...], *, n_axes: int) -> Array:
+    """A constant, broadcast to `shape`, with all axes but the last `n_axes - 1` made one."""
+    fixed = constant(array)
+    xp = array_namespace(fixed)
+    kept = len(shape) - n_axes + 1
+    return xp.reshape(xp.broadcast_to(fixed, shape), (math.prod(shape[:kept]), *shape[kept:]))
 
 
-def _exact_difference(x: Array, y: Array) -> tuple[Array, Array]:
-    difference = x - y
-    minus_y = difference - x
-    return difference, (x - (difference - minus_y)) - (y + minus_y)
+def _restored(arrays: ArraysT, rows: tuple[int, ...], *, model: Array) -> ArraysT:
+    """A dataclass of arrays with their rows in shape `rows`, of `model`'s library."""
+    xp = array_namespace(model)
+
+    def restore(array: Array) -> Array:
+        return xp.reshape(xp.asarray(array), (*rows, *array.shape[1:]))
+
+    return type(arrays)(**{f.name: restore(getattr(arrays, f.name)) for f in fields(arrays)})
 
 
-def _divergence(xp: Namespace, x: Array, log_ratio: Array, gap: Array) -> Array:
-    """`sum x phi(-L)`, that is KL(x||b), from `L = log(x/b)` and `gap = x - b`."""
-    finite = xp.where(x > 0, log_ratio, -1.0)
-    near = xp.abs(finite) < SERIES_RADIUS
-    r = xp.where(near, finite, 0.0)
-    series = r * (r * (r * (r * (r / -5040 + 1 / 720) - 1 / 120) + 1 / 24) - 1 / 6) + 0.5
-    return xp.sum(xp.where(near, x * (r * r) * series, x * finite - gap), axis=-1)
-
-
-def _check_residual(
-    xp: Namespace, residual: Array, *, weight: Array, kl: Array, target: Array
-) -> None:
-    missed = residual > RESIDUAL_LIMIT
+def _check_residual(found: Solution) -> None:
+    xp = array_namespace(found.residual)
+    missed = found.residual > RESIDUAL_LIMIT
     if xp.any(missed):
-        weight, kl, target = (float(array[missed][0]) for array in (weight, kl, target))
+        weight, kl, residual = (
+            float(array[missed][0]) for array in (found.weight, found.kl, found.residual)
+        )
         raise SolverError(
-            f"the projection stopped at weight {weight!r} with KL {kl!r}, but KL {target!r} was "
-            "asked; please report these rows"
+            f"the projection stopped at weight {weight!r} with KL {kl!r}, which misses its target "
+            f"by {residual:.1e} relative, {RESIDUAL_LIMIT} is required; please report these rows"
         )
