@@ -11,8 +11,10 @@ from typing import Any, Final
 from proofs_check import (
     accounting,
     divergence_lemmas,
+    little_constraint,
     no_triangle,
     pessimism,
+    prefix_code,
     projection,
     readings,
 )
@@ -25,6 +27,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     *projection.CHECKS,
     *accounting.CHECKS,
     *no_triangle.CHECKS,
+    *prefix_code.CHECKS,
+    *little_constraint.CHECKS,
     *pessimism.CHECKS,
 )
 
