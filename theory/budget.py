@@ -20,12 +20,16 @@ ledger accepts sum to at most `B_0 (1 + 1e-12)` in float64, `B_0 (1 + 1e-6)` in 
 infinite budget stays infinite.
 """
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Final
 
+import numpy as np
+
 from theory.arrays import INF, Array, check_budgets, common_namespace, is_single_precision, like
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
+from theory.fixed_kl_mixture import fixed_kl_mixture
 
 OVERSPENDING_TOLERANCE: Final = 5e-13
 """Relative to B_0: half of what is promised, the other half is for the ledger's own rounding."""
@@ -179,6 +183,54 @@ def open_ledger(
         spent_nats=xp.zeros_like(initial_nats),
         rounding_nats=xp.zeros_like(initial_nats),
     )
+
+
+def all_in_spending_nats(
+    budget_nats: float, *, token_probability: float, horizon: int, floor_nats: float = 0.0
+) -> float:
+    """Expected sum of KLs of an agent that stakes all it has at every step, under `REALIZED`.
+
+    Each step's policy is the fixed-KL mixture of one token, of base probability p, and the base,
+    at a KL of what remains plus `floor_nats`, or the token alone where that costs less. A staked
+    token that comes up always empties the budget (its log-ratio is at least the stake), one that
+    does not come up adds to it; so the budget's law is a chain of losses, restarted at 0 by a win,
+    and the sum over it is exact.
+
+    Args:
+        budget_nats: B_0, finite.
+        token_probability: p, in (0, 1).
+        horizon: number of steps, at least 1.
+        floor_nats: what the step's target gets on top (the released code has 1e-6).
+
+    Raises:
+        InvalidBudgetError: a budget or floor that is negative, NaN or infinite.
+        InvalidArgumentError: p or the horizon out of range.
+    """
+    for name, nats in (("budget_nats", budget_nats), ("floor_nats", floor_nats)):
+        if not 0 <= nats < INF:
+            raise InvalidBudgetError(f"{name} must lie in [0, inf), got {nats}")
+    if not 0 < token_probability < 1:
+        raise InvalidArgumentError(f"token_probability must lie in (0, 1), got {token_probability}")
+    if horizon < 1:
+        raise InvalidArgumentError(f"horizon must be >= 1, got {horizon}")
+    token = np.array([0.0, -INF])
+    base = np.array([math.log(token_probability), math.log1p(-token_probability)])
+    spent, won = np.zeros((2, horizon)), np.zeros((2, horizon))
+    remaining = np.array([0.0, budget_nats])
+    for step in range(horizon):
+        bet = fixed_kl_mixture(token, base, remaining + floor_nats)
+        alone = bet.weight == 1
+        spent[:, step] = bet.kl_nats
+        won[:, step] = np.where(alone, 0.0, np.exp(bet.log_x[:, 0]))
+        lost_ratio = np.log1p(-np.where(alone, 0.0, bet.weight))
+        remaining = np.maximum(remaining - np.where(alone, -base[0], lost_ratio), 0.0)
+    still_losing = np.cumprod(np.hstack([np.ones((2, 1)), 1 - won[:, :-1]]), axis=1)
+    staked, restarts = still_losing * spent, still_losing * won
+    from_empty = np.zeros(horizon + 1)
+    for left in range(1, horizon + 1):
+        later = from_empty[left - 1 :: -1]
+        from_empty[left] = staked[0, :left].sum() + restarts[0, :left] @ later
+    return float(staked[1].sum() + restarts[1] @ from_empty[horizon - 1 :: -1])
 
 
 def _compensated_sum(total: Array, rounding: Array, amount: Array) -> tuple[Array, Array]:
