@@ -31,14 +31,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from llm_experiment.chat_env import Observation, unpack_observation
+from llm_experiment.chat_env import LARGEST, Observation, unpack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
 from theory.fixed_kl_mixture import fixed_kl_mixture
 
-NEAR_BASE_NATS: Final = 1e-9
-"""Below this KL(a||b) the limit of small proposals is used; it is off by its square root."""
+NEAR_BASE_NATS: Final = 1e-12
+"""Below this KL(a||b) the limit of small proposals is used; its KL is k up to 1e-6 of k."""
 PUBLISHED_FLOOR_NATS: Final = 1e-6
 """The published target's floor."""
 LOG_INITIAL_DIVISOR: Final = math.log(16.0)
@@ -120,19 +120,16 @@ def step_policy(
     budget = budget_nats.double()
     if rule is TargetRule.PUBLISHED:
         target = share * budget + PUBLISHED_FLOOR_NATS
-        log_x = fixed_kl_mixture(log_a, log_b, target, unchecked=True).log_x
+        x = fixed_kl_mixture(log_a, log_b, target, unchecked=True)
+        log_x, kl = x.log_x, x.kl_nats
     else:
         proposed_nats = kl_nats(log_a, log_b, unchecked=True)
         target = share * torch.minimum(budget, proposed_nats)
         near = (proposed_nats < NEAR_BASE_NATS) & (proposed_nats <= budget)
-        exact = fixed_kl_mixture(log_a, log_b, target.where(~near, 0.0), unchecked=True).log_x
-        log_x = _near_base(log_a, log_b, share.sqrt()).where(near[:, None], exact)
-    return StepPolicy(
-        log_probs=log_x,
-        base_log_probs=log_b,
-        kl_nats=kl_nats(log_x, log_b, unchecked=True),
-        target_nats=target,
-    )
+        x = fixed_kl_mixture(log_a, log_b, target.where(~near, 0.0), unchecked=True)
+        log_x = _near_base(log_a, log_b, share.sqrt()).where(near[:, None], x.log_x)
+        kl = target.where(near, x.kl_nats)
+    return StepPolicy(log_probs=log_x, base_log_probs=log_b, kl_nats=kl, target_nats=target)
 
 
 def _near_base(log_a: Tensor, log_b: Tensor, alpha: Tensor) -> Tensor:
@@ -283,8 +280,9 @@ class FixedKLPolicy(ActorCriticPolicy):
         """
         seen, inputs = self._read(observation)
         outputs = self.actor(inputs)
+        possible = seen.log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
         step = step_policy(
-            seen.log_probs,
+            seen.log_probs.where(possible, -math.inf),
             outputs[:, :-1],
             outputs[:, -1],
             seen.budget_nats,

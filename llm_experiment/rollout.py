@@ -14,19 +14,22 @@ batch, when the episodes are complete.
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llm_experiment.base_model import BaseStep
 from llm_experiment.chat_env import Reply, pack_observation
 from llm_experiment.policy import StepPolicy
 from llm_experiment.turns import Speaker, Turns
 from llm_experiment.world import World
 from theory.budget import Accounting, open_ledger
 from theory.errors import InvalidArgumentError
+
+_STEP_NUMBERS: Final = ("kl_nats", "target_nats", "log_ratio_nats", "log_probs", "values")
 
 
 class Agent(Protocol):
@@ -193,57 +196,54 @@ def play(
     own = random_stream(seed, *stream, Speaker.AGENT, device=device)
     budget = torch.full((n_episodes,), budget_nats, dtype=torch.float64, device=device)
     ledger = open_ledger(budget, accounting=accounting)
-    columns: list[Tensor] = []
+    dense = torch.zeros((len(_STEP_NUMBERS), n_episodes, n_tokens), dtype=torch.float64).to(device)
+    budgets = budget[:, None].repeat(1, n_tokens)
+    actors: list[Tensor] = []
     observations: list[Tensor] = []
     while not chat.done:
-        acts = chat.agent_acts.to(device)
-        observation = pack_observation(
-            chat.base_step,
-            fraction_left=chat.fraction_left,
-            budget_nats=ledger.remaining_nats.to(world.base.device),
-        ).to(device)
-        step, value = agent.act_on(observation)
-        token = step.sample(generator=own)
-        log_ratio = step.log_ratio_nats(token)
-        numbers = [step.kl_nats, step.target_nats, log_ratio, step.log_prob(token), value.double()]
-        columns.append(
-            torch.stack(
-                [acts.double(), ledger.remaining_nats]
-                + [torch.where(acts, number, 0.0) for number in numbers]
-            )
-        )
-        if keep_observations:
-            observations.append(observation)
+        t = chat.position
+        acts = chat.agent_acts
+        rows = acts.nonzero().squeeze(-1)
+        budgets[:, t] = ledger.remaining_nats
+        tokens = torch.zeros(n_episodes, dtype=torch.int64, device=world.base.device)
+        if len(rows):
+            observation = pack_observation(
+                _of_rows(chat.base_step, rows),
+                fraction_left=chat.fraction_left,
+                budget_nats=ledger.remaining_nats.to(world.base.device)[rows],
+            ).to(device)
+            step, value = agent.act_on(observation)
+            chosen = step.sample(generator=own)
+            tokens[rows] = chosen.to(world.base.device)
+            dense[:, rows.to(device), t] = _step_numbers(step, value, chosen)
+            if keep_observations:
+                actors.append(rows)
+                observations.append(observation)
         ledger = ledger.charge(
-            kl_nats=step.kl_nats, log_ratio_nats=log_ratio, active=acts, unchecked=True
+            kl_nats=dense[0, :, t], log_ratio_nats=dense[2, :, t], unchecked=True
         )
-        chat.step(token.to(world.base.device))
+        chat.step(tokens)
     ledger.check_spending()
 
-    tokens = chat.tokens
-    played = torch.stack(columns, dim=-1).cpu().numpy()  # (7, n, played)
-    before = np.zeros((*played.shape[:2], chat.prompt_length))
-    before[1] = budget_nats
-    acted, budgets, kl, target, ratio, log_probs, values = np.concatenate([before, played], axis=-1)
+    kl_nats, target_nats, log_ratio_nats, log_probs, values = dense.cpu().numpy()
     replies = chat.replies()
     reply_rewards = world.reward([reply.text for reply in replies])
-    rewards = np.zeros_like(kl)
+    rewards = np.zeros_like(kl_nats)
     for reply, reward in zip(replies, reply_rewards, strict=True):
         rewards[reply.episode, chat.prompt_length + reply.agent_step] += reward
-    turns = world.parser.find_turns(tokens)
+    turns = world.parser.find_turns(chat.tokens)
     kept = None
     if keep_observations:
-        mask = torch.from_numpy(acted[:, chat.prompt_length :] > 0).to(device)
-        kept = torch.stack(observations, dim=1)[mask]
+        kept = torch.cat(observations)[torch.cat(actors).to(device).argsort(stable=True)]
     return Rollout(
         prompt_length=chat.prompt_length,
-        tokens=tokens.cpu().numpy(),
-        writers=world.parser.writers(tokens).cpu().numpy(),
-        kl_nats=kl,
-        target_nats=target,
-        log_ratio_nats=ratio,
+        tokens=chat.tokens.cpu().numpy(),
+        writers=world.parser.writers(chat.tokens).cpu().numpy(),
+        kl_nats=kl_nats,
+        target_nats=target_nats,
+        log_ratio_nats=log_ratio_nats,
         log_probs=log_probs,
-        budget_nats=budgets,
+        budget_nats=budgets.cpu().numpy(),
         values=values,
         rewards=rewards,
         spent_nats=ledger.spent_nats.cpu().numpy(),
@@ -254,3 +254,24 @@ def play(
         empty_turns=world.parser.are_empty(turns),
         observations=kept,
     )
+
+
+def _of_rows(step: BaseStep, rows: Tensor) -> BaseStep:
+    """The base policy's prediction in some of the episodes."""
+    return BaseStep(
+        log_probs=step.log_probs[rows],
+        features=step.features[rows],
+        missing_mass=step.missing_mass[rows],
+    )
+
+
+def _step_numbers(step: StepPolicy, value: Tensor, tokens: Tensor) -> Tensor:
+    """What `_STEP_NUMBERS` names, shape (5, m)."""
+    numbers = (
+        step.kl_nats,
+        step.target_nats,
+        step.log_ratio_nats(tokens),
+        step.log_prob(tokens),
+        value.double(),
+    )
+    return torch.stack(numbers)

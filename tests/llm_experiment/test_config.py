@@ -1,0 +1,173 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from llm_experiment.config import (
+    AgentConfig,
+    ConstraintConfig,
+    Fidelity,
+    PPOConfig,
+    Preset,
+    Regulariser,
+    Stage,
+    TargetRule,
+    WorldConfig,
+    differences,
+    from_jsonable,
+    preset_config,
+)
+from mightnt.results import to_jsonable
+from theory.budget import Accounting
+from theory.errors import InvalidArgumentError, InvalidBudgetError
+
+TINY = preset_config(Preset.TINY)
+PAPER = preset_config(Preset.PAPER)
+VARIANTS = [preset_config(preset, fidelity) for preset in Preset for fidelity in Fidelity]
+
+
+def test_the_paper_preset_holds_the_published_protocol():
+    # The numbers are those of the protocol as published, in the order of its description.
+    assert [(s.agent_steps, s.n_tokens, s.ramp_fraction) for s in PAPER.stages] == [
+        (3_000_000, 256, 1.0),
+        (3_000_000, 256, 0.0),
+        (3_000_000, 512, 0.0),
+    ]
+    assert PAPER.n_episodes == 64
+    assert PAPER.world.student_temperature == 0.05
+    assert PAPER.world.max_reply_tokens == 512
+    ppo = PAPER.ppo
+    assert (ppo.clip_range, ppo.n_epochs, ppo.batch_size) == (0.1, 8, 8192)
+    assert (ppo.entropy_coefficient, ppo.value_coefficient) == (1e-4, 0.5)
+    assert (ppo.gamma, ppo.gae_lambda) == (1.0, 1.0)
+    assert (ppo.actor_learning_rate, ppo.critic_learning_rate) == (2e-5, 1e-4)
+    assert (ppo.adam_epsilon, ppo.max_gradient_norm, ppo.clip_actor_only) == (1e-5, 0.1, True)
+
+
+def test_the_budget_is_exact_unless_the_published_fidelity_is_asked_for():
+    for preset in Preset:
+        ours = preset_config(preset).constraint
+        assert ours.accounting is Accounting.EXACT
+        assert ours.target_rule is TargetRule.ATTAINABLE
+        assert ours.auxiliary_coefficient == 0
+        published = preset_config(preset, Fidelity.PUBLISHED).constraint
+        assert published.accounting is Accounting.REALIZED
+        assert published.target_rule is TargetRule.PUBLISHED
+        assert published.auxiliary_coefficient > 0
+
+
+def test_the_prompt_of_the_paper_preset_leaves_the_teacher_in_the_middle_of_a_turn():
+    assert PAPER.world.prompt is not None
+    assert PAPER.world.prompt.endswith("Teacher: Do you")
+    assert PAPER.world.prompt.count(f"{PAPER.world.separator}Student:") == 2
+
+
+def test_the_budget_rises_linearly_over_the_ramp_and_then_stays():
+    stage = Stage(agent_steps=1000, ramp_fraction=0.4)
+    budgets = [stage.budget_nats(10.0, steps_done=steps) for steps in (0, 100, 200, 400, 999)]
+    assert budgets == [0.0, 2.5, 5.0, 10.0, 10.0]
+
+
+def test_no_ramp_and_no_budget_need_no_arithmetic_with_infinity():
+    assert Stage(agent_steps=10).budget_nats(3.0, steps_done=0) == 3.0
+    assert Stage(agent_steps=10, ramp_fraction=1.0).budget_nats(math.inf, steps_done=0) == math.inf
+
+
+def test_the_schedule_goes_through_the_stages_by_the_steps_taken_and_stays_in_the_last():
+    stages = (
+        Stage(agent_steps=100, n_tokens=8, ramp_fraction=1.0),
+        Stage(agent_steps=50, n_tokens=8),
+        Stage(agent_steps=50, n_tokens=16, ramp_fraction=0.5),
+    )
+    config = replace(TINY, stages=stages)
+    assert config.total_agent_steps == 200
+    seen = [config.schedule_at(steps) for steps in (0, 99, 100, 149, 150, 160, 199, 200, 10_000)]
+    assert [entry.number for entry in seen] == [1, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert [entry.stage for entry in seen] == [stages[entry.number - 1] for entry in seen]
+    assert [entry.budget_nats for entry in seen] == [0.0, 9.9, 10, 10, 0, 4, 10, 10, 10]
+
+
+def test_only_an_episode_budget_binds():
+    free = ConstraintConfig(regulariser=Regulariser.NONE)
+    penalised = ConstraintConfig(regulariser=Regulariser.TOKEN_PENALTY, penalty_per_nat=0.1)
+    assert free.episode_budget_nats == penalised.episode_budget_nats == math.inf
+    assert ConstraintConfig(budget_nats=3.0).episode_budget_nats == 3.0
+    assert not free.budgeted
+    assert not penalised.budgeted
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ConstraintConfig(budget_nats=-1.0), InvalidBudgetError, "got -1.0"),
+        (lambda: ConstraintConfig(budget_nats=math.nan), InvalidBudgetError, "got nan"),
+        (lambda: ConstraintConfig(budget_nats=math.inf), InvalidBudgetError, "regulariser none"),
+        (
+            lambda: ConstraintConfig(target_rule=TargetRule.PUBLISHED),
+            InvalidArgumentError,
+            "accounting realized",
+        ),
+        (
+            lambda: ConstraintConfig(regulariser=Regulariser.TOKEN_PENALTY),
+            InvalidArgumentError,
+            "penalty_per_nat must be > 0 with regulariser token-penalty",
+        ),
+        (
+            lambda: ConstraintConfig(penalty_per_nat=0.5),
+            InvalidArgumentError,
+            "got 0.5 with episode-budget",
+        ),
+        (
+            lambda: ConstraintConfig(auxiliary_coefficient=-2.0),
+            InvalidArgumentError,
+            "auxiliary_coefficient must be >= 0 and finite, got -2.0",
+        ),
+        (lambda: Stage(agent_steps=0), InvalidArgumentError, "agent_steps.*>= 1.*got 0"),
+        (lambda: Stage(agent_steps=1, n_tokens=1), InvalidArgumentError, "n_tokens.*got 1"),
+        (
+            lambda: Stage(agent_steps=1, ramp_fraction=1.5),
+            InvalidArgumentError,
+            r"ramp_fraction.*\[0, 1\], got 1.5",
+        ),
+        (lambda: PPOConfig(clip_range=0.0), InvalidArgumentError, "clip_range.*got 0.0"),
+        (lambda: PPOConfig(gae_lambda=-0.1), InvalidArgumentError, "gae_lambda.*got -0.1"),
+        (lambda: PPOConfig(actor_learning_rate=math.nan), InvalidArgumentError, "got nan"),
+        (lambda: PPOConfig(batch_size=1), InvalidArgumentError, "batch_size.*>= 2.*got 1"),
+        (lambda: PPOConfig(n_epochs=0), InvalidArgumentError, "n_epochs.*got 0"),
+        (lambda: WorldConfig(dtype="int4"), InvalidArgumentError, "dtype.*got 'int4'"),
+        (
+            lambda: WorldConfig(student_temperature=0.0),
+            InvalidArgumentError,
+            "student_temperature.*got 0.0",
+        ),
+        (lambda: WorldConfig(reward_shift=math.inf), InvalidArgumentError, "reward_shift.*got inf"),
+        (lambda: replace(TINY, stages=()), InvalidArgumentError, "at least 1 stage, got 0"),
+        (lambda: replace(TINY, seed=-3), InvalidArgumentError, "seed must be >= 0.*got -3"),
+    ],
+)
+def test_values_outside_their_domain_are_refused_with_the_number(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_seed_zero_is_a_seed_like_any_other():
+    assert TINY.seed == 0
+    assert replace(TINY, seed=1) != TINY
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_a_configuration_survives_json(config):
+    assert from_jsonable(AgentConfig, to_jsonable(config)) == config
+
+
+def test_json_that_does_not_fit_is_refused():
+    broken = to_jsonable(TINY)
+    broken["ppo"]["clip"] = 0.1
+    with pytest.raises(InvalidArgumentError, match=r"cannot read a AgentConfig: .*clip"):
+        from_jsonable(AgentConfig, broken)
+
+
+def test_differences_name_what_differs_and_nothing_else():
+    other = replace(TINY, seed=2, ppo=replace(TINY.ppo, clip_range=0.2))
+    assert differences(TINY, other) == "ppo.clip_range 0.1 and 0.2, seed 0 and 2"
+    assert differences(TINY, TINY) == ""
