@@ -40,17 +40,14 @@ from mightnt.progress import track
 from theory.errors import InvalidArgumentError, InvalidHistoryError, UnreachableLengthError
 from theory.process import History
 from toy_world.machine import Limits, Status
-from toy_world.machine_kernel import (
-    LONGEST_OPCODE,
-    STATUSES,
-    enumerate_kernel,
-    sample_kernel,
-)
+from toy_world.machine_kernel import STATUSES, enumerate_kernel, sample_kernel
 
 MOST_BITS: Final = 62
 """Masses in units of 2^-L stay within 64-bit integers up to here."""
 
 _MOST_WORD_BITS: Final = 8
+_UNDIVIDED_BITS: Final = 20
+"""So short programs are not worth dividing: adding up the parts would take longer."""
 _NO_PROGRAM: Final = MOST_BITS + 1
 _WORDS_A_CHUNK: Final = 2**18
 
@@ -275,7 +272,7 @@ def enumerate_programs(tree: OutputTree, *, limits: Limits, n_jobs: int = 1) -> 
         raise InvalidArgumentError(
             f"bits must be <= {MOST_BITS} to enumerate, got {limits.bits}; sample instead"
         )
-    word_bits = max(0, min(_MOST_WORD_BITS, limits.bits - LONGEST_OPCODE))
+    word_bits = max(0, min(_MOST_WORD_BITS, limits.bits - _UNDIVIDED_BITS))
     parts = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
         delayed(_run_kernel)(word, word_bits, limits, tree, np.empty(0, dtype=np.int64))
         for word in range(2**word_bits)

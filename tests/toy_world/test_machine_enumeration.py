@@ -207,9 +207,11 @@ def test_a_string_out_of_reach_has_no_price_and_no_program():
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_the_division_among_workers_changes_nothing(n_jobs):
+@pytest.mark.parametrize("undivided", [4, 10])
+def test_the_division_among_workers_changes_nothing(n_jobs, undivided, monkeypatch):
     limits = Limits(bits=15, steps=100)
     whole = census(limits)
+    monkeypatch.setattr("toy_world.machine_enumeration._UNDIVIDED_BITS", undivided)
     with joblib.parallel_config(backend="threading"):
         divided = enumerate_programs(OutputTree.complete(SYMBOLS), limits=limits, n_jobs=n_jobs)
     for one, other in (
