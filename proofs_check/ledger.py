@@ -17,6 +17,8 @@ from proofs_check import (
     prefix_code,
     projection,
     readings,
+    simple_events,
+    tvd_constraint,
 )
 from proofs_check.verdict import Check, Effort, Kind, Outcome
 from theory.errors import InvalidArgumentError
@@ -29,6 +31,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     *no_triangle.CHECKS,
     *prefix_code.CHECKS,
     *little_constraint.CHECKS,
+    *simple_events.CHECKS,
+    *tvd_constraint.CHECKS,
     *pessimism.CHECKS,
 )
 
