@@ -1,14 +1,15 @@
 """What every demo shares: its options, its result, and how the result is shown and written.
 
-A demo is two functions, `run(options) -> DemoResult` and `draw(result) -> Figure`, handed to
-`demo_main`: the first computes, the second draws, and only this module prints and writes.
+A demo is two functions, `run(options) -> DemoResult` and `draw(result) -> Figure`: the first
+computes, the second draws, and only this module prints and writes. Its module `demo_<name>` offers
+them as one value, `DEMO`, whose `main` is its command line; `python -m toy_world` runs them all.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -104,6 +105,33 @@ class DemoResult:
 OptionsT = TypeVar("OptionsT", bound=DemoOptions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demo(Generic[OptionsT]):
+    """A demo, as its module's `DEMO`.
+
+    Attributes:
+        name: `<name>` of the module `toy_world.demo_<name>`.
+        options_type: the demo's options; every option has a default.
+        run: computes the result.
+        draw: draws it.
+    """
+
+    name: str
+    options_type: type[OptionsT]
+    run: Callable[[OptionsT], DemoResult]
+    draw: Callable[[DemoResult], Figure]
+
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """The demo's command line (see `demo_main`)."""
+        demo_main(
+            self.options_type,
+            self.run,
+            self.draw,
+            prog=f"python -m toy_world.demo_{self.name}",
+            argv=argv,
+        )
+
+
 def demo_main(
     options_type: type[OptionsT],
     run: Callable[[OptionsT], DemoResult],
@@ -133,18 +161,30 @@ def demo_main(
 
 def show(result: DemoResult, options: DemoOptions) -> None:
     """Print `result`: tables and findings, or JSON with `--json`."""
-    console = Console()
     if options.json:
-        console.print_json(data=to_jsonable(_document(result, options)))
+        Console().print_json(data=to_jsonable(_document(result, options)))
         return
-    console.print(f"[bold]{result.name}[/bold]: {'; '.join(map(str, result.statements))}\n")
+    show_tables(result)
+    show_findings(result)
+
+
+def show_tables(result: DemoResult) -> None:
+    """Print the tables of `result`."""
+    console = Console()
     for table in result.tables:
         console.print(_rich_table(table))
         if table.note:
             console.print(table.note, markup=False)
         console.print()
+
+
+def show_findings(result: DemoResult) -> None:
+    """Print what `result` is about and what it found."""
+    console = Console()
+    console.print(f"[bold]{result.name}[/bold]: {'; '.join(map(str, result.statements))}")
     for finding in result.findings:
         console.print(f"• {finding}", markup=False)
+    console.print()
 
 
 def write(result: DemoResult, draw: Callable[[DemoResult], Figure], options: DemoOptions) -> None:

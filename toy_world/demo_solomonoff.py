@@ -41,14 +41,7 @@ from mightnt.progress import track
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from theory.process import History
-from toy_world.demo import (
-    Column,
-    DemoOptions,
-    DemoResult,
-    DemoTable,
-    Evidence,
-    demo_main,
-)
+from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
 from toy_world.machine import Limits, Status, run
 from toy_world.machine_enumeration import (
     Census,
@@ -569,12 +562,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    demo_main(
-        SolomonoffOptions, compute, draw, prog="python -m toy_world.demo_solomonoff", argv=argv
-    )
-
+DEMO: Final = Demo(name="solomonoff", options_type=SolomonoffOptions, run=compute, draw=draw)
 
 if __name__ == "__main__":
-    main()
+    DEMO.main()

@@ -6,12 +6,12 @@ import pytest
 
 from mightnt.command_line import BAD_USAGE
 from toy_world.demo_solomonoff import (
+    DEMO,
     SolomonoffOptions,
     bargains,
     compute,
     count_deviations,
     estimate_masses,
-    main,
     shown,
     zeros,
     zeros_then_one,
@@ -123,7 +123,9 @@ def test_findings_say_what_is_proved_and_what_is_out_of_reach(result, prices):
 
 
 def test_the_command_writes_its_three_files(tmp_path, capsys):
-    main(["--out", str(tmp_path), "--bits", "20", "--n-max", "32", "--steps", "128", "--jobs", "1"])
+    DEMO.main(
+        ["--out", str(tmp_path), "--bits", "20", "--n-max", "32", "--steps", "128", "--jobs", "1"]
+    )
     assert "Proposition 2" in capsys.readouterr().out
     document = json.loads((tmp_path / "solomonoff.json").read_text())
     assert len(document["data"]["prices"]) == 33
@@ -146,7 +148,7 @@ def test_the_command_writes_its_three_files(tmp_path, capsys):
 )
 def test_bad_options_are_one_line_and_exit_code_2(options, message, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main(options)
+        DEMO.main(options)
     assert exit_.value.code == BAD_USAGE
     error = capsys.readouterr().err
     assert message in error

@@ -1,0 +1,115 @@
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from mightnt.command_line import BAD_USAGE
+from mightnt.figure_style import new_figure
+from theory.errors import SolverError
+from theory.paper import Statement
+from toy_world import __main__ as command
+from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DemoOptions):
+    """Options of a small demo."""
+
+    size: int = 2
+
+
+def small_demo(name, *, works=True):
+    def run(options):
+        if not works:
+            raise SolverError("no root in [0, 1]")
+        table = DemoTable(
+            title="Draws",
+            columns=(Column(header="x", evidence=Evidence.MONTE_CARLO),),
+            rows=tuple((float(x),) for x in options.rng().random(options.size)),
+        )
+        return DemoResult(
+            name=name,
+            statements=(Statement.VALUE,),
+            findings=(f"{name} drew {table.rows[0][0]:.6f}",),
+            tables=(table,),
+        )
+
+    def draw(_):
+        figure = new_figure()
+        figure.subplots()
+        return figure
+
+    return Demo(name=name, options_type=Options, run=run, draw=draw)
+
+
+@pytest.fixture
+def three_demos(monkeypatch):
+    demos = {
+        "first": small_demo("first"),
+        "broken": small_demo("broken", works=False),
+        "last": small_demo("last"),
+    }
+    monkeypatch.setattr(command, "demo_names", lambda: tuple(demos))
+    monkeypatch.setattr(command, "load_demo", demos.__getitem__)
+
+
+@pytest.mark.parametrize("name", command.demo_names())
+def test_every_demo_module_offers_a_demo_that_runs_without_options(name):
+    demo = command.load_demo(name)
+    assert isinstance(demo, Demo)
+    assert demo.name == name
+    assert isinstance(demo.options_type(), DemoOptions)
+    assert demo.options_type.__doc__
+
+
+def test_the_demos_are_found():
+    assert "solomonoff" in command.demo_names()
+
+
+def test_demos_run_one_after_the_other_and_their_findings_are_summed_up(
+    three_demos, tmp_path, capsys
+):
+    command.main(["--out", str(tmp_path), "--seed", "4", "--only", "last", "first"])
+    printed = capsys.readouterr()
+    assert "1/2 last" in printed.err
+    assert "2/2 first" in printed.err
+    drawn = f"{Options(seed=4).rng().random():.6f}"
+    assert f"• first drew {drawn}" in printed.out
+    assert "Draws" not in printed.out
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert [entry["name"] for entry in found] == ["last", "first"]
+    assert found[1]["findings"] == [f"first drew {drawn}"]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {
+        f"{name}.{kind}" for name in ("first", "last") for kind in ("json", "png", "pdf")
+    } | {"findings.json"}
+
+
+def test_tables_are_printed_on_request(three_demos, tmp_path, capsys):
+    command.main(["--out", str(tmp_path), "--only", "first", "--tables"])
+    assert "Draws" in capsys.readouterr().out
+
+
+def test_findings_are_printed_as_json_on_request(three_demos, tmp_path, capsys):
+    command.main(["--out", str(tmp_path), "--only", "first", "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tmp_path / "findings.json").read_text()
+    )
+
+
+def test_a_demo_that_fails_does_not_stop_the_others(three_demos, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--out", str(tmp_path)])
+    assert exit_.value.code == BAD_USAGE
+    printed = capsys.readouterr()
+    assert "error: broken: no root in [0, 1]" in printed.err
+    assert "• first drew" in printed.out
+    assert "• last drew" in printed.out
+
+
+def test_unknown_demos_are_refused(three_demos, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--only", "nothing"])
+    assert exit_.value.code == BAD_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--only must be among first, broken, last, got nothing" in line
