@@ -43,6 +43,9 @@ PUBLISHED_FLOOR_NATS: Final = 1e-6
 """The published target's floor."""
 LOG_INITIAL_DIVISOR: Final = math.log(16.0)
 """A new agent's step aims at 1/17 of what it may spend."""
+SHARE_BOUNDS: Final = (1e-300, 1.0 - 1e-12)
+"""What s is kept within: so that its square root has a derivative, and that an exact budget also
+covers the rounding of what is spent."""
 CRITIC_WIDTH: Final = 128
 
 
@@ -116,7 +119,7 @@ def step_policy(
         kl = kl_nats(log_a, log_b, unchecked=True)
         unlimited = torch.full_like(kl, math.inf)
         return StepPolicy(log_probs=log_a, base_log_probs=log_b, kl_nats=kl, target_nats=unlimited)
-    share = torch.sigmoid(budget_neuron.double() - LOG_INITIAL_DIVISOR)
+    share = torch.sigmoid(budget_neuron.double() - LOG_INITIAL_DIVISOR).clamp(*SHARE_BOUNDS)
     budget = budget_nats.double()
     if rule is TargetRule.PUBLISHED:
         target = share * budget + PUBLISHED_FLOOR_NATS
@@ -133,10 +136,13 @@ def step_policy(
 
 
 def _near_base(log_a: Tensor, log_b: Tensor, alpha: Tensor) -> Tensor:
-    """log(alpha a + (1 - alpha) b), with gradients at a = b and at zeros of b."""
+    """log(alpha a + (1 - alpha) b) for alpha in (0, 1), with gradients wherever a and b are."""
     possible = torch.isfinite(log_b)
-    mixture = alpha[:, None] * log_a.exp() + (1 - alpha[:, None]) * log_b.exp()
-    return mixture.where(possible, 1.0).log().where(possible, -math.inf)
+    alpha = alpha[:, None]
+    log_x = torch.logaddexp(
+        alpha.log() + log_a.where(possible, 0.0), torch.log1p(-alpha) + log_b.where(possible, 0.0)
+    )
+    return log_x.where(possible, -math.inf)
 
 
 class FixedKLDistribution(Distribution):
@@ -316,7 +322,8 @@ class FixedKLPolicy(ActorCriticPolicy):
         """The parts of an observation, and what actor and critic make of it, (n, n_inputs)."""
         seen = unpack_observation(observation, n_tokens=self._n_tokens)
         features = (seen.features - self.feature_mean) * self.feature_scale
-        context = torch.stack([seen.fraction_left, seen.budget_nats], dim=-1)
+        budget = seen.budget_nats if self.target_rule else torch.zeros_like(seen.budget_nats)
+        context = torch.stack([seen.fraction_left, budget], dim=-1)
         return seen, torch.cat([features, context], dim=-1)
 
 
