@@ -14,6 +14,7 @@ With `K = x ln(x/p) + (1-x) ln((1-x)/(1-p))` this is `B_0` wherever nothing is c
 `B_0 + x (ln(x/p) - B_0)` where the won bet is clamped: the clamp alone leaks.
 """
 
+import math
 from fractions import Fraction
 from typing import Any, Final
 
@@ -33,7 +34,10 @@ from proofs_check.verdict import (
     examine_all,
     verdict_of,
 )
+from theory import bounds
 from theory.budget import BudgetLedger
+from theory.log_sum import LogSum, kl_log_sum
+from theory.paper import Statement
 
 
 def exact_telescopes(effort: Effort, *, charged: Fraction = Fraction(1)) -> Outcome:
@@ -181,6 +185,56 @@ def realized_below_one(effort: Effort, *, stretch: Fraction = Fraction(1)) -> Ou
     )
 
 
+def searched_supremum(effort: Effort, *, stretch: Fraction = Fraction(1)) -> Outcome:
+    """`realized_two_step_supremum`: its bet is affordable and attains c times its total (c = 1).
+
+    Both to 1e-9, in balls; from `B_0 = 1` on it says `2 B_0`.
+    """
+    del effort
+    tolerance = Fraction(1, 10**9)
+
+    def decide(b0: Fraction) -> Verdict:
+        found = bounds.realized_two_step_supremum(float(b0))
+        if b0 >= 1:
+            return verdict_of(Fraction(found.total_nats) == 2 * b0 * stretch)
+        x, total = Fraction(found.probability), Fraction(found.total_nats) * stretch
+        p = Fraction(math.exp(found.log_base_probability))
+        return all_verdicts(
+            at_most(lambda: _kl(x, p), lambda: ball(b0 + tolerance)),
+            at_most(lambda: abs(_total(x, p, b0) - ball(total)), lambda: ball(tolerance)),
+        )
+
+    budgets = [Fraction(1, 100), Fraction(1, 10), Fraction(1, 2), Fraction(1), Fraction(3)]
+    return examine_all(budgets, decide, show=lambda b0: f"B_0 = {b0}")
+
+
+def largest_share_bracket(effort: Effort, *, budget_share: Fraction = Fraction(1)) -> Outcome:
+    """`KL(Bern(lower)||Bern(p)) <= c B < KL(Bern(upper)||Bern(p))` (c = 1), exactly.
+
+    That no policy within B makes an event likelier is data processing: the KL of the event's
+    two cases is at most the policies' KL.
+    """
+    del effort
+    cases = [
+        (Fraction(p), Fraction(budget))
+        for p in (0.5, 0.03, 2.0**-20)
+        for budget in (0.0, 0.1, 1.0, 3.0, 6.0)
+    ]
+
+    def kl(q: float, p: Fraction) -> LogSum:
+        return kl_log_sum((Fraction(q), 1 - Fraction(q)), (p, 1 - p))
+
+    def decide(case: tuple[Fraction, Fraction]) -> Verdict:
+        p, budget = case
+        q = bounds.largest_share(float(p), float(budget))
+        return verdict_of(
+            kl(q.lower, p) <= budget * budget_share
+            and (q.lower == 1 or kl(q.upper, p) > budget * budget_share)
+        )
+
+    return examine_all(cases, decide, show=lambda case: f"p = {case[0]}, B = {case[1]}")
+
+
 def floor_must_be_charged(effort: Effort, *, charged: int = 1) -> Outcome:
     """With a floor f under every step's KL, n steps spend `B_0 + n f` if the floor is free.
 
@@ -265,6 +319,27 @@ CHECKS: Final = (
         examine=realized_below_one,
         mutations=(Mutation(name="3% more", constants={"stretch": Fraction(103, 100)}),),
         covers=(BudgetLedger,),
+    ),
+    Check(
+        label="accounting-realized-search",
+        words="The bet that the toolkit finds for a budget is affordable and attains its total.",
+        formula="K(x,p) <= B_0, E total = T",
+        kind=Kind.CERTIFIED,
+        scope="B_0 = 0.01, 0.1, 0.5, 1, 3; to 1e-9",
+        examine=searched_supremum,
+        mutations=(Mutation(name="0.1% more", constants={"stretch": Fraction(1001, 1000)}),),
+        covers=(bounds.realized_two_step_supremum, bounds.OverspendingBet),
+    ),
+    Check(
+        label="largest-share",
+        words="How probable a policy within a KL budget can make an event: the toolkit's bracket.",
+        formula="KL(Bern(q-)||Bern(p)) <= B < KL(Bern(q+)||Bern(p)), q-, q+ neighbouring floats",
+        kind=Kind.EXHAUSTIVE,
+        scope="3 base probabilities, 5 budgets, exact comparisons",
+        examine=largest_share_bracket,
+        mutations=(Mutation(name="99% of B", constants={"budget_share": Fraction(99, 100)}),),
+        statements=(Statement.KL_CONSTRAINT,),
+        covers=(bounds.largest_share, bounds.LargestShare),
     ),
     Check(
         label="accounting-realized-unbounded",

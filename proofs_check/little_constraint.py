@@ -70,7 +70,7 @@ class Scope:
 
 
 SCOPES: Final = {
-    Effort.SMALLEST: Scope(program_bits=11, event_bits=4, policy_bits=2, history_steps=1),
+    Effort.SMALLEST: Scope(program_bits=11, event_bits=5, policy_bits=2, history_steps=1),
     Effort.DEFAULT: Scope(program_bits=12, event_bits=6, policy_bits=4, history_steps=2),
     Effort.THOROUGH: Scope(program_bits=14, event_bits=7, policy_bits=6, history_steps=3),
 }

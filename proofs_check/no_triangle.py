@@ -1,11 +1,24 @@
 """Proposition 1: KL obeys no triangle inequality, for every epsilon."""
 
+from fractions import Fraction
 from typing import Any, Final
 
 import sympy as sp
 
 from proofs_check.symbolic import nonnegative, positive, symbolic
-from proofs_check.verdict import Check, Effort, Kind, Mutation, Outcome, Verdict, all_of
+from proofs_check.verdict import (
+    Check,
+    Effort,
+    Kind,
+    Mutation,
+    Outcome,
+    Verdict,
+    all_of,
+    examine_all,
+    verdict_of,
+)
+from theory import bounds
+from theory.log_sum import LogSum, kl_log_sum
 from theory.paper import Statement
 
 HALF: Final = sp.Rational(1, 2)
@@ -31,6 +44,23 @@ def witness(effort: Effort, *, share: Any = HALF) -> Outcome:
     )
 
 
+def implemented_witness(effort: Effort, *, share_of_epsilon: Fraction = Fraction(1)) -> Outcome:
+    """What `no_triangle_witness` returns, by exact KL, against `c eps` (c = 1)."""
+    del effort
+
+    def decide(epsilon: Fraction) -> Verdict:
+        w = bounds.no_triangle_witness(epsilon)
+        return verdict_of(
+            kl_log_sum(w.pi, w.beta) == 0
+            and kl_log_sum(w.tau, w.beta) <= epsilon * share_of_epsilon
+            and kl_log_sum(w.pi, w.tau) == LogSum.infinity()
+        )
+
+    return examine_all(
+        (Fraction(10) ** n for n in range(3, -13, -1)), decide, show=lambda e: f"eps = {e}"
+    )
+
+
 CHECKS: Final = (
     Check(
         label="no-triangle-inequality",
@@ -43,6 +73,16 @@ CHECKS: Final = (
         examine=witness,
         mutations=(Mutation(name="min(eps, 1) itself", constants={"share": 1}),),
         statements=(Statement.NO_TRIANGLE,),
-        expected=Verdict.HOLDS,
+    ),
+    Check(
+        label="no-triangle-witness",
+        words="The witness that the toolkit returns is one.",
+        formula="KL(pi||beta) = 0, KL(tau||beta) <= eps, KL(pi||tau) = inf",
+        kind=Kind.EXHAUSTIVE,
+        scope="eps = 10^3, 10^2, ..., 10^-12",
+        examine=implemented_witness,
+        mutations=(Mutation(name="eps / 2", constants={"share_of_epsilon": Fraction(1, 2)}),),
+        statements=(Statement.NO_TRIANGLE,),
+        covers=(bounds.no_triangle_witness, bounds.NoTriangleWitness),
     ),
 )

@@ -148,15 +148,10 @@ def _stays(models: list[Row], weights: Table, alpha: Fraction, steps: int) -> Fr
 
 def _two_step_classes(effort: Effort) -> Iterator[tuple[PolicyTable, PolicyTable, Table]]:
     """Pairs of two-step models and their weights; mu is the first; |O| = 1."""
-    rows = distributions(2, 2)
-    models = list(two_step_policies(rows, n_observations=1))
-    priors = (
-        [(HALF, HALF)]
-        if effort is Effort.SMALLEST
-        else [(HALF, HALF), (Fraction(1, 3), Fraction(2, 3))]
-    )
-    for mu, other in product(models, repeat=2):
-        for prior in priors:
+    models = list(two_step_policies(distributions(2, 2), n_observations=1))
+    others = list(two_step_policies(distributions(2, 1), n_observations=1))
+    for mu, other in product(models, others if effort is Effort.SMALLEST else models):
+        for prior in ((HALF, HALF), (Fraction(1, 3), Fraction(2, 3))):
             yield mu, other, as_table(prior)
 
 
@@ -177,9 +172,11 @@ def never_above_the_demonstrator(
         if not top_set(prior, alpha)[0]:
             return Verdict.HOLDS
         base = pessimistic_imitator(prior, stack_tables([mu, other]), alpha=alpha, update=update)
+        below = all((b <= m).all() for b, m in zip(base, mu, strict=True))
         helps = all((level >= 0).all() for level in help_probability(base))
         return verdict_of(
-            helps
+            below
+            and helps
             and all(
                 fixed_kl_nats(pi, base) >= fixed_kl_nats(pi, mu)
                 and expected_kl_nats(pi, base, always) >= expected_kl_nats(pi, mu, always)

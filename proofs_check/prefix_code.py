@@ -70,9 +70,7 @@ def every_string_decodes_once(effort: Effort, *, count_offset: int = 0) -> Outco
             except InvalidArgumentError:  # the string ends inside a program
                 continue
             code = choice.encode(program)
-            if not bits.startswith(code):
-                return Verdict.FAILS
-            found[len(code)] += 1
+            found[len(code)] += bits.startswith(code)
         expected = [
             2 ** (n_bits - n) * (count + (count_offset if count else 0))
             for n, count in enumerate(choice.counts(n_bits))

@@ -49,9 +49,7 @@ def _cases(effort: Effort) -> Iterator[tuple[PolicyTable, PolicyTable, Environme
     beta_conditionals: list[list[Row]] = [
         [betas[0]] * 5,
         [betas[0], betas[1], betas[0], betas[0], betas[1]],
-    ]
-    if effort is Effort.SMALLEST:
-        beta_conditionals = beta_conditionals[:1]
+    ][: 1 if effort is Effort.SMALLEST else 2]
     for nu in two_step_environments(rows):
         for conditionals in beta_conditionals:
             beta = policy_of_two_steps(conditionals)

@@ -120,8 +120,8 @@ def _statement_holds(problem: Problem, reading: Reading, about: RaisedProbabilit
             values, best = action_values(problem.nu[1], levels[2]), levels[1][:, None]
             reached = np.repeat(pi[0].reshape(-1) > 0, n_observations)
             raised = (pi[1] > problem.beta[1]) & reached[:, None]
-        case RaisedProbability.WHOLE_SEQUENCE:
-            # A sequence is optimal if its first action is, and its second in its turn.
+        case _:
+            # A whole sequence is optimal if its first action is, and its second in its turn.
             first = action_values(problem.nu[0], levels[1])
             second = action_values(problem.nu[1], levels[2])
             optimal_first = np.repeat((first == levels[0][:, None]).reshape(-1), n_observations)
