@@ -6,15 +6,16 @@ natural logarithms. A semi-distribution may sum to less than 1; its missing mass
 nothing comes, and no divergence counts it as an outcome unless `with_missing_outcome` makes it
 one. Every function is total: `0 log(0/q) = 0` and `p log(p/0) = inf` for p > 0, never NaN.
 
-Nearly equal distributions lose all digits in `sum p log(p/q)`, whose terms cancel. The sum here is
+Nearly equal distributions lose all digits in `sum p log(p/q)`, whose terms cancel. Between full
+distributions, of equal masses, it is
 
-    KL(p||q) = sum p phi(log(q/p)) + (sum p - sum q),    phi(s) = e^s - 1 - s >= 0,
+    KL(p||q) = sum p phi(log(q/p)),    phi(s) = e^s - 1 - s >= 0,
 
-whose terms do not; the masses in the bracket cancel exactly where both are full. Since a float
-row's sum is never exactly 1, a mass counts as 1 from 1 - `FULL_MASS_ROUNDING` on. So `KL >= 0`
-whenever p is full, with relative error near 1e-14 however small it is, and its gradient is that of
-the right-hand side, which equals the left's along every direction that keeps the masses.
-(A semi-distribution p can have a negative KL.)
+whose terms do not; this form is used where both masses are 1. A float row's sum is never exactly
+1: a mass counts as 1 from 1 - `FULL_MASS_ROUNDING` on. So `KL >= 0` whenever p is full, with a
+relative error near 1e-14 however small it is (until it falls to the square of the masses' own
+rounding, some 1e-32), and its gradient is that of the right-hand side, which equals the left's
+along every direction that keeps the masses. A semi-distribution p can have a negative KL.
 
 Gradients are finite where the divergence is; a term that is infinite, or whose p is 0, adds none.
 """
@@ -58,10 +59,18 @@ def kl_nats(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
         InvalidDistributionError: not semi-distributions.
     """
     xp = _checked_namespace(unchecked, log_p=log_p, log_q=log_q)
-    mass_gap = _mass(xp, log_p) - _mass(xp, log_q)
+    p_full, q_full = _mass(xp, log_p) == 1, _mass(xp, log_q) == 1
     log_p, log_q = to_float64(log_p), to_float64(log_q)
-    terms = relative_entropy_terms(log_p, log_q)
-    return xp.sum(terms, axis=-1) + mass_gap
+    p, q = xp.exp(log_p), xp.exp(log_q)
+    s = -_log_ratio(xp, log_p, log_q)
+    near = xp.abs(s) < DIRECT_RADIUS
+    terms = xp.where(near, p * exp_minus_tangent(xp.where(near, s, 0.0)), q - p - p * s)
+    terms = xp.where(log_p == -INF, q, terms)
+    between_full = xp.sum(terms, axis=-1)
+    defining = xp.sum(-p * s, axis=-1)
+    defining = xp.where(p_full & (defining < 0), 0.0, defining)  # that is rounding
+    kl = xp.where(p_full & q_full, between_full, defining)
+    return xp.where(_impossible(xp, log_p, log_q), INF, kl)
 
 
 def tvd(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
@@ -123,13 +132,20 @@ def renyi_nats(log_p: Array, log_q: Array, *, order: float, unchecked: bool = Fa
     if not order >= 0:
         raise InvalidArgumentError(f"order must lie in [0, inf], got {order}")
     xp = _checked_namespace(unchecked, log_p=log_p, log_q=log_q)
+    mass = _mass(xp, log_p)
+    some = mass > 0
+    mass = xp.where(some, mass, 1.0)
+    full = (mass == 1) & (_mass(xp, log_q) == 1)
+    log_p, log_q = to_float64(log_p), to_float64(log_q)
     if order == 0:
-        return _renyi_zero(xp, log_p, log_q)
-    if order == 1:
-        return kl_nats(log_p, log_q, unchecked=True) / _mass(xp, log_p)
-    if order == INF:
-        return _renyi_infinity(xp, log_p, log_q)
-    return _renyi_between(xp, log_p, log_q, order)
+        divergence = _renyi_zero(xp, log_p, log_q, mass, full)
+    elif order == 1:
+        divergence = kl_nats(log_p, log_q, unchecked=True) / mass
+    elif order == INF:
+        divergence = _renyi_infinity(xp, log_p, log_q, full)
+    else:
+        divergence = _renyi_between(xp, log_p, log_q, mass, full, order=order)
+    return xp.where(some, divergence, 0.0)
 
 
 def log_missing_mass(log_p: Array, *, unchecked: bool = False) -> Array:
@@ -163,25 +179,6 @@ def with_missing_outcome(log_p: Array, *, unchecked: bool = False) -> Array:
     return xp.concat([log_p, xp.expand_dims(missing, axis=-1)], axis=-1)
 
 
-def relative_entropy_terms(log_p: Array, log_q: Array) -> Array:
-    """`p phi(log(q/p)) = p log(p/q) - p + q >= 0` of every symbol, each to about 2e-14 relative.
-
-    Args:
-        log_p: float64, shape (..., d), not checked.
-        log_q: the same.
-
-    Returns:
-        Shape (..., d): q where p = 0, inf where p > 0 = q.
-    """
-    xp = common_namespace(log_p=log_p, log_q=log_q)
-    p, q = xp.exp(log_p), xp.exp(log_q)
-    s = -_log_ratio(xp, log_p, log_q)
-    near = xp.abs(s) < DIRECT_RADIUS
-    terms = xp.where(near, p * exp_minus_tangent(xp.where(near, s, 0.0)), q - p - p * s)
-    terms = xp.where(log_p == -INF, q, terms)
-    return xp.where((log_q == -INF) & (log_p > -INF), INF, terms)
-
-
 def exp_minus_tangent(s: Array) -> Array:
     """`phi(s) = e^s - 1 - s`, relative error below 3e-14 for |s| < 700."""
     xp = common_namespace(s=s)
@@ -205,6 +202,11 @@ def _log_ratio(xp: Namespace, log_p: Array, log_q: Array) -> Array:
     return xp.where(both, log_p, 0.0) - xp.where(both, log_q, 0.0)
 
 
+def _impossible(xp: Namespace, log_p: Array, log_q: Array) -> Array:
+    """Rows in which p > 0 = q somewhere."""
+    return xp.any((log_p > -INF) & (log_q == -INF), axis=-1)
+
+
 def _mass(xp: Namespace, log_p: Array) -> Array:
     """`sum p` of every row; 1, without a gradient, where rounding alone separates it from 1."""
     rounding = SINGLE_PRECISION_ROUNDING if is_single_precision(log_p) else FULL_MASS_ROUNDING
@@ -212,67 +214,80 @@ def _mass(xp: Namespace, log_p: Array) -> Array:
     return xp.where(mass < 1 - rounding, mass, 1.0)
 
 
-def _renyi_zero(xp: Namespace, log_p: Array, log_q: Array) -> Array:
+def _renyi_zero(xp: Namespace, log_p: Array, log_q: Array, mass: Array, full: Array) -> Array:
     """`-log(q(p > 0) / sum p)`; q(p > 0) from its complement where that is the smaller."""
-    q = xp.exp(to_float64(log_q))
+    q = xp.exp(log_q)
     inside = xp.sum(xp.where(log_p > -INF, q, 0.0), axis=-1)
     outside = xp.sum(xp.where(log_p > -INF, 0.0, q), axis=-1)
-    mass_p, mass_q = _mass(xp, log_p), _mass(xp, log_q)
-    mostly_inside = outside < inside
-    shortfall = mass_q - mass_p - xp.where(mostly_inside, outside, 0.0)
-    near = xp.log1p(shortfall / mass_p)
-    touched = inside > 0
-    far = xp.where(touched, xp.log(xp.where(touched, inside, 1.0) / mass_p), -INF)
-    return 0.0 - xp.where(mostly_inside, near, far)
+    near = full & (outside < inside)
+    log_inside = xp.where(log_p > -INF, log_q, -INF)
+    top = xp.max(log_inside, axis=-1)
+    meets = top > -INF
+    top = xp.where(meets, top, 0.0)
+    scaled = xp.sum(xp.exp(log_inside - top[..., None]), axis=-1)
+    far = xp.where(meets, top + xp.log(xp.where(meets, scaled, 1.0) / mass), -INF)
+    return 0.0 - xp.where(near, xp.log1p(-xp.where(near, outside, 0.0)), far)
 
 
-def _renyi_infinity(xp: Namespace, log_p: Array, log_q: Array) -> Array:
-    """`log max p/q`, which is never below the log-ratio of the masses."""
-    floor = xp.log(_mass(xp, log_p) / _mass(xp, log_q))
-    log_p, log_q = to_float64(log_p), to_float64(log_q)
+def _renyi_infinity(xp: Namespace, log_p: Array, log_q: Array, full: Array) -> Array:
+    """`log max p/q`, which for full distributions only rounding makes negative."""
     ratios = xp.where(log_p > -INF, _log_ratio(xp, log_p, log_q), -INF)
-    ratios = xp.where((log_p > -INF) & (log_q == -INF), INF, ratios)
-    return xp.maximum(xp.max(ratios, axis=-1), floor)
+    largest = xp.max(ratios, axis=-1)
+    largest = xp.where(full & (largest < 0), 0.0, largest)
+    return xp.where(_impossible(xp, log_p, log_q), INF, largest)
 
 
-def _renyi_between(xp: Namespace, log_p: Array, log_q: Array, order: float) -> Array:
+def _renyi_between(
+    xp: Namespace, log_p: Array, log_q: Array, mass: Array, full: Array, *, order: float
+) -> Array:
     """Orders in (0, 1) and (1, inf).
 
-    With `S = sum p^a q^(1-a)`: far from 0 as `log S / (a - 1)`, stabilised; near 0 as
+    With `S = sum p^a q^(1-a)`: far from 0 it is `log(S / sum p) / (a - 1)`, stabilised. Near 0,
+    with `s = (a - 1) log(p/q)`, `S - sum p = sum p (e^s - 1)`: between full distributions
 
-        S - a sum p - (1 - a) sum q = sum [p (e^s - 1) + (1 - a)(p - q)],    s = (a - 1) log(p/q),
+        sum [p (e^s - 1) + (1 - a)(p - q)],
 
-    whose terms have one sign. It is symmetric under exchange of (p, a) and (q, 1 - a), and keeps
+    whose terms have one sign. That is symmetric under exchange of (p, a) and (q, 1 - a), and keeps
     all digits for a >= 1/2.
     """
-    mass_p, mass_q = _mass(xp, log_p), _mass(xp, log_q)
-    log_p, log_q = to_float64(log_p), to_float64(log_q)
     common = (log_p > -INF) & (log_q > -INF)
+    meets = xp.any(common, axis=-1)
+    gap = _log_ratio(xp, log_p, log_q)
     slope = order - 1
     # log S / slope, the exponents divided by slope first: they may overflow at huge orders.
     sign = math.copysign(1.0, slope)
-    scaled = xp.where(common, _log_ratio(xp, log_p, log_q) + log_p / slope, -sign * INF)
-    extreme = sign * xp.max(sign * scaled, axis=-1, keepdims=True)
-    meets = xp.any(common, axis=-1, keepdims=True)
+    scaled = xp.where(common, gap + xp.where(common, log_p, 0.0) / slope, -sign * INF)
+    extreme = sign * xp.max(sign * scaled, axis=-1)
     extreme = xp.where(meets, extreme, 0.0)
-    powers = xp.where(common, xp.exp(slope * xp.where(common, scaled - extreme, 0.0)), 0.0)
-    total = xp.sum(powers, axis=-1)
-    total = xp.where(total > 0, total, 1.0)
-    far = xp.squeeze(extreme, axis=-1) + (xp.log(total) - xp.log(mass_p)) / slope
-    impossible = xp.any((log_p > -INF) & (log_q == -INF), axis=-1) & (order > 1)
-    far = xp.where(xp.squeeze(meets, axis=-1) & ~impossible, far, INF)
+    exponents = slope * xp.where(common, scaled - extreme[..., None], 0.0)
+    total = xp.sum(xp.where(common, xp.exp(exponents), 0.0), axis=-1)
+    far = extreme + xp.log(xp.where(meets, total, 1.0) / mass) / slope
+    infinite = ~meets | (_impossible(xp, log_p, log_q) & (order > 1))
 
     close = xp.abs(slope * far) < 0.5
+    here = close[..., None]
+    log_p, log_q = xp.where(here, log_p, 0.0), xp.where(here, log_q, 0.0)
+    shift = xp.sum(_powers_less_p(xp, log_p, log_q, slope), axis=-1)
     rest = -slope  # 1 - a, or a where the roles are exchanged
     if order < 0.5:
         log_p, log_q, rest = log_q, log_p, order
-    gap = xp.where(xp.expand_dims(close, axis=-1), _log_ratio(xp, log_p, log_q), 0.0)
     p, q = xp.exp(log_p), xp.exp(log_q)
-    s = xp.where(log_q == -INF, -INF, -rest * gap)
-    near = common & (xp.abs(gap) < DIRECT_RADIUS) & (xp.abs(s) < DIRECT_RADIUS)
-    series = exp_minus_tangent(xp.where(near, s, 0.0))
-    series = series - rest * exp_minus_tangent(xp.where(near, -gap, 0.0))
-    terms = xp.where(near, p * series, p * xp.expm1(s) + rest * (p - q))
-    shift = xp.sum(terms, axis=-1) - slope * (mass_q - mass_p)
-    shift = xp.where(close, shift / mass_p, 0.0)
-    return xp.where(close, xp.log1p(shift) / slope, far)
+    gap = _log_ratio(xp, log_p, log_q)
+    near = (xp.abs(gap) < DIRECT_RADIUS) & (xp.abs(rest * gap) < DIRECT_RADIUS)
+    near = near & (log_p > -INF) & (log_q > -INF)
+    gap = xp.where(near, gap, 0.0)
+    series = exp_minus_tangent(-rest * gap) - rest * exp_minus_tangent(-gap)
+    direct = _powers_less_p(xp, log_p, log_q, -rest) + rest * (p - q)
+    shift_of_full = xp.sum(xp.where(near, p * series, direct), axis=-1)
+    shift = xp.where(close & ~infinite, xp.where(full, shift_of_full, shift) / mass, 0.0)
+    return xp.where(infinite, INF, xp.where(close, xp.log1p(shift) / slope, far))
+
+
+def _powers_less_p(xp: Namespace, log_p: Array, log_q: Array, slope: float) -> Array:
+    """`p (e^s - 1)`, `s = slope log(p/q)`, of every symbol; -p where q = 0, 0 where p = 0."""
+    p = xp.exp(log_p)
+    s = slope * _log_ratio(xp, log_p, log_q)
+    large = s > DIRECT_RADIUS
+    grown = xp.exp(xp.where(large, log_p + s, -INF)) - p
+    terms = xp.where(large, grown, p * xp.expm1(xp.where(large, 0.0, s)))
+    return xp.where(log_q == -INF, -p, terms)

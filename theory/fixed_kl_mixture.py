@@ -14,11 +14,11 @@ support of b: `a <- a 1[b > 0] / sum`; if nothing of it is left, x = b and the w
 
     f(alpha) = KL(x||b) = sum x phi(-L),    phi(s) = e^s - 1 - s >= 0,
 
-has no cancelling terms and no first-order error from the rounding of the masses. It is convex and
-increasing from f(0) = 0 to `f(1) = KL(a||b)`, with `f'(alpha) = sum (a - b) L`. Near 0 it is
-`q alpha^2` with `q = chi2(a||b)/2`; the function `q alpha^2 / (1 + (q/f(1) - 1) alpha)` agrees with
-it there and at 1, and its root is the first guess. Between `log(alpha/(1-alpha))` and
-`log(f/(f(1)-f))` f is nearly a straight line of slope 1 to 2, so Newton's steps are taken in these.
+has no terms that cancel, and the rounding of the masses enters it in second order only. It is
+convex and increasing from f(0) = 0 to `f(1) = KL(a||b)`, with `f'(alpha) = sum (a - b) L`. Near 0
+it is `q alpha^2` with `q = chi2(a||b)/2`; the function `q alpha^2 / (1 + (q/f(1) - 1) alpha)`
+agrees with it there and at 1, and its root is the first guess. Between `log(alpha/(1-alpha))` and
+`log(f/(f(1)-f))` f is nearly a straight line of slope 1 to 2, so Newton's steps are taken there.
 
 **Geometric.** With `s = log(a/b)`, `A(lambda) = log sum b e^(lambda s)` and `L = lambda s - A`,
 `g(lambda) = KL(x||b) = sum x phi(-L)` again, and `g'(lambda) = lambda Var_x(s)`. It levels off
@@ -38,6 +38,7 @@ from dataclasses import dataclass, fields
 from typing import Final, TypeVar
 
 from theory.arrays import (
+    INF,
     Array,
     array_namespace,
     broadcast_shape,
@@ -163,7 +164,8 @@ def _project(
         weight_change = found.weight_by_k * (k_change - kl_change)
         weight = weight + weight_change
         kl = kl + found.between * k_change + found.ended * kl_change
-        log_x = log_x + x_change + slopes.x_by_weight * weight_change[..., None]
+        x_change = x_change + slopes.x_by_weight * weight_change[..., None]
+        log_x = log_x + xp.where(log_x > -INF, x_change, 0.0)
     return KLProjection(
         weight=weight,
         log_x=xp.astype(log_x, xp.result_type(log_a.dtype, log_b.dtype), copy=False),
