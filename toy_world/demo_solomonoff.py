@@ -27,17 +27,16 @@ Three predictors are asked, and every number says which:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
-from joblib import Parallel, delayed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import beta
 
 from mightnt.figure_style import BLUE, GREY, VERMILLION, new_figure
-from mightnt.progress import track
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from theory.process import History
@@ -51,6 +50,7 @@ from toy_world.machine_enumeration import (
     log2_of,
     waiting_programs,
 )
+from toy_world.workers import on_workers
 
 CONFIDENCE: Final = 0.95
 _SAMPLED_FROM_BITS: Final = 24
@@ -182,16 +182,15 @@ def estimate_masses(
     """
     limits = Limits(bits=more_bits, steps=census.limits.steps, cells=census.limits.cells)
     waiting = np.repeat(waiting_programs(census), continuations)
-    starts = range(0, len(waiting), _CHUNK)
-    parts = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(_continue)(
-            waiting[start : start + _CHUNK], census.limits.bits, limits, n_max, part_rng
-        )
-        for start, part_rng in zip(starts, rng.spawn(len(starts)), strict=True)
+    chunks = np.array_split(waiting, max(1, len(waiting) // _CHUNK))
+    go_on = partial(_continue, beginning_bits=census.limits.bits, limits=limits, n_max=n_max)
+    parts = on_workers(
+        go_on,
+        list(zip(chunks, rng.spawn(len(chunks)), strict=True)),
+        n_jobs=n_jobs,
+        description="continuing programs",
     )
-    hits = np.zeros((2, n_max + 1), dtype=np.int64)
-    for part in track(parts, "continuing programs", total=len(starts)):
-        hits += part
+    hits = np.sum(list(parts), axis=0)
     waiting_after = np.array(
         [float(census.ended_mass(zeros(n), Status.WAITING)) for n in range(n_max + 2)]
     )
@@ -219,13 +218,14 @@ def estimate_masses(
 
 
 def _continue(
-    beginnings: NDArray[np.int64],
+    task: tuple[NDArray[np.int64], np.random.Generator],
+    *,
     beginning_bits: int,
     limits: Limits,
     n_max: int,
-    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """How many programs print 0^n, and how many 0^n 1: shape (2, n_max + 1)."""
+    beginnings, rng = task
     samples = continue_programs(
         beginnings, beginning_bits, limits=limits, max_symbols=n_max + 1, rng=rng
     )

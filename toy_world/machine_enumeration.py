@@ -29,18 +29,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Final
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from mightnt.progress import track
 from theory.errors import InvalidArgumentError, InvalidHistoryError, UnreachableLengthError
 from theory.process import History
 from toy_world.machine import Limits, Status
 from toy_world.machine_kernel import STATUSES, enumerate_kernel, sample_kernel
+from toy_world.workers import on_workers
 
 MOST_BITS: Final = 62
 """Masses in units of 2^-L stay within 64-bit integers up to here."""
@@ -273,17 +272,20 @@ def enumerate_programs(tree: OutputTree, *, limits: Limits, n_jobs: int = 1) -> 
             f"bits must be <= {MOST_BITS} to enumerate, got {limits.bits}; sample instead"
         )
     word_bits = max(0, min(_MOST_WORD_BITS, limits.bits - _UNDIVIDED_BITS))
-    parts = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(_run_kernel)(word, word_bits, limits, tree, np.empty(0, dtype=np.int64))
-        for word in range(2**word_bits)
-    )
-    total: Census = reduce(_joined, track(parts, "running programs", total=2**word_bits))
+    count = partial(_run_kernel, word_bits=word_bits, limits=limits, tree=tree)
+    parts = on_workers(count, range(2**word_bits), n_jobs=n_jobs, description="running programs")
+    total = reduce(_joined, parts)
     total.reached[0] = 2**limits.bits
     return total
 
 
 def _run_kernel(
-    word: int, word_bits: int, limits: Limits, tree: OutputTree, waiting: NDArray[np.int64]
+    word: int,
+    *,
+    word_bits: int,
+    limits: Limits,
+    tree: OutputTree,
+    waiting: NDArray[np.int64] | None = None,
 ) -> Census:
     """The census of the programs that belong to one word (see `enumerate_kernel`)."""
     size = len(tree)
@@ -304,7 +306,7 @@ def _run_kernel(
         ended,
         shortest_bits,
         shortest_program,
-        waiting,
+        np.empty(0, dtype=np.int64) if waiting is None else waiting,
         counters,
     )
     n_instructions, n_programs, n_steps = counters.tolist()
@@ -378,7 +380,7 @@ def waiting_programs(census: Census) -> NDArray[np.int64]:
     particular order. `continue_programs` says how they go on.
     """
     waiting = np.empty(int(census.ended[STATUSES.index(Status.WAITING)].sum()), dtype=np.int64)
-    _run_kernel(0, 0, census.limits, census.tree, waiting)
+    _run_kernel(0, word_bits=0, limits=census.limits, tree=census.tree, waiting=waiting)
     return waiting
 
 
