@@ -7,22 +7,27 @@ and `rho` the posterior mass of the programs whose switched versions are in the 
 continuation satisfies `prod_j xi(a_j|h_j) >= 2^-Delta rho prod_j pi(a_j|h_j)`, if xi is a policy
 mixture updated by every action. Hence `KL(pi||xi) <= Delta ln 2 - ln rho` in every reading. The
 printed bound divides by `ln 2` where the proof multiplies: true, and looser by `1/(ln 2)^2`.
-If xi is a *joint predictor* the bound holds as it stands only with observations drawn from `xi~`
-(see bayes_mixture.py); from an environment e it gains `-ln w~(e)`; with the worst observations it
-fails. Three families show by how much, all with n models that agree with pi = "never deviate" and
-deviate from it once, and switched copies of them, `2^-Delta` as heavy, that never do:
+If xi is a *joint predictor* the bound holds as it stands only with observations drawn from `xi~`,
+here the mixture of the credited programs (those of rho) alone, whose switched versions must
+predict observations as they do (see bayes_mixture.py); from an environment e it gains
+`-ln w~(e)`; with the worst observations it fails. Three families show by how much, of models that
+agree with pi = "never deviate" until they deviate, and switched copies of them, `2^-Delta` as
+heavy, that never do:
 
-- one model deviates at each step and the observation before it points at that model, each
+- one of n models deviates at each step and the observation before it points at that model, each
   pointing much harder than the one before: `n ln(1 + 2^Delta)` in the limit;
 - the same with equally hard pointers: `sum_{i<=n} ln(1 + 2^Delta / i)` in the limit;
 - half of 2^n models deviate at each step and the observation after it says which half a model is
   in; expected under observations from xi itself.
 
-**Statement.SIMPLE_EVENTS** and the third term of Statement.LITTLE_CONSTRAINT, `K(v xi(h))`: v is
-free below `V*`, so `v xi(h) = m 2^-j` may be chosen with an n-bit m. Lengths are those of Elias'
+The third term of its printed bound is `K(v xi(h))`. v is free below `V*`, so `v xi(h) = m 2^-j` may be chosen with an n-bit m. Lengths are those of Elias'
 delta code, a computable stand-in for K (so an upper bound, up to a constant).
 
-**Statement.TOP_SET, NOTHING_UNPRECEDENTED.** The size of the top set, and Ville's inequality.
+**Statement.TOP_SET, NOTHING_UNPRECEDENTED, LIMITED_QUERYING.** The size of the top set, Ville's
+inequality, and the bound on asking for help, which is quoted and not proved.
+
+**Budgets.** The largest probability that a KL budget lets an event have, and what two steps can
+spend under realised accounting (see budget.py).
 """
 
 import math
