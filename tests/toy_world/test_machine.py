@@ -1,3 +1,4 @@
+import doctest
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice, product
@@ -20,6 +21,7 @@ from tests.toy_world.counter_programs import (
 )
 from tests.toy_world.machine_oracle import Oracle
 from theory.errors import InvalidArgumentError
+from toy_world import machine
 from toy_world.machine import (
     MAX_DOUBLED,
     OPCODES,
@@ -157,6 +159,13 @@ def test_a_number_is_doubled_by_reading_until_it_is_too_large():
     result = run(assemble(",₁" + ",₀" * (doublings + 1)), limits=PLENTY, max_symbols=1)
     assert result.status is Status.TAPE_LIMIT
     assert result.listing == ",₁" + ",₀" * doublings + ","
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(machine).failed == 0
+    for text, bits, output in (("0]", 6, (0,) * 9), ("01]", 9, (0, 1) * 4), ("0:::", 9, (0,) * 8)):
+        assert len(assemble(text)) == bits
+        assert run(assemble(text), limits=PLENTY, max_symbols=len(output)).output == output
 
 
 # Universality: counter programs, which compute everything, run on the machine.
