@@ -20,8 +20,9 @@ heavy, that never do:
 - half of 2^n models deviate at each step and the observation after it says which half a model is
   in; expected under observations from xi itself.
 
-The third term of its printed bound is `K(v xi(h))`. v is free below `V*`, so `v xi(h) = m 2^-j` may be chosen with an n-bit m. Lengths are those of Elias'
-delta code, a computable stand-in for K (so an upper bound, up to a constant).
+The third term of its printed bound is `K(v xi(h))`. v is free below `V*`, so
+`v xi(h) = m 2^-j` may be chosen with an n-bit m. Lengths are those of Elias' delta code, a
+computable stand-in for K (so an upper bound, up to a constant).
 
 **Statement.TOP_SET, NOTHING_UNPRECEDENTED, LIMITED_QUERYING.** The size of the top set, Ville's
 inequality, and the bound on asking for help, which is quoted and not proved.
