@@ -153,7 +153,7 @@ def random_stream(seed: int, *path: int, device: torch.device | str = "cpu") -> 
     Different paths give independent streams and nothing is carried from one to the next, so a
     resumed run draws what an uninterrupted one would.
     """
-    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
