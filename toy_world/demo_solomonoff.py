@@ -54,7 +54,7 @@ from toy_world.workers import on_workers
 
 CONFIDENCE: Final = 0.95
 _SAMPLED_FROM_BITS: Final = 24
-_CHUNK: Final = 2**16
+_CHUNK: Final = 2**14
 _FIRST_LARGE: Final = 16
 """Below this every n is simple."""
 
