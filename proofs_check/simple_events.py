@@ -13,7 +13,6 @@ universal machine.
 """
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Final
 
 from proofs_check.verdict import (
@@ -29,11 +28,10 @@ from proofs_check.verdict import (
 from theory.bounds import elias_delta_bits
 from theory.paper import Statement
 from toy_world.language import Arrow, Language, Latch, Number, Plain, Reached, Steps
+from toy_world.later_events import simplest_later_clock_event
 from toy_world.semantics import number_up_to
 
 LANGUAGE: Final = Language(n_actions=2, n_observations=2)
-_ENOUGH_BITS: Final = 64
-"""No search comes near: a tower above any t here has a dozen bits."""
 
 
 def clock_event_bits(number: Number) -> int:
@@ -41,14 +39,9 @@ def clock_event_bits(number: Number) -> int:
     return LANGUAGE.length(Latch(Reached(Steps(), number)))
 
 
-@cache
 def simplest_later_clock_bits(t: int) -> int:
-    """`K(t)`: numbers are tried from short to long; n > t if its value is none up to t."""
-    return next(
-        clock_event_bits(number)
-        for _, number in LANGUAGE.numbers.up_to(_ENOUGH_BITS)
-        if number_up_to(number, t) is None
-    )
+    """`K(t)`."""
+    return simplest_later_clock_event(LANGUAGE, t).bits
 
 
 def tower_height_above(t: int) -> int:
