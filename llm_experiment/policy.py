@@ -14,7 +14,8 @@ itself where `KL(a||b) <= k` (`theory.fixed_kl_mixture`). An agent without a bud
 Where the proposal equals the base policy, as it does everywhere at the start, every derivative of
 `k` vanishes and with it, read literally, that of `x`. But `KL(x||b) ~ alpha^2 KL(a||b)` there, so
 `alpha` tends to `sqrt(s)` and `x` to the smooth `b + sqrt(s) (a - b)`: this limit is used where
-`KL(a||b)` is below `NEAR_BASE_NATS`, and gives the gradient that training starts with.
+`KL(a||b)` is below `NEAR_BASE_NATS` and B is not, and gives the gradient that training starts
+with.
 
 Everything the policy depends on is in the observation, and one function, `FixedKLPolicy.act_on`,
 maps an observation to the distribution and the value, for acting and for learning alike.
@@ -128,7 +129,7 @@ def step_policy(
     else:
         proposed_nats = kl_nats(log_a, log_b, unchecked=True)
         target = share * torch.minimum(budget, proposed_nats)
-        near = (proposed_nats < NEAR_BASE_NATS) & (proposed_nats <= budget)
+        near = (proposed_nats < NEAR_BASE_NATS) & (budget >= NEAR_BASE_NATS)
         x = fixed_kl_mixture(log_a, log_b, target.where(~near, 0.0), unchecked=True)
         log_x = _near_base(log_a, log_b, share.sqrt()).where(near[:, None], x.log_x)
         kl = target.where(near, x.kl_nats)

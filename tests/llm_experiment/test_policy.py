@@ -198,6 +198,14 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(outputs, inputs, atol=1e-6)
 
 
+def test_a_spent_budget_has_no_gradient_even_where_proposal_and_base_are_equal():
+    (base, residual, neuron, _), rule = random_step(TargetRule.ATTAINABLE, scale=0.0)
+    residual.requires_grad_()
+    step = step_policy(base, residual, neuron, torch.zeros(8), **rule)
+    step.log_prob(torch.ones(8, dtype=torch.int64)).sum().backward()
+    assert not residual.grad.any()
+
+
 def test_the_budget_neuron_has_a_gradient_wherever_there_is_anything_to_spend():
     (base, residual, neuron, budget), rule = random_step(TargetRule.ATTAINABLE, budget=100.0)
     neuron.requires_grad_()
