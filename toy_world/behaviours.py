@@ -130,6 +130,61 @@ class PartLimits:
         self.policy = max(in_branch, in_mixture, -1)
 
 
+def condition_bits(condition: Predicate | Event, domain: Domain) -> Bits:
+    """The columns at whose history one predicate holds, or one event has happened."""
+    match condition:
+        case Not(part):
+            return domain.everything & ~condition_bits(part, domain)
+        case And(left, right):
+            return condition_bits(left, domain) & condition_bits(right, domain)
+        case Or(left, right):
+            return condition_bits(left, domain) | condition_bits(right, domain)
+        case Ever(part) | Latch(part):
+            return domain.latched(condition_bits(part, domain))
+        case elementary:
+            return domain.holding(elementary)
+
+
+def policy_rows(policy: Policy, domain: Domain) -> Rows:
+    """One policy on a domain."""
+    match policy:
+        case Mix(weight, first, second):
+            parts = policy_rows(first, domain), policy_rows(second, domain)
+            return _blended(float(weight), *parts, everything=domain.everything)
+        case If(condition, then, otherwise) | Switch(condition, then, otherwise):
+            holds = condition_bits(condition, domain)
+            return _joined(holds, policy_rows(then, domain), policy_rows(otherwise, domain))
+        case leaf:
+            return {1.0: domain.certain(leaf)}
+
+
+def _joined(holds: Bits, then: Rows, otherwise: Rows) -> Rows:
+    rows = {v: row & holds for v, row in then.items()}
+    for v, row in otherwise.items():
+        rows[v] = rows[v] | (row & ~holds) if v in rows else row & ~holds
+    return rows
+
+
+def _blended(weight: float, first: Rows, second: Rows, *, everything: Bits) -> Rows:
+    first, second = (
+        {**part, 0.0: everything & ~np.bitwise_or.reduce(list(part.values()), axis=0)}
+        for part in (first, second)
+    )
+    rows: Rows = {}
+    for (v, row), (u, other) in product(first.items(), second.items()):
+        if value := weight * v + (1.0 - weight) * u:
+            meet = row & other
+            rows[value] = rows[value] | meet if value in rows else meet
+    return rows
+
+
+def fingerprint(rows: Rows, *, keys: NDArray[np.uint32]) -> Fingerprints:
+    """The fingerprint of a policy, shape (N_KEYS,); see `toy_world.bitsets`."""
+    bits = np.array(list(rows.values()))
+    result: Fingerprints = bitsets.fingerprint(bits, np.array(list(rows)), keys)
+    return result
+
+
 class _GrowingRows:
     """Bitsets in one growing array."""
 
@@ -254,7 +309,7 @@ class _ConditionStore:
         return bits[0] & bits[1] if recipe.constructor is And else bits[0] | bits[1]
 
     def _intern(self, bits: Bits) -> int:
-        key = bitsets.fingerprint(bits[None], np.ones(1), self._keys).tobytes()
+        key = fingerprint({1.0: bits}, keys=self._keys).tobytes()
         if key not in self._by_print:
             self._by_print[key] = self.rows.append(bits)
             self.as_predicate.new_class()
@@ -381,8 +436,7 @@ class _PolicyStore:
     ) -> int:
         if recipe not in self._by_recipe:
             rows = {v: row for v, row in sorted(self._evaluate(recipe).items()) if row.any()}
-            values, bits = np.array(list(rows)), np.array(list(rows.values()))
-            print_ = bitsets.fingerprint(bits, values, self._keys)
+            print_ = fingerprint(rows, keys=self._keys)
             key = print_.tobytes()
             if key not in self._by_print:
                 self._by_print[key] = len(self.programs)
@@ -402,30 +456,16 @@ class _PolicyStore:
         match recipe:
             case _Join(condition, then, otherwise):
                 holds = self._conditions.bits[condition]
-                rows = {v: row & holds for v, row in self._rows_of(then)}
-                for v, row in self._rows_of(otherwise):
-                    rows[v] = rows.get(v, self._domain.nothing) | (row & ~holds)
+                return _joined(holds, self._rows_of(then), self._rows_of(otherwise))
             case _Blend(weight, first, second):
-                rows = self._blended(float(weight), first, second)
+                parts = self._rows_of(first), self._rows_of(second)
+                return _blended(float(weight), *parts, everything=self._domain.everything)
             case leaf:
-                rows = {1.0: self._domain.certain(leaf)}
-        return rows
+                return {1.0: self._domain.certain(leaf)}
 
-    def _blended(self, weight: float, first: int, second: int) -> Rows:
-        everything, nothing = self._domain.everything, self._domain.nothing
-        parts = [self._rows_of(first), self._rows_of(second)]
-        for part in parts:
-            covered = np.bitwise_or.reduce([row for _, row in part], axis=0)
-            part.append((0.0, everything & ~covered))
-        rows: Rows = {}
-        for (v, row), (u, other) in product(*parts):
-            if value := weight * v + (1.0 - weight) * u:
-                rows[value] = rows.get(value, nothing) | (row & other)
-        return rows
-
-    def _rows_of(self, p: int) -> list[tuple[float, Bits]]:
+    def _rows_of(self, p: int) -> Rows:
         own = range(self.starts[p], self.starts[p + 1])
-        return [(self.row_values[r], self.rows[r]) for r in own]
+        return {self.row_values[r]: self.rows[r] for r in own}
 
     def _branch(
         self, constructor: type[Any], condition: Predicate | Event, p: int, q: int

@@ -296,11 +296,23 @@ class Domain:
         word, actions = cycle.word, self._actions
         return all(word[t % len(word)] == actions[t] for t in range(self.situations[0].n_steps))
 
-    def unpack(self, bits: Bits, segment: Segment) -> NDArray[np.bool_]:
-        """Membership of each column of `segment`; `bits` of shape (..., n_words)."""
-        words = np.ascontiguousarray(bits[..., segment.first_word : segment.end_word])
-        flags = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
-        return flags[..., : segment.n_columns].astype(np.bool_)
+    def unpack(
+        self, bits: NDArray[np.uint64], segment: Segment, rows: NDArray[np.integer] | None = None
+    ) -> NDArray[np.bool_]:
+        """Membership of each column of `segment`.
+
+        Args:
+            bits: bitsets, shape (n, n_words).
+            segment: which columns.
+            rows: which of the bitsets, shape (m,), all by default.
+
+        Returns:
+            Shape (m, n_columns).
+        """
+        words = bits[:, segment.first_word : segment.end_word]
+        words = np.ascontiguousarray(words if rows is None else words[rows])
+        flags = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
+        return flags[:, : segment.n_columns].view(np.bool_)
 
     def _lay_out_nodes(self) -> None:
         """Histories as nodes: chain 0..T, then off each situation its path and tree."""

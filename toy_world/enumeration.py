@@ -38,6 +38,8 @@ from toy_world.behaviours import (
     Policies,
     classes_of_conditions,
     classes_of_policies,
+    fingerprint,
+    policy_rows,
 )
 from toy_world.bitsets import Fingerprints
 from toy_world.codes import DyadicCode
@@ -124,6 +126,16 @@ class Enumeration:
             candidates.append(Switch(self.conditions.events[condition], first, second))
         return min(candidates, key=self.language.length)
 
+    def fingerprint(self, policy: Policy, situation: int) -> Fingerprints:
+        """The fingerprint that a class has at a situation if `policy` belongs to it."""
+        domain = self.domain
+        asked = np.zeros(domain.n_words, dtype=np.uint64)
+        asked[: domain.words_before(situation)] = ~np.uint64(0)
+        for segment in (domain.paths[situation], domain.trees[situation]):
+            asked[segment.first_word : segment.end_word] = ~np.uint64(0)
+        rows = {v: row & asked for v, row in policy_rows(policy, domain).items()}
+        return fingerprint(rows, keys=bitsets.hash_keys(domain.n_words))
+
     def likelihood(self, index: int, situation: int) -> Fraction:
         """The probability that a class gives to the actions before a situation, exactly."""
         domain = self.domain
@@ -151,16 +163,16 @@ class Enumeration:
     def _probabilities(self, classes: NDArray[np.int64], segment: Segment) -> NDArray[np.float64]:
         """What classes give to each column of a segment, exact, shape (n, n_columns)."""
         used, places = np.unique(self.recipes[classes, 1:], return_inverse=True)
-        places = places.reshape(-1, 2)
-        table = np.zeros((len(used), segment.n_columns))
-        for place, p in enumerate(used):
-            for row in range(self.policies.starts[p], self.policies.starts[p + 1]):
-                where = self.domain.unpack(self.policies.rows[row], segment)
-                table[place, where] = self.policies.row_values[row]
-        first, second = table[places[:, 0]], table[places[:, 1]]
+        starts, ends = self.policies.starts[used], self.policies.starts[used + 1]
+        rows = np.concatenate([np.arange(*bounds) for bounds in zip(starts, ends, strict=True)])
+        taken = self.domain.unpack(self.policies.rows, segment, rows)
+        weighted = taken * self.policies.row_values[rows][:, None]
+        firsts = np.cumsum(np.concatenate([[0], (ends - starts)[:-1]]))
+        table = np.add.reduceat(weighted, firsts, axis=0)
+        first, second = (table[place] for place in places.reshape(-1, 2).T)
         condition = self.recipes[classes, 0]
         mixture = condition == _MIXTURE
-        holds = self.domain.unpack(self.conditions.bits[np.where(mixture, 0, condition)], segment)
+        holds = self.domain.unpack(self.conditions.bits, segment, np.maximum(condition, 0))
         share = np.where(mixture[:, None], self.mixture_weights[classes, None], holds)
         probabilities: NDArray[np.float64] = share * first + (1 - share) * second
         return probabilities
@@ -237,19 +249,33 @@ class _Classes:
     counts: NDArray[np.int64]
 
 
+def group(
+    prints: Fingerprints, costs: NDArray[np.int64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Bring equal fingerprints together, those of least cost first.
+
+    Args:
+        prints: shape (n, N_KEYS).
+        costs: shape (n,).
+
+    Returns:
+        The order, (n,), and the places in it at which the groups begin.
+    """
+    order = np.lexsort((costs, *prints.T))
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (prints[order[1:]] != prints[order[:-1]]).any(axis=1)
+    return order, np.flatnonzero(new)
+
+
 def _merged(parts: Sequence[_Classes]) -> _Classes:
     """Classes with equal fingerprints made one, by its shortest recipe."""
     prints = np.concatenate([part.fingerprints for part in parts])
     costs = np.concatenate([part.costs for part in parts])
-    order = np.lexsort((costs, *prints.T))
-    prints = prints[order]
-    new = np.ones(len(order), dtype=np.bool_)
-    new[1:] = (prints[1:] != prints[:-1]).any(axis=1)
-    first = np.flatnonzero(new)
+    order, first = group(prints, costs)
     counts = np.concatenate([part.counts for part in parts])[order]
     best = order[first]
     return _Classes(
-        fingerprints=prints[first],
+        fingerprints=prints[best],
         recipes=np.concatenate([part.recipes for part in parts])[best],
         weights=np.concatenate([part.weights for part in parts])[best],
         costs=costs[best],

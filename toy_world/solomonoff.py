@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from theory.bayes_mixture import PolicyStack, Update, policy_mixture
 from theory.errors import InvalidArgumentError, InvalidDistributionError
 from theory.process import HistoryTree, PolicyTable
+from toy_world.behaviours import policy_rows
 from toy_world.domain import Situation
-from toy_world.enumeration import Enumeration
+from toy_world.enumeration import Enumeration, group
 from toy_world.language import Policy
 
 
@@ -60,6 +61,11 @@ class Posterior:
         """How many classes of programs have positive posterior weight."""
         return len(self.members)
 
+    @cached_property
+    def _probabilities(self) -> NDArray[np.float64]:
+        """What each class does at each history of the tree, (n, histories, |A|)."""
+        return self.enumeration.tree_probabilities(self.members, self.index)
+
     @property
     def prior_weights(self) -> NDArray[np.int64]:
         """`sum 2^-len(p)` of each class in units of 2^-L, exact, shape (n,)."""
@@ -74,6 +80,35 @@ class Posterior:
     def program(self, place: int) -> Policy:
         """The shortest program of a class, by its place in the order of `members`."""
         return self.enumeration.program(int(self.members[place]))
+
+    def place_of(self, policy: Policy) -> int:
+        """The class to which a policy belongs.
+
+        Raises:
+            InvalidArgumentError: it behaves like no program of the mixture.
+        """
+        wanted = self.enumeration.fingerprint(policy, self.index)
+        prints = self.enumeration.fingerprints[self.members, self.index]
+        places = np.flatnonzero((prints == wanted).all(axis=1))
+        if not places.size:
+            raise InvalidArgumentError(
+                f"{policy} behaves like no program of at most {self.enumeration.limit_bits} bits "
+                "that can have produced the history"
+            )
+        return int(places[0])
+
+    def on_tree(self, policy: Policy) -> PolicyTable:
+        """What a policy, in the mixture or not, does on the tree.
+
+        Returns:
+            Level t of shape ((|A||O|)^t, |A|), exact.
+        """
+        domain = self.enumeration.domain
+        segment = domain.trees[self.index]
+        table = np.zeros(segment.n_columns)
+        for value, row in policy_rows(policy, domain).items():
+            table[domain.unpack(row[None], segment)[0]] = value
+        return tuple(level[0] for level in self._levels(table.reshape(1, -1, domain.n_actions)))
 
     def exact_weights(self) -> tuple[Fraction, ...]:
         """`w(p) prod_j p(a_j|h_j)` of each class, exact and not normalised.
@@ -97,13 +132,14 @@ class Posterior:
         n_bits = np.arange(self.enumeration.limit_bits + 1)
         shares = self.counts * 0.5**n_bits
         short = shares[:, : max(len(n_bits) - delta_bits, 0)].sum(axis=1)
+        rho = np.exp(self.log_weights) @ (short / shares.sum(axis=1))
         with np.errstate(divide="ignore"):
-            return float(np.log(np.exp(self.log_weights) @ (short / shares.sum(axis=1))))
+            return min(float(np.log(rho)), 0.0)
 
     @cached_property
     def policies(self) -> PolicyStack:
         """What each class does on the tree, level t of shape (n, (|A||O|)^t, |A|), exact."""
-        return self._levels(self.enumeration.tree_probabilities(self.members, self.index))
+        return self._levels(self._probabilities)
 
     def imitator(self, *, update: Update = Update.ALL) -> PolicyTable:
         """`xi(a|h)` on the tree.
@@ -124,7 +160,7 @@ class Posterior:
             Weights that sum to 1, shape (m,), and the stack, level t of shape
             (m, (|A||O|)^t, |A|).
         """
-        table = self.enumeration.tree_probabilities(self.members, self.index)
+        table = self._probabilities
         flat = table.reshape(len(table), -1)
         # Equal rows have equal bits (probabilities are dyadic, 0 is never -0).
         words = np.ascontiguousarray(flat).view(np.uint64)
@@ -155,11 +191,7 @@ def posterior(enumeration: Enumeration, index: int) -> Posterior:
             f"no program of at most {enumeration.limit_bits} bits gives the actions before step "
             f"{enumeration.domain.situations[index].n_steps} positive probability; allow more bits"
         )
-    _, first, place = np.unique(
-        enumeration.fingerprints[alive, index], axis=0, return_index=True, return_inverse=True
-    )
-    order = np.lexsort((enumeration.shortest[alive], place.reshape(-1)))
-    starts = np.searchsorted(place.reshape(-1)[order], np.arange(len(first)))
+    order, starts = group(enumeration.fingerprints[alive, index], enumeration.shortest[alive])
     members = alive[order[starts]]
     counts = np.add.reduceat(enumeration.counts[alive[order]], starts, axis=0)
     limit = enumeration.limit_bits

@@ -211,7 +211,7 @@ def test_simple_policies_are_evaluated_as_the_interpreter_does(world, data):
     for index, situation in enumerate(domain.situations):
         root = rooted(history, domain, situation)
         tree = domain.trees[index]
-        rows = domain.unpack(bits, tree).reshape(-1, domain.n_actions)
+        rows = domain.unpack(bits[None], tree).reshape(-1, domain.n_actions)
         table = policy_on_tree(policy, domain.tree)
         function = policy_function(policy, **sizes)
         expected = policy_table(domain.tree, lambda h, f=function, r=root: f(r + h))
