@@ -13,7 +13,7 @@ solved in rationals, and feasibility of x, feasibility of (y, w) and `c x = b y 
 checked in rationals. What is returned is optimal; what fails the check raises.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -118,6 +118,8 @@ def solve_linear_program(program: LinearProgram) -> LinearSolution:
         SolverError: HiGHS did not end, or its vertex is not optimal in exact arithmetic.
     """
     n = len(program.objective)
+    exact = program.objective.dtype == object
+    # Only without presolve are the multipliers sure to be those of one basis.
     found = linprog(
         -program.objective.astype(np.float64),
         A_ub=program.at_most.sparse(n),
@@ -126,6 +128,7 @@ def solve_linear_program(program: LinearProgram) -> LinearSolution:
         b_eq=program.equal.right.astype(np.float64),
         method="highs-ds",
         options={
+            "presolve": not exact,
             "primal_feasibility_tolerance": HIGHS_TOLERANCE,
             "dual_feasibility_tolerance": HIGHS_TOLERANCE,
         },
@@ -139,7 +142,7 @@ def solve_linear_program(program: LinearProgram) -> LinearSolution:
     x = np.maximum(found.x, 0.0)
     y = np.maximum(-found.ineqlin.marginals, 0.0)
     w = -found.eqlin.marginals
-    if program.objective.dtype == object:
+    if exact:
         return _exact_solution(program, x, y, w)
     short = program.objective - (
         program.at_most.transposed_times(y, n) + program.equal.transposed_times(w, n)
@@ -156,6 +159,29 @@ def solve_linear_program(program: LinearProgram) -> LinearSolution:
         value=float(program.objective @ x),
         bound=float(bound),
     )
+
+
+def least_over_optima(program: LinearProgram, functional: Table) -> Any:
+    """The least value of `functional` x over all optimal x: a second program on their face.
+
+    Args:
+        program: with rational data.
+        functional: shape (n_variables,), rational.
+
+    Raises:
+        InvalidBudgetError, SolverError: as `solve_linear_program`.
+    """
+    optimum = solve_linear_program(program)
+    columns = np.flatnonzero(program.objective != 0)
+    n_rows = len(program.equal.right)
+    on_face = Rows(
+        row=np.concatenate([program.equal.row, np.full(len(columns), n_rows)]),
+        column=np.concatenate([program.equal.column, columns]),
+        coefficient=np.concatenate([program.equal.coefficient, program.objective[columns]]),
+        right=np.concatenate([program.equal.right, np.array([optimum.value], dtype=object)]),
+    )
+    face = replace(program, objective=-functional, equal=on_face)
+    return -solve_linear_program(face).value
 
 
 def _exact_solution(

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from theory.errors import InvalidBudgetError, SolverError
 from toy_world import linear_program
-from toy_world.linear_program import LinearProgram, Rows, solve_linear_program
+from toy_world.linear_program import (
+    LinearProgram,
+    Rows,
+    least_over_optima,
+    solve_linear_program,
+)
 
 F = Fraction
 
@@ -62,22 +67,23 @@ def solve_square(left, right):
     return [row[-1] for row in table]
 
 
-def best_vertex_value(c, A, b):
-    """The greatest value over all vertices, by solving every choice of n tight constraints."""
+def dot(p, q):
+    return sum(x * y for x, y in zip(p, q, strict=True))
+
+
+def vertices(c, A, b):
+    """All vertices, by solving every choice of n tight constraints."""
     n = len(c)
     unit = [[F(i == j) for j in range(n)] for i in range(n)]
     inequalities = [*zip(A, b, strict=True), *((([-x for x in row]), F(0)) for row in unit)]
-    best = None
     for chosen in combinations(inequalities, n - 1):
         x = solve_square([[F(1)] * n, *(row for row, _ in chosen)], [F(1), *(v for _, v in chosen)])
-        if x is None:
-            continue
-        if all(
-            sum(p * q for p, q in zip(row, x, strict=True)) <= value for row, value in inequalities
-        ):
-            value = sum(p * q for p, q in zip(c, x, strict=True))
-            best = value if best is None else max(best, value)
-    return best
+        if x is not None and all(dot(row, x) <= value for row, value in inequalities):
+            yield x
+
+
+def best_vertex_value(c, A, b):
+    return max((dot(c, x) for x in vertices(c, A, b)), default=None)
 
 
 @given(case=simplex_programs())
@@ -113,6 +119,16 @@ def test_float_optima_meet_their_bound(case):
     solution = solve_linear_program(program)
     assert solution.value == pytest.approx(float(best), abs=1e-9)
     assert solution.bound == pytest.approx(float(best), abs=1e-9)
+
+
+@given(case=simplex_programs(), data=st.data())
+def test_the_least_value_over_all_optima_is_that_of_the_best_vertices(case, data):
+    c, A, b = case
+    best = best_vertex_value(c, A, b)
+    assume(best is not None)
+    functional = data.draw(st.lists(st.integers(-3, 3).map(F), min_size=len(c), max_size=len(c)))
+    least = min(dot(functional, x) for x in vertices(c, A, b) if dot(c, x) == best)
+    assert least_over_optima(program_of(c, A, b), fractions(functional)) == least
 
 
 def test_wrong_multipliers_still_bound_the_value(monkeypatch):
