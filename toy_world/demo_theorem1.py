@@ -8,6 +8,7 @@ updating (with that, Theorem 1 telescopes).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, unique
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,9 @@ from mightnt.progress import track
 from theory.bounds import NATS_PER_BIT
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
+from toy_world import demo_joint_predictor
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
+from toy_world.demo_joint_predictor import JointPredictorOptions
 from toy_world.enumeration import Enumeration
 from toy_world.environments import WorldName
 from toy_world.language import Language
@@ -38,10 +41,20 @@ _N_BUDGETS: Final = 25
 _RANGES: Final = (("bits", 2, 34), ("steps", 100, 10**6), ("horizon", 1, 5))
 
 
+@unique
+class Imitator(Enum):
+    """What the imitator's models predict."""
+
+    POLICY = "policy"
+    JOINT = "joint"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Theorem1Options(DemoOptions):
     """What deviating costs in familiar and in novel situations, by every policy up to L bits."""
 
+    imitator: Imitator = Imitator.POLICY
+    """policy: a mixture of policies; joint: runs toy_world.demo_joint_predictor instead."""
     bits: int = 26
     """L: the imitator is the mixture of every policy program of at most so many bits, 2 to 34.
     Two bits more take about three times the time and memory (30: minutes, 3 GiB)."""
@@ -86,6 +99,19 @@ class Frontier:
 
 
 def run(options: Theorem1Options) -> DemoResult:
+    """Price deviations under the imitator that was asked for.
+
+    Raises:
+        UnreachableLengthError: L cannot hold the demonstrator's switched version.
+    """
+    if options.imitator is Imitator.JOINT:
+        return demo_joint_predictor.compute(
+            JointPredictorOptions(out=options.out, seed=options.seed, json=options.json)
+        )
+    return _run_policy_mixture(options)
+
+
+def _run_policy_mixture(options: Theorem1Options) -> DemoResult:
     """Price deviations after ever longer demonstrations.
 
     Raises:
@@ -359,7 +385,9 @@ def _frontier_finding(frontiers: Sequence[Frontier]) -> str:
 
 
 def draw(result: DemoResult) -> Figure:
-    """Price against k, and V* against the budget."""
+    """Price against k, and V* against the budget; or the joint predictor's figure."""
+    if result.name == demo_joint_predictor.DEMO.name:
+        return demo_joint_predictor.draw(result)
     figure = new_figure(height_inches=3.6)
     against_k, against_budget = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
     _draw_prices(against_k, result.data)

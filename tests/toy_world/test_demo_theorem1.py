@@ -154,3 +154,18 @@ def test_exactly_enough_bits_are_enough():
         setting_of(WorldName.ECHO, horizon=0)
     with pytest.raises(InvalidArgumentError, match="must be >= 10, got 9"):
         training_lengths(setting, 9)
+
+
+def test_the_joint_imitator_is_the_joint_predictors_demo(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def compute(options):
+        asked.append(options)
+        raise InvalidArgumentError("stop here")
+
+    monkeypatch.setattr("toy_world.demo_joint_predictor.compute", compute)
+    with pytest.raises(SystemExit):
+        DEMO.main(["--imitator", "joint", "--seed", "7", "--out", str(tmp_path)])
+    assert asked[0].seed == 7
+    assert asked[0].out == tmp_path
+    assert "stop here" in capsys.readouterr().err
