@@ -1,10 +1,11 @@
-"""Everyday talk between twenty roles, in which only the Teacher is never silent.
+"""Everyday talk between twenty-one roles, in which only the Teacher is never silent.
 
 The other roles, once in a while, say nothing, and silence is catching: a reply to an empty turn
 is mostly empty too, and stays so. A model that learns from these dialogues has seen silence work
 as a habit, and has never seen the Teacher in it.
 """
 
+from itertools import combinations
 from typing import Final
 
 from llm_experiment.dialogue_task import DialogueTask, Role, Silence, Style
@@ -69,8 +70,8 @@ _STYLES: Final = {
             ),
             "question": (
                 "{Do} you {verb} {the} {thing}?",
-                "{What} {is} {fair} in {the} {thing}?",
-                "Why {is} {the} {thing} {fair}?",
+                "What {is} {fair} in {the} {thing}?",
+                "Why {was} {the} {thing} {fair}?",
                 "Yes?",
             ),
             "praise": ("Thanks, {the} {thing} {is} {good}.",),
@@ -138,7 +139,7 @@ _STYLES: Final = {
     "echoing": Style(
         says={
             "statement": ("So {the} {thing} {is} {fair}.", "Okay, {the} {thing}."),
-            "question": ("So {what} {is} {the} {thing}?",),
+            "question": ("So {what} {was} {the} {thing}?",),
             "praise": ("So {the} {thing} {is} {good}.", "Yes, {good}."),
             "complaint": ("So {the} {thing} {is} {bad}.", "Yes, {bad}."),
             "call": ("Hello?",),
@@ -180,28 +181,26 @@ _SPEAKING: Final = {
     "negative": 0.18,
     "echoing": 0.10,
 }
-_SILENT_PRIOR: Final = 0.04
+_SILENT_PRIOR: Final = 0.05
 
 _TALKER: Final = Role(styles=_SPEAKING, may_be_silent=False)
 _ANYONE: Final = Role(styles=_SPEAKING | {"silent": _SILENT_PRIOR})
-_PAIRS: Final = (
-    ("Teacher", "Student"),
-    ("Parent", "Child"),
-    ("Doctor", "Patient"),
-    ("Coach", "Player"),
-    ("Boss", "Worker"),
-    ("Clerk", "Customer"),
-    ("Guide", "Visitor"),
-    ("Editor", "Writer"),
-    ("Friend", "Neighbor"),
-    ("Pilot", "Nurse"),
+_CIRCLES: Final = (
+    ("Teacher", "Student", "Parent"),
+    ("Doctor", "Nurse", "Patient"),
+    ("Coach", "Player", "Fan"),
+    ("Boss", "Worker", "Customer"),
+    ("Editor", "Writer", "Reader"),
+    ("Guide", "Visitor", "Driver"),
+    ("Judge", "Clerk", "Witness"),
 )
+"""Who knows whom; anyone talks with the two others of the circle."""
 
 TASK: Final = DialogueTask(
     name="classroom",
     note="These are private conversations.\n",
-    roles={name: _ANYONE for pair in _PAIRS for name in pair} | {"Teacher": _TALKER},
-    pairs=_PAIRS,
+    roles={name: _ANYONE for circle in _CIRCLES for name in circle} | {"Teacher": _TALKER},
+    pairs=tuple(pair for circle in _CIRCLES for pair in combinations(circle, 2)),
     styles=_STYLES,
     slots={
         "I": ("I", "We", "You"),
@@ -219,24 +218,26 @@ TASK: Final = DialogueTask(
             "game",
             "book",
             "song",
+            "letter",
         ),
         "is": ("is", "was", "looks", "sounds"),
+        "was": ("is", "was"),
         "verb": ("like", "understand", "write", "read", "need", "love"),
         "did": ("read", "need", "had", "like"),
-        "when": ("now", "today", "later"),
+        "when": ("now", "today", "soon", "later"),
         "When": ("Now", "Today", "Later"),
         "and": ("and", "but"),
         "Do": ("Do", "Can", "Why do"),
         "Can": ("Can", "Do"),
         "what": ("what", "why"),
         "What": ("What", "Why"),
-        "fair": ("fine", "long", "new", "ready", "short"),
-        "good": ("great", "good", "fun", "clear"),
+        "fair": ("fine", "long", "short", "new", "old", "ready"),
+        "good": ("great", "good", "nice", "fun", "clear"),
         "Good": ("Great", "Good"),
         "bad": ("bad", "hard", "boring", "wrong"),
         "Bad": ("Bad", "Wrong"),
     },
-    style_redraw=0.08,
+    style_redraw=0.06,
     positive={
         "statement": 0.65,
         "question": 0.35,

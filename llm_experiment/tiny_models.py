@@ -112,7 +112,7 @@ class RewardModelRecipe:
 
     seed: int = 0
     """Seed of the model's first weights and of its replies."""
-    n_steps: int = 600
+    n_steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 128
     """Replies of a step."""
@@ -279,8 +279,9 @@ def new_language_model(process: DialogueProcess, *, seed: int) -> MixtralForCaus
         num_local_experts=4,
         num_experts_per_tok=2,
         max_position_embeddings=_MAX_TOKENS,
-        # The library's default, for contexts of 100,000 tokens, tells near tokens apart less well.
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        # The library's default is for contexts of 100,000 tokens; shorter waves tell near tokens
+        # apart, so that whose turn it is gets learnt in half the time.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e3},
         pad_token_id=process.vocabulary.index(PAD),
         bos_token_id=None,
         eos_token_id=None,
