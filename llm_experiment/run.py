@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -123,14 +123,13 @@ def run_job(job: Job, suite: SuiteConfig, folder: Path, *, run_pid: int) -> list
         ModelError: a model cannot be loaded.
     """
     result = folder / RESULT_FILE
-    if result.exists():
-        rows: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
-        return rows
-    torch.set_num_threads(1)
-    with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
-        agent = train_job(job, folder, run_pid=run_pid)
-        rows = [evaluate_job(job, agent, suite, n, folder) for n in suite.evaluation_lengths]
-        write_json(result, rows)
+    if not result.exists():
+        torch.set_num_threads(1)
+        with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
+            agent = train_job(job, folder, run_pid=run_pid)
+            lengths = suite.evaluation_lengths
+            write_json(result, [evaluate_job(job, agent, suite, n, folder) for n in lengths])
+    rows: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
     return rows
 
 
@@ -267,7 +266,7 @@ def _watch(jobs: Sequence[Job], folders: Sequence[Path], console: Console) -> It
                 records = _updates(folder)
                 for record in records[seen[folder] :]:
                     if not quiet:
-                        bar.console.print(_line(job, record), markup=False, highlight=False)
+                        bar.console.print(_line(job, record), markup=False, soft_wrap=True)
                 if records:
                     seen[folder] = len(records)
                     steps[folder] = min(records[-1]["agent_steps"], job.config.total_agent_steps)
@@ -326,7 +325,9 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
         )
     except ValueError:
         start = Settings()  # the real parser will say which word it does not know
-    return parse_command_line(Options, argv, prog=PROG, default=Options(settings=start))
+    # A flag whose default is True would be spelt --no-quick.
+    default = Options(settings=replace(start, quick=False))
+    return parse_command_line(Options, argv, prog=PROG, default=default)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

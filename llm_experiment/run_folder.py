@@ -131,7 +131,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         manifest["settings"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ResultsError(
             f"cannot read {path}: {error}; name the folder of a run, or make one with "
             "`python -m llm_experiment.run`"

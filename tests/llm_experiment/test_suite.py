@@ -1,0 +1,89 @@
+import math
+
+import pytest
+
+from llm_experiment.config import Fidelity, Preset, Regulariser, preset_config
+from llm_experiment.suite import Suite, SuiteConfig, default_suite, suite_jobs
+from theory.budget import Accounting
+from theory.errors import InvalidArgumentError, InvalidBudgetError
+
+TINY = preset_config(Preset.TINY)
+
+
+def jobs_of(preset=Preset.TINY, fidelity=Fidelity.OURS, suite=Suite.DEFAULT, *, quick=False):
+    agent = preset_config(preset, fidelity)
+    return suite_jobs(agent, default_suite(preset, fidelity, suite, quick=quick))
+
+
+def test_the_default_suite_is_five_budgets_of_three_seeds_and_three_comparisons():
+    jobs = jobs_of()
+    main = [job.config for job in jobs if job.variant == "exact budget"]
+    assert sorted((c.constraint.budget_nats, c.seed) for c in main) == [
+        (budget, seed) for budget in (0, 1, 3, 6, 10) for seed in (0, 1, 2)
+    ]
+    others = {job.name: job.config for job in jobs if job.variant != "exact budget"}
+    assert len(others) == 3
+    assert others["shift-0.5-budget10-seed0"].world.reward_shift == -0.5
+    for budget in (1, 3):
+        realized = others[f"realized-budget{budget}-seed0"].constraint
+        assert (realized.accounting, realized.budget_nats) == (Accounting.REALIZED, budget)
+
+
+def test_jobs_differ_from_what_they_share_in_nothing_else():
+    shared = TINY.world, TINY.ppo, TINY.stages
+    for job in jobs_of():
+        if job.variant == "exact budget":
+            assert (job.config.world, job.config.ppo, job.config.stages) == shared
+            assert job.config.constraint.accounting is Accounting.EXACT
+
+
+def test_the_quick_suite_is_two_agents():
+    assert [
+        (job.config.constraint.budget_nats, job.config.seed) for job in jobs_of(quick=True)
+    ] == [
+        (0, 0),
+        (10, 0),
+    ]
+
+
+def test_the_full_suite_adds_seeds_other_regularisers_and_long_episodes():
+    default, full = jobs_of(), jobs_of(suite=Suite.FULL)
+    assert {job.name for job in default} < {job.name for job in full}
+    regularisers = {job.config.constraint.regulariser for job in full}
+    assert regularisers == set(Regulariser)
+    free = [job for job in full if not job.config.constraint.budgeted]
+    assert all(job.config.constraint.episode_budget_nats == math.inf for job in free)
+    assert len({job.config.constraint.penalty_per_nat for job in free}) > 3
+    (long,) = (job for job in full if job.variant == "trained at 512")
+    (stage,) = long.config.stages
+    assert (stage.n_tokens, stage.agent_steps) == (512, 2 * TINY.stages[0].agent_steps)
+
+
+def test_the_paper_suite_is_the_published_budgets_of_three_runs():
+    for fidelity in Fidelity:
+        jobs = jobs_of(Preset.PAPER, fidelity)
+        assert sorted((j.config.constraint.budget_nats, j.config.seed) for j in jobs) == [
+            (budget, seed) for budget in (10, 20) for seed in (0, 1, 2)
+        ]
+        stem = "realized" if fidelity is Fidelity.PUBLISHED else "exact"
+        assert {job.variant for job in jobs} == {f"{stem} budget"}
+
+
+def test_two_agents_of_one_name_are_refused():
+    with pytest.raises(InvalidArgumentError, match="got exact-budget3-seed0 twice"):
+        suite_jobs(TINY, SuiteConfig(budgets_nats=(3.0, 3.0)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"budgets_nats": (1.0, -2.0)}, InvalidBudgetError, "got -2.0"),
+        ({"budgets_nats": (math.nan,)}, InvalidBudgetError, "got nan"),
+        ({"budgets_nats": ()}, InvalidArgumentError, "at least 1 budget"),
+        ({"n_seeds": 0}, InvalidArgumentError, "n_seeds must be >= 1.*got 0"),
+        ({"evaluation_lengths": (1,)}, InvalidArgumentError, "lengths must be >= 2.*got 1"),
+    ],
+)
+def test_suites_outside_their_domain_are_refused_with_the_number(settings, error, words):
+    with pytest.raises(error, match=words):
+        SuiteConfig(**settings)
