@@ -192,24 +192,19 @@ class GeometricPath:
         self._pair = pair
         self._inside = pair.log_ratio > 0.5 * LOG_ZERO
         # A constant in s changes no x; without s's mean, L keeps its digits where it is small.
-        kept = xp.where(self._inside, pair.b, 0.0)
-        total = xp.sum(kept, axis=-1)
-        mean = row_dot(kept, pair.log_ratio) / xp.where(total > 0, total, 1.0)
+        self._log_start = xp.where(self._inside, pair.log_b, LOG_ZERO)
+        log_kept, self._start = _normalised(xp, self._log_start)
+        mean = row_dot(self._start, pair.log_ratio)
         tilt = _difference(pair.raw_log_a, pair.raw_log_b, pair.shift + mean[:, None])
         self._tilt = xp.where(self._inside, tilt, 0.0)
-        self._log_start = xp.where(self._inside, pair.log_b, LOG_ZERO)
         lost = xp.sum(xp.where(self._inside, 0.0, pair.b), axis=-1)
-        most = lost < total
-        self.jump = -xp.where(
-            most,
-            xp.log1p(-xp.where(most, lost, 0.0)),
-            xp.log(xp.where(most | (total == 0), 1.0, total)),
-        )
+        little = lost < 0.5
+        self.jump = -xp.where(little, xp.log1p(-xp.where(little, lost, 0.0)), log_kept)
 
     def first_guess(self, rise: Array, span: Array) -> Array:
         """The root of `jump + q lambda^2 = KL`, g's parabola at 0, or 1 if that is further."""
-        _, x = _normalised(self._xp, self._log_start)
-        return self._xp.sqrt(rise / self._xp.maximum(0.5 * self._variance(x), span))
+        xp = self._xp
+        return xp.sqrt(rise / xp.maximum(0.5 * self._variance(self._start), span))
 
     def lowest_weight(self, rise: Array, span: Array) -> Array:
         """A weight below the root: KL(x||b) rises by at most `lambda^2 range(s)^2 / 8`."""
