@@ -47,7 +47,7 @@ from toy_world.language import Event, Language, Policy
 from toy_world.semantics import has_happened, policy_on_tree, trace_of
 
 LANGUAGE: Final = Language(n_actions=2, n_observations=2)
-ALPHABETS: Final = {"n_actions": 2, "n_observations": 2}
+ALPHABETS: Final[dict[str, Any]] = {"n_actions": 2, "n_observations": 2}
 HORIZON: Final = 2
 LN_2: Final = LogSum.log(2)
 

@@ -9,7 +9,7 @@ than every computable function" is true of universal machines only.
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def compute(options: Proposition2Options) -> DemoResult:
     rng = options.rng()
     times = sorted({int(x) for x in np.geomspace(1, options.steps - 1, 36)})
     by_world: dict[str, list[int]] = {}
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for name in track(WorldName, "worlds", total=len(WorldName)):
         world = WORLDS[name]
         language = Language(n_actions=world.n_actions, n_observations=world.n_observations)
@@ -142,7 +142,7 @@ def _clock_table(clock: list[tuple[int, LaterEvent]]) -> DemoTable:
     )
 
 
-def _world_table(rows: list[tuple[object, ...]], options: Proposition2Options) -> DemoTable:
+def _world_table(rows: list[tuple[Any, ...]], options: Proposition2Options) -> DemoTable:
     return DemoTable(
         title="Demonstrators: the simplest event yet to occur, where its length changes",
         columns=(
