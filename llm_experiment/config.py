@@ -225,10 +225,12 @@ class PPOConfig:
     """Adam's epsilon."""
     clip_range: float = 0.1
     """Clip of the probability ratio."""
-    n_epochs: int = 8
+    n_epochs: int = 4
     """Passes over a rollout in one update."""
-    batch_size: int = 8192
+    batch_size: int = 1024
     """Steps in a minibatch; a smaller rollout is one minibatch."""
+    micro_batch_size: int = 1024
+    """Steps of one forward and backward pass; fewer need less memory and change nothing else."""
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation; 1 is Monte-Carlo return minus value."""
     gamma: float = 1.0
@@ -253,6 +255,7 @@ class PPOConfig:
             at_least(name, getattr(self, name), 0.0)
         at_least("n_epochs", self.n_epochs, 1)
         at_least("batch_size", self.batch_size, 2)
+        at_least("micro_batch_size", self.micro_batch_size, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +329,9 @@ def preset_config(preset: Preset, fidelity: Fidelity = Fidelity.OURS) -> AgentCo
                 ppo=PPOConfig(
                     actor_learning_rate=2e-5,
                     critic_learning_rate=1e-4,
+                    n_epochs=8,
+                    batch_size=8192,
+                    micro_batch_size=512,
                     gae_lambda=1.0,
                     max_gradient_norm=0.1,
                     clip_actor_only=True,

@@ -321,12 +321,11 @@ class LockstepPPO(PPO):
         """Learn from the buffer; called by `learn` after every rollout."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        seen = []
-        for _ in range(self.n_epochs):
-            for batch in self.rollout_buffer.get(self.batch_size):
-                loss, statistics = self._loss(batch)
-                seen.append(torch.stack(statistics))
-                self._descend(loss)
+        seen = [
+            self._learn_from(batch)
+            for _ in range(self.n_epochs)
+            for batch in self.rollout_buffer.get(self.batch_size)
+        ]
         self._n_updates += self.n_epochs
         means = torch.stack(seen).mean(dim=0).tolist()
         learnt = dict(zip(_Statistics._fields, means, strict=True))
@@ -338,18 +337,34 @@ class LockstepPPO(PPO):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.records.append(UpdateRecord(**self._played, **learnt))
 
+    def _learn_from(self, batch: RolloutBufferSamples) -> Tensor:
+        """One step of the optimiser on a minibatch; what `_Statistics` names, shape (6,)."""
+        if len(batch.advantages) > 1:
+            deviation = batch.advantages.std() + ADVANTAGE_EPSILON
+            batch = batch._replace(
+                advantages=(batch.advantages - batch.advantages.mean()) / deviation
+            )
+        self.policy.optimizer.zero_grad()
+        means = torch.zeros(len(_Statistics._fields), dtype=torch.float64, device=self.device)
+        for part in _parts(batch, self.config.ppo.micro_batch_size):
+            share = len(part.actions) / len(batch.actions)
+            loss, statistics = self._loss(part)
+            torch.autograd.backward(share * loss)
+            means += share * torch.stack(statistics)
+        actor_only = self.config.ppo.clip_actor_only
+        bounded = self.policy.actor if actor_only else self.policy
+        clip_grad_norm_(bounded.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        return means
+
     def _loss(self, batch: RolloutBufferSamples) -> tuple[Tensor, "_Statistics"]:
-        """The loss of a minibatch, and what it is made of."""
+        """The mean loss of some steps, their advantages normalised, and what it is made of."""
         step, values = self.policy.act_on(batch.observations)
-        advantages = batch.advantages
-        if len(advantages) > 1:
-            deviation = advantages.std() + ADVANTAGE_EPSILON
-            advantages = (advantages - advantages.mean()) / deviation
         log_rho = step.log_prob(batch.actions) - batch.old_log_prob
         rho = log_rho.exp()
         clip_range = self.config.ppo.clip_range
         clipped = rho.clamp(1 - clip_range, 1 + clip_range)
-        surrogate = -torch.minimum(advantages * rho, advantages * clipped).mean()
+        surrogate = -torch.minimum(batch.advantages * rho, batch.advantages * clipped).mean()
         value_loss = functional.mse_loss(batch.returns, values)
         entropy = step.entropy_nats().mean()
         loss = surrogate - self.ent_coef * entropy + self.vf_coef * value_loss
@@ -365,15 +380,6 @@ class LockstepPPO(PPO):
             ((rho - 1).abs() > clip_range).double().mean(),
         )
         return loss, _Statistics(*(number.detach().double() for number in numbers))
-
-    def _descend(self, loss: Tensor) -> None:
-        """One step of the optimiser."""
-        self.policy.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        actor_only = self.config.ppo.clip_actor_only
-        bounded = self.policy.actor if actor_only else self.policy
-        clip_grad_norm_(bounded.parameters(), self.max_grad_norm)
-        self.policy.optimizer.step()
 
     def _update_learning_rate(
         self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
@@ -502,6 +508,12 @@ class LockstepPPO(PPO):
         self.num_timesteps = header["agent_steps"]
         self.records = [from_jsonable(UpdateRecord, record) for record in header["records"]]
         self._n_updates = self.n_updates * self.n_epochs
+
+
+def _parts(batch: RolloutBufferSamples, size: int) -> Iterator[RolloutBufferSamples]:
+    """The steps of a minibatch, at most `size` at a time."""
+    for start in range(0, len(batch.actions), size):
+        yield RolloutBufferSamples(*(field[start : start + size] for field in batch))
 
 
 def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -161,6 +161,17 @@ def test_without_the_extras_an_update_is_stable_baselines3s_own():
     assert any((after[name] != before[name]).any() for name in after)
 
 
+def test_micro_batches_change_an_update_by_rounding_only():
+    whole, parts = collected(), collected(small_config(ppo={"micro_batch_size": 7}))
+    parts.policy.load_state_dict(whole.policy.state_dict())
+    parts.policy.optimizer.load_state_dict(whole.policy.optimizer.state_dict())
+    (batch,) = whole.rollout_buffer.get()
+    statistics = [agent._learn_from(batch) for agent in (whole, parts)]
+    torch.testing.assert_close(*statistics, rtol=1e-6, atol=1e-9)
+    for gradients in zip(whole.policy.parameters(), parts.policy.parameters(), strict=True):
+        torch.testing.assert_close(*(p.grad for p in gradients), rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -195,7 +206,7 @@ def test_the_published_clipping_bounds_the_actors_gradient_and_leaves_the_critic
         ppo = {"max_gradient_norm": bound, "clip_actor_only": actor_only}
         agent = collected(small_config(ppo=ppo))
         (batch,) = agent.rollout_buffer.get()
-        agent._descend(agent._loss(batch)[0])
+        agent._learn_from(batch)
         norms[actor_only] = {
             name: math.sqrt(sum(float(p.grad.square().sum()) for p in layer.parameters()))
             for name, layer in (("actor", agent.policy.actor), ("critic", agent.policy.critic))
@@ -212,7 +223,7 @@ def test_actor_and_critic_move_at_their_own_rates():
     agent.policy.optimizer.state.clear()  # Adam's first step is its rate
     before = deepcopy(agent.policy.state_dict())
     (batch,) = agent.rollout_buffer.get()
-    agent._descend(agent._loss(batch)[0])
+    agent._learn_from(batch)
     after = agent.policy.state_dict()
     moved = {n: float((after[n] - before[n]).abs().max()) for n in after}
     assert moved["actor.bias"] == pytest.approx(1e-3, rel=0.05)
