@@ -532,7 +532,7 @@ def distinct_n_grams(tokens: NDArray[np.int64], chosen: NDArray[np.bool_], n: in
     if tokens.shape[1] < n:
         return math.nan
     windows = np.lib.stride_tricks.sliding_window_view(tokens, n, axis=1)
-    whole = np.lib.stride_tricks.sliding_window_view(chosen, n, axis=1).all(axis=-1)
+    whole = np.asarray(np.lib.stride_tricks.sliding_window_view(chosen, n, axis=1).all(axis=-1))
     shares = [
         len(np.unique(grams[inside], axis=0)) / inside.sum()
         for grams, inside in zip(windows, whole, strict=True)
