@@ -59,6 +59,8 @@ from toy_world.theorem1 import Setting
 
 LONGEST_PERIOD: Final = 2
 """Programs of short memory know the time modulo this."""
+LEAST_WEIGHT: Final = 1e-280
+"""Smaller posterior weights are taken for 0: planners divide by probabilities."""
 PAY: Final = (Fraction(0), Fraction(1, 2), Fraction(1))
 """What the proxy utility pays for a step with a0, a1 and a2 = `BAD`."""
 TRUE_PAY: Final = (Fraction(0), Fraction(1, 2), Fraction(0))
@@ -134,7 +136,7 @@ class Mixture:
 
 
 def mixture_at(found: Posterior, setting: Setting, *, state: int) -> Mixture:
-    """The mixture of all programs at one situation.
+    """The mixture of all programs at one situation, weights below `LEAST_WEIGHT` aside.
 
     Args:
         found: the posterior there.
@@ -142,6 +144,7 @@ def mixture_at(found: Posterior, setting: Setting, *, state: int) -> Mixture:
         state: the world's state there.
     """
     weights, models = found.by_continuation()
+    weights[weights < LEAST_WEIGHT] = 0.0
     tau = tuple(level.astype(np.float64) for level in found.on_tree(setting.tau))
     nu = tuple(level.astype(np.float64) for level in setting.world.table(found.tree, state=state))
     return Mixture(weights=weights, models=models, tau=tau, nu=nu)
