@@ -196,7 +196,7 @@ class DialogueProcess:
             Shape (n_dialogues, n_tokens).
 
         Raises:
-            InvalidArgumentError: negative sizes; speakers unknown or equal.
+            InvalidArgumentError: negative sizes; speakers who do not talk with each other.
         """
         if n_dialogues < 0 or n_tokens < 0:
             raise InvalidArgumentError(
@@ -269,18 +269,14 @@ class DialogueProcess:
         self, rng: np.random.Generator, n: int, speakers: tuple[str, str] | None
     ) -> Ints:
         if speakers is not None:
-            return np.tile(self._role_indices(speakers), (n, 1))
+            if set(speakers) not in map(set, self.task.pairs):
+                raise InvalidArgumentError(
+                    f"speakers must be one of {self.task.pairs} in either order, got {speakers}"
+                )
+            roles = list(self.task.roles)
+            return np.tile([roles.index(name) for name in speakers], (n, 1))
         pair = self._pairs[rng.integers(len(self._pairs), size=n)]
         return np.where(rng.random((n, 1)) < 0.5, pair, pair[:, ::-1])
-
-    def _role_indices(self, speakers: tuple[str, str]) -> Ints:
-        names = list(self.task.roles)
-        for name in speakers:
-            if name not in names:
-                raise InvalidArgumentError(f"{name!r} is no role; there are {', '.join(names)}")
-        if speakers[0] == speakers[1]:
-            raise InvalidArgumentError(f"two different speakers are needed, got {speakers}")
-        return np.array([names.index(name) for name in speakers], dtype=np.int64)
 
     # --------------------------------------------------------------- filtering
 

@@ -426,10 +426,11 @@ def test_what_is_no_token_is_refused(tiny):
 def test_impossible_requests_are_refused(tiny, rng):
     with pytest.raises(InvalidArgumentError, match="must be >= 0, got -1 and 3"):
         tiny.sample(rng, -1, 3)
-    with pytest.raises(InvalidArgumentError, match="'Dan' is no role; there are Ann, Bob, Cyd"):
-        tiny.sample(rng, 1, 3, speakers=("Ann", "Dan"))
-    with pytest.raises(InvalidArgumentError, match="two different speakers"):
-        tiny.sample(rng, 1, 3, speakers=("Ann", "Ann"))
+    for speakers in (("Ann", "Dan"), ("Ann", "Ann"), ("Cyd", "Ann")):
+        with pytest.raises(
+            InvalidArgumentError, match=r"speakers must be one of .* in either order"
+        ):
+            tiny.sample(rng, 1, 3, speakers=speakers)
     with pytest.raises(InvalidArgumentError, match="n_dialogues >= 2"):
         entropy_floor(tiny, rng, n_dialogues=1, n_tokens=3)
     with pytest.raises(InvalidArgumentError, match=r"confidence must lie in \(0, 1\), got 1"):
