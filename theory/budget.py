@@ -120,9 +120,13 @@ class BudgetLedger:
             ratio = self._amount(log_ratio_nats, active, name="log_ratio_nats")
             if not unchecked:
                 _refuse(ratio, ~(ratio > -INF), "log_ratio_nats must be a number above -inf")
-            remaining = self.remaining_nats - ratio
-        remaining = xp.where(self.remaining_nats == INF, INF, xp.clip(remaining, 0.0, None))
-        charged = replace(self, remaining_nats=remaining, spent_nats=spent, rounding_nats=rounding)
+            remaining = self.remaining_nats - xp.where(limited, ratio, 0.0)
+        charged = replace(
+            self,
+            remaining_nats=xp.where(limited, xp.clip(remaining, 0.0, None), INF),
+            spent_nats=spent,
+            rounding_nats=rounding,
+        )
         if not unchecked:
             charged.check_spending()
         return charged

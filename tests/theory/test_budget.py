@@ -1,0 +1,335 @@
+"""The ledger: exact accounting bounds every path, realized accounting leaks by known amounts."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from tests import exact_divergences as exact
+from tests.strategies import budgets_nats
+from theory.budget import Accounting, all_in_spending_nats, open_ledger
+from theory.divergences import kl_nats
+from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
+from theory.fixed_kl_mixture import fixed_kl_mixture
+
+INF = math.inf
+PUBLISHED_FLOOR_NATS = 1e-6
+
+
+def batch(*budgets, accounting=Accounting.EXACT):
+    return open_ledger(np.array(budgets, dtype=np.float64), accounting=accounting)
+
+
+@given(
+    budgets_nats(infinite=False),
+    st.lists(st.one_of(st.floats(0, 1), st.just(1.0)), max_size=40),
+)
+def test_whatever_shares_of_the_rest_are_spent_the_total_stays_within_the_budget(budget, shares):
+    ledger, charges = batch(budget), []
+    for share in shares:
+        charges.append(share * float(ledger.remaining_nats[0]))
+        ledger = ledger.charge(kl_nats=charges[-1])
+    assert math.fsum(charges) <= budget * (1 + 1e-12)
+    assert float(ledger.spent_nats[0]) == pytest.approx(math.fsum(charges), rel=1e-15)
+    assert ledger.remaining_nats[0] >= 0
+
+
+def greedy_steps(rng, ledger, n_steps, *, kind):
+    """An adversary: random bases, and policies at the largest KL that the ledger allows."""
+    charged = []
+    for step in range(n_steps):
+        logits = rng.normal(size=(2, ledger.remaining_nats.shape[0], 7)) * rng.uniform(0.1, 8)
+        log_a, log_b = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        target = ledger.remaining_nats * (1 if step % 3 == 0 else float(rng.uniform()))
+        found = fixed_kl_mixture(kind(log_a), kind(log_b), target)
+        charged.append(found.kl_nats)
+        ledger = ledger.charge(kl_nats=found.kl_nats)
+    return ledger, charged
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_policies_projected_onto_what_remains_never_spend_more_than_the_budget(kind, rng):
+    initial = np.array([1e-9, 0.01, 0.5, 3.0, 10.0, 20.0])
+    ledger = open_ledger(kind(initial), accounting=Accounting.EXACT)
+    ledger, charged = greedy_steps(rng, ledger, 60, kind=kind)
+    for episode, budget in enumerate(initial):
+        total = math.fsum(float(step[episode]) for step in charged)
+        assert total <= budget * (1 + 1e-12)
+        assert total == pytest.approx(budget, rel=1e-9)
+    assert np.all(np.asarray(ledger.leak_nats) <= 1e-12 * initial)
+
+
+@pytest.mark.parametrize("kind", [lambda x: np.asarray(x, np.float32), torch.tensor])
+def test_in_single_precision_the_total_stays_within_1e6_relative(kind, rng):
+    initial = kind(np.array([0.01, 3.0, 20.0], np.float32))
+    assert "float32" in str(initial.dtype)
+    ledger = open_ledger(initial, accounting=Accounting.EXACT)
+    charged = []
+    for _ in range(2000):
+        step = ledger.remaining_nats * float(rng.uniform(0, 0.01))
+        charged.append(step)
+        ledger = ledger.charge(kl_nats=step)
+    ledger = ledger.charge(kl_nats=ledger.remaining_nats)
+    charged.append(initial * 0 + (initial - ledger.spent_nats))
+    for episode, budget in enumerate(initial):
+        total = math.fsum(float(step[episode]) for step in charged)
+        assert total <= float(budget) * (1 + 1e-6)
+
+
+def test_thousands_of_small_steps_lose_nothing_to_rounding():
+    ledger = batch(1.0)
+    for _ in range(4000):
+        ledger = ledger.charge(kl_nats=0.00025)
+    with mpmath.workdps(40):
+        total = 4000 * mpmath.mpf(0.00025)
+        found = mpmath.mpf(float(ledger.spent_nats[0])) + float(ledger.rounding_nats[0])
+        assert abs(found - total) < 1e-18
+    with pytest.raises(InvalidBudgetError, match=r"exact budget of 1\.0 nats"):
+        ledger.charge(kl_nats=1e-9)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=30))
+def test_the_ledger_adds_like_exact_summation(charges):
+    ledger = batch(1e6)
+    for charge in charges:
+        ledger = ledger.charge(kl_nats=charge)
+    found = float(ledger.spent_nats[0]) + float(ledger.rounding_nats[0])
+    assert found == pytest.approx(math.fsum(charges), rel=3e-16, abs=0)
+    assert ledger.remaining_nats[0] == pytest.approx(1e6 - math.fsum(charges), rel=3e-16)
+
+
+def test_a_step_that_costs_more_than_remains_is_refused():
+    ledger = batch(2.0, 1.0).charge(kl_nats=np.array([0.5, 0.25]))
+    np.testing.assert_array_equal(ledger.remaining_nats, [1.5, 0.75])
+    with pytest.raises(InvalidBudgetError, match=r"budget of 1\.0 nats .* floor .*; got 1\.05"):
+        ledger.charge(kl_nats=0.8)
+    ledger.charge(kl_nats=ledger.remaining_nats * (1 + 1e-13))
+
+
+def test_a_floor_under_the_target_is_charged_like_anything_else():
+    ledger = batch(1e-5)
+    for _ in range(10):
+        ledger = ledger.charge(kl_nats=PUBLISHED_FLOOR_NATS)
+    with pytest.raises(InvalidBudgetError, match="a floor on its target included"):
+        ledger.charge(kl_nats=PUBLISHED_FLOOR_NATS)
+
+
+def test_unchecked_charges_are_recorded_not_forgiven():
+    ledger = batch(1.0, 5.0).charge(kl_nats=np.array([1.5, 1.0]), unchecked=True)
+    np.testing.assert_array_equal(ledger.remaining_nats, [0.0, 4.0])
+    np.testing.assert_array_equal(ledger.spent_nats, [1.5, 1.0])
+    np.testing.assert_array_equal(ledger.leak_nats, [0.5, 0.0])
+    with pytest.raises(InvalidBudgetError, match=r"budget of 1\.0 nats .* got 1\.5"):
+        ledger.check_spending()
+    batch(1.0).charge(kl_nats=1.0, unchecked=True).check_spending()
+
+
+@pytest.mark.parametrize("accounting", Accounting)
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_episodes_that_are_over_are_left_alone_whatever_stands_in_their_place(accounting, kind):
+    ledger = open_ledger(kind(np.array([1.0, 1.0, 1.0])), accounting=accounting)
+    charge = kind(np.array([0.25, math.nan, INF]))
+    active = kind(np.array([True, False, False]))
+    after = ledger.charge(kl_nats=charge, log_ratio_nats=charge, active=active)
+    assert after.remaining_nats.tolist() == [0.75, 1.0, 1.0]
+    assert after.spent_nats.tolist() == [0.25, 0.0, 0.0]
+    assert ledger.remaining_nats.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_realized_accounting_charges_the_log_ratio_and_forgives_overdrafts():
+    ledger = batch(1.0, 1.0, 1.0, accounting=Accounting.REALIZED)
+    ledger = ledger.charge(kl_nats=0.4, log_ratio_nats=np.array([0.3, 4.0, -0.7]))
+    np.testing.assert_allclose(ledger.remaining_nats, [0.7, 0.0, 1.7], rtol=1e-15)
+    np.testing.assert_allclose(ledger.spent_nats, 0.4)
+    ledger = ledger.charge(kl_nats=0.9, log_ratio_nats=INF)
+    np.testing.assert_array_equal(ledger.remaining_nats, 0.0)
+    np.testing.assert_allclose(ledger.leak_nats, 0.3, rtol=1e-14)
+    ledger.check_spending()
+
+
+@pytest.mark.parametrize("accounting", Accounting)
+def test_an_infinite_budget_stays_infinite_and_keeps_its_record(accounting):
+    ledger = batch(INF, INF, accounting=accounting)
+    ledger = ledger.charge(kl_nats=np.array([3.0, INF]), log_ratio_nats=np.array([2.0, INF]))
+    ledger = ledger.charge(kl_nats=1.0, log_ratio_nats=1.0)
+    np.testing.assert_array_equal(ledger.remaining_nats, INF)
+    np.testing.assert_array_equal(ledger.spent_nats, [4.0, INF])
+    np.testing.assert_array_equal(ledger.leak_nats, 0.0)
+
+
+def test_one_episode_needs_no_batch():
+    ledger = open_ledger(np.float64(2.0), accounting=Accounting.EXACT).charge(kl_nats=0.5)
+    assert ledger.remaining_nats == 1.5
+    assert ledger.remaining_nats.shape == ()
+
+
+def test_charges_carry_gradients():
+    kl = torch.tensor([0.25, 0.5], dtype=torch.float64, requires_grad=True)
+    initial = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    ledger = open_ledger(initial, accounting=Accounting.EXACT).charge(kl_nats=kl)
+    (gradient,) = torch.autograd.grad(ledger.remaining_nats.sum(), kl)
+    torch.testing.assert_close(gradient, torch.tensor([-1.0, -1.0], dtype=torch.float64))
+
+
+def all_in_by_brute_force(budget, p, horizon, floor):
+    """Expected spending by the tree of all outcomes; each bet by bisection in 30 digits."""
+    p = mpmath.mpf(p)
+
+    def bet(stake):
+        if stake == 0:
+            return mpmath.mpf(0), p
+        if stake >= -mpmath.log(p):
+            return -mpmath.log(p), mpmath.mpf(1)
+        low, high = p, mpmath.mpf(1)
+        for _ in range(90):
+            q = (low + high) / 2
+            kl = exact.kl([q, 1 - q], [p, 1 - p])
+            low, high = (low, q) if kl > stake else (q, high)
+        return stake, low
+
+    def expected(left, steps):
+        if steps == 0:
+            return mpmath.mpf(0)
+        kl, q = bet(left + floor)
+        won = expected(max(left - mpmath.log(q / p), mpmath.mpf(0)), steps - 1)
+        if q == 1:
+            return kl + won
+        lost = expected(left - mpmath.log((1 - q) / (1 - p)), steps - 1)
+        return kl + q * won + (1 - q) * lost
+
+    with mpmath.workdps(30):
+        return float(expected(mpmath.mpf(budget), horizon))
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-3])
+@pytest.mark.parametrize(("budget", "p"), [(10.0, 0.01), (0.5, 0.2), (0.0, 0.5)])
+def test_the_all_in_agent_spends_what_the_tree_of_its_outcomes_says(budget, p, floor):
+    found = all_in_spending_nats(budget, token_probability=p, horizon=4, floor_nats=floor)
+    assert found == pytest.approx(all_in_by_brute_force(budget, p, 4, floor), rel=1e-11)
+
+
+def test_with_10_nats_and_a_token_of_1_percent_it_spends_12_from_the_clamp_alone():
+    def spending(horizon, floor=0.0):
+        return all_in_spending_nats(10, token_probability=0.01, horizon=horizon, floor_nats=floor)
+
+    assert round(spending(16), 1) == round(spending(500), 1) == 12.3
+    assert round(spending(16, PUBLISHED_FLOOR_NATS), 1) == 13.6
+    assert round(spending(190, PUBLISHED_FLOOR_NATS), 1) == 51.8
+
+
+def test_simulated_episodes_of_the_all_in_agent_leak_as_much_as_expected(rng):
+    n, horizon, p = 4000, 12, 0.05
+    base = np.log([p, 1 - p])
+    ledger = open_ledger(np.full(n, 2.0), accounting=Accounting.REALIZED)
+    for _ in range(horizon):
+        bet = fixed_kl_mixture(np.array([0.0, -INF]), base, ledger.remaining_nats)
+        token = (rng.uniform(size=n) >= np.exp(bet.log_x[:, 0])).astype(int)
+        ratio = bet.log_x[np.arange(n), token] - base[token]
+        ledger = ledger.charge(kl_nats=bet.kl_nats, log_ratio_nats=ratio)
+    error = 5 * ledger.spent_nats.std() / math.sqrt(n)
+    expected = all_in_spending_nats(2.0, token_probability=p, horizon=horizon)
+    assert ledger.spent_nats.mean() == pytest.approx(expected, abs=error)
+    assert expected > 2.0
+    assert ledger.leak_nats.mean() >= ledger.spent_nats.mean() - 2.0
+
+
+def two_step_total(budget, win, log_p):
+    """Expected KL of a bet that moves a token from p to `win`, then all that the ledger allows."""
+    log_x = np.log([win, 1 - win])
+    log_b = np.array([log_p, math.log1p(-math.exp(log_p))])
+    kl = float(kl_nats(log_x, log_b))
+    ledger = open_ledger(np.full(2, budget), accounting=Accounting.REALIZED)
+    ledger = ledger.charge(kl_nats=kl, log_ratio_nats=log_x - log_b)
+    return kl + float(np.exp(log_x) @ ledger.remaining_nats)
+
+
+def two_step_supremum(budget):
+    """The largest such total over bets within the budget, by a grid and then Nelder and Mead."""
+
+    def negative(point):
+        win, share = 1 / (1 + np.exp(-point))
+        low, high = -1e5, math.log(win)  # of log p, for a first bet of share * budget
+        for _ in range(60):
+            log_p = 0.5 * (low + high)
+            kl = kl_nats(np.log([win, 1 - win]), np.array([log_p, math.log1p(-math.exp(log_p))]))
+            low, high = (log_p, high) if kl > share * budget else (low, log_p)
+        return -two_step_total(budget, win, high)
+
+    grid = [np.array([w, 20.0]) for w in range(-8, 7, 2)]
+    best = minimize(
+        negative,
+        min(grid, key=negative),
+        method="Nelder-Mead",
+        options={"fatol": 1e-4 * budget, "xatol": 1e-2},
+    )
+    return -best.fun
+
+
+@pytest.mark.parametrize(("budget", "ratio"), [(0.01, 8.1), (0.1, 3.3)])
+def test_below_1_nat_two_steps_can_spend_several_budgets(budget, ratio):
+    assert round(two_step_supremum(budget) / budget, 1) == ratio
+
+
+@pytest.mark.parametrize("budget", [1.0, 2.0, 10.0])
+def test_from_1_nat_on_two_steps_can_spend_twice_the_budget_and_no_more(budget):
+    supremum = two_step_supremum(budget)
+    assert 1.99 * budget <= supremum <= 2 * budget * (1 + 1e-9)
+
+
+def test_under_exact_accounting_no_two_bets_spend_more_than_the_budget():
+    ledger = batch(10.0, 10.0)
+    ledger = ledger.charge(kl_nats=4.0)
+    assert 4.0 + ledger.remaining_nats.max() == 10.0
+
+
+@pytest.mark.parametrize("bad", [-1e-9, math.nan, -INF])
+def test_budgets_and_charges_are_not_negative_nor_nan(bad):
+    with pytest.raises(InvalidBudgetError, match=f"initial_nats must be >= 0, got {bad}"):
+        batch(1.0, bad)
+    for accounting in Accounting:
+        with pytest.raises(InvalidBudgetError, match=f"kl_nats must be >= 0; .* got {bad}"):
+            batch(1.0, accounting=accounting).charge(kl_nats=bad, log_ratio_nats=0.0)
+    open_ledger(np.array([bad]), accounting=Accounting.EXACT, unchecked=True)
+
+
+def test_a_log_ratio_is_a_number_and_realized_accounting_needs_it():
+    ledger = batch(1.0, accounting=Accounting.REALIZED)
+    with pytest.raises(InvalidArgumentError, match="realized accounting needs log_ratio_nats"):
+        ledger.charge(kl_nats=0.1)
+    for bad in (math.nan, -INF):
+        with pytest.raises(InvalidBudgetError, match=f"number above -inf; got {bad}"):
+            ledger.charge(kl_nats=0.1, log_ratio_nats=bad)
+
+
+def test_charges_have_the_ledgers_shape_and_kind():
+    ledger = batch(1.0, 1.0)
+    with pytest.raises(InvalidShapeError, match=r"kl_nats must have the ledger's shape \(2,\) or"):
+        ledger.charge(kl_nats=np.zeros(3))
+    with pytest.raises(InvalidShapeError, match=r"active must have the ledger's shape \(2,\)"):
+        ledger.charge(kl_nats=0.0, active=np.ones((2, 1), dtype=bool))
+    with pytest.raises(InvalidArgumentError, match="from one library"):
+        ledger.charge(kl_nats=torch.zeros(2))
+    with pytest.raises(InvalidArgumentError, match="initial_nats must be a NumPy array or a torch"):
+        open_ledger(3.0, accounting=Accounting.EXACT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget_nats": -1.0}, r"budget_nats must lie in \[0, inf\), got -1"),
+        ({"budget_nats": INF}, "budget_nats"),
+        ({"floor_nats": math.nan}, r"floor_nats must lie in \[0, inf\), got nan"),
+        ({"token_probability": 0.0}, r"token_probability must lie in \(0, 1\), got 0"),
+        ({"token_probability": 1.0}, "token_probability"),
+        ({"horizon": 0}, "horizon must be >= 1, got 0"),
+    ],
+)
+def test_the_all_in_agents_arguments_are_checked(arguments, message):
+    good = {"budget_nats": 1.0, "token_probability": 0.1, "horizon": 3}
+    with pytest.raises((InvalidArgumentError, InvalidBudgetError), match=message):
+        all_in_spending_nats(**(good | arguments))
