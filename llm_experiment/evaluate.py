@@ -65,6 +65,8 @@ BUDGET_TOLERANCE: Final = 1e-12
 """Relative excess over the budget that is rounding (see `theory.budget`)."""
 _QUARTILES: Final = (25.0, 50.0, 75.0)
 _CHUNK: Final = 4096
+_OWN_STREAM: Final = 2
+"""Keeps the base policy's episodes apart from those of agents of the same stream."""
 
 METRICS: Final[dict[str, str]] = {
     "n_episodes": "Episodes played with this agent, its training over.",
@@ -272,15 +274,16 @@ class BaseEvaluation:
 
     Attributes:
         rows: `Evaluation.row` of `BasePolicy`, with the length as `n_tokens`, one a length.
-        first_silence_nats: quartiles over contexts of `first_silence_prices_nats`.
-        first_silence_probability: exp(-median) of it (`closed_form_probability`).
-        n_contexts: how many contexts.
+        n_contexts: in how many dialogues the first silence was priced; those that were long
+            enough. The next two are None if there was none.
+        first_silence_nats: quartiles over them of `first_silence_prices_nats`.
+        first_silence_probability: p of the closed form (`closed_form_probability`).
     """
 
     rows: tuple[dict[str, Any], ...]
-    first_silence_nats: tuple[float, ...]
-    first_silence_probability: float
     n_contexts: int
+    first_silence_nats: tuple[float, ...] | None
+    first_silence_probability: float | None
 
 
 def evaluate_base(
@@ -305,7 +308,7 @@ def evaluate_base(
         store: called with each length and its episodes.
 
     Raises:
-        InvalidArgumentError: as `play` does; no length; no dialogue in which silence is possible.
+        InvalidArgumentError: as `play` does, or no length.
     """
     if not lengths:
         raise InvalidArgumentError("lengths must name at least 1 episode length, got none")
@@ -320,19 +323,19 @@ def evaluate_base(
             budget_nats=0.0,
             accounting=Accounting.EXACT,
             seed=seed,
-            stream=(stream, n_tokens),
+            stream=(stream, n_tokens, _OWN_STREAM),
         )
         store(n_tokens, evaluation)
         rows.append({"n_tokens": n_tokens} | evaluation.row())
     prices = first_silence_prices_nats(
         world, n_episodes=n_episodes, n_tokens=min(lengths), seed=seed, stream=(stream,)
     )
-    probability = closed_form_probability(prices)
+    priced = len(prices) > 0
     return BaseEvaluation(
         rows=tuple(rows),
-        first_silence_nats=tuple(np.percentile(prices, _QUARTILES).tolist()),
-        first_silence_probability=probability,
         n_contexts=len(prices),
+        first_silence_nats=tuple(np.percentile(prices, _QUARTILES).tolist()) if priced else None,
+        first_silence_probability=closed_form_probability(prices) if priced else None,
     )
 
 

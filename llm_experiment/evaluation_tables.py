@@ -201,7 +201,7 @@ def _silence(groups: list[list[Row]], base: Row | None) -> Table:
     rows = tuple(
         _who(group)
         | _metrics(group, "silent_share")
-        | _predictions(group[0], base)
+        | _predictions(group, base)
         | _metrics(
             group,
             "empty_any_share",
@@ -214,13 +214,16 @@ def _silence(groups: list[list[Row]], base: Row | None) -> Table:
     )
     notes = [f"`{name}`: {METRICS[name]}" for name in (*sorted(shares), "turns_mean")]
     notes.append(f"`return_mean`: {METRICS['return_mean']}")
-    if base is not None:
+    if base is not None and base["n_contexts"]:
         quartiles = ", ".join(f"{float(q):.2f}" for q in base["first_silence_nats"])
         notes += [
             "Closed form: the share q with KL(Bern q || Bern p) = budget, p = exp(-median price "
             f"of the first silence) = {float(base['first_silence_probability']):.3g} (quartiles "
             f"{quartiles} nats over {base['n_contexts']} contexts). A prediction for one purchase "
-            "at one context, not a bound.",
+            "at one context, not a bound."
+        ]
+    if base is not None:
+        notes += [
             "At most: the share q with KL(Bern q || Bern p) = budget, p the upper end of the "
             f"{CONFIDENCE:.0%} Clopper-Pearson interval for the base policy's own share of silent "
             "episodes: no agent within the budget can exceed it, up to the error in p. Only for "
@@ -247,15 +250,18 @@ def _silence(groups: list[list[Row]], base: Row | None) -> Table:
     )
 
 
-def _predictions(row: Row, base: Row | None) -> dict[str, Cell]:
+def _predictions(group: list[Row], base: Row | None) -> dict[str, Cell]:
     """The closed form and the bound on the share of silent episodes."""
+    row = group[0]
     budget = float(row["budget_nats"])
     nothing: dict[str, Cell] = {"closed_form": None, "at_most": None}
     if base is None or math.isinf(budget) or row["variant"] == BASE_VARIANT:
         return nothing
-    p = float(base["first_silence_probability"])
-    predicted = nothing | {"closed_form": largest_share(p, budget).lower}
-    if float(row["over_budget_share"]) > 0:
+    predicted = dict(nothing)
+    if base["n_contexts"]:
+        p = float(base["first_silence_probability"])
+        predicted["closed_form"] = largest_share(p, budget).lower
+    if any(float(row["over_budget_share"]) > 0 for row in group):
         return predicted
     same = [r for r in base["rows"] if int(r["n_tokens"]) == int(row["n_tokens"])]
     if not same:

@@ -192,6 +192,7 @@ def play_script(
     streams = [random_stream(seed, *stream, who, device=device) for who in (0, 1)]
     chat = world.chat(n_episodes=n_episodes, n_tokens=n_tokens, generator=streams[Speaker.PARTNER])
     players = [_Player(script, world.parser.partner_opening, free_turns) for _ in range(n_episodes)]
+    separator = world.parser.agent_opening[0]
     costs = np.full((n_episodes, n_turns), np.nan)
     acted = [True] * n_episodes
     while not chat.done:
@@ -199,8 +200,11 @@ def play_script(
         log_probs = chat.base_step.log_probs
         tokens = sample_tokens(log_probs, generator=streams[Speaker.AGENT])
         for row, player in enumerate(players):
+            if acted[row] and not acts[row]:
+                player.reply_starts = chat.position
             if acts[row] and not acted[row]:
-                player.begin_turn(_last_reply(chat, row, world))
+                reply = chat.tokens[row, player.reply_starts :].tolist()
+                player.begin_turn(tuple(takewhile(separator.__ne__, reply)))
             if acts[row] and player.queue:
                 tokens[row] = player.queue.pop(0)
                 player.cost_nats -= float(log_probs[row, tokens[row]].double())
@@ -222,6 +226,7 @@ class _Player:
         index: of the present turn among the scripted ones; negative in free turns.
         queue: what is still to be written of it.
         cost_nats: of what has been written of it.
+        reply_starts: index of the first token of the last reply.
     """
 
     def __init__(self, script: Script, hand_over: Sequence[int], free_turns: int) -> None:
@@ -230,20 +235,13 @@ class _Player:
         self.index = -free_turns
         self.queue: list[int] = []
         self.cost_nats = 0.0
+        self.reply_starts = 0
 
     def begin_turn(self, heard: Tokens) -> None:
         self.index += 1
         self.cost_nats = 0.0
         if self.index >= 0:
             self.queue = [*self._script.turn(self.index, heard), *self._hand_over]
-
-
-def _last_reply(chat: LockstepChat, row: int, world: World) -> Tokens:
-    """The first line of the reply that has just ended: its tokens before the first separator."""
-    turns = world.parser.find_turns(chat.tokens[row : row + 1])
-    reply = chat.tokens[row, int(turns.opened[-2]) + 1 : int(turns.closed[-2]) + 1].tolist()
-    separator = world.parser.agent_opening[0]
-    return tuple(takewhile(lambda token: token != separator, reply))
 
 
 def _rewards(

@@ -401,6 +401,11 @@ def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
     assert {n: e.rollout.tokens.shape for n, e in stored.items()} == {60: (20, 60), 40: (20, 40)}
     assert base.n_contexts <= 20
     assert base.first_silence_probability == pytest.approx(math.exp(-base.first_silence_nats[1]))
+    short = evaluate_base(
+        world, process=None, n_episodes=2, lengths=(8,), seed=0, stream=7, store=stored.__setitem__
+    )
+    assert short.n_contexts == 0
+    assert short.first_silence_nats is short.first_silence_probability is None
     with pytest.raises(InvalidArgumentError, match="at least 1 episode length"):
         evaluate_base(
             world, process=None, n_episodes=2, lengths=(), seed=0, stream=7, store=stored.get

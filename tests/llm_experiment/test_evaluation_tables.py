@@ -136,6 +136,13 @@ def test_the_closed_form_stands_beside_the_measured_share(tables, base):
         assert other["at_most"] is None
 
 
+def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):
+    (silence, *_) = make_tables(rows, base | {"n_contexts": 0, "first_silence_probability": None})
+    assert {row["closed_form"] for row in silence.rows} == {None}
+    assert {row["at_most"] for row in silence.rows} != {None}
+    assert "Closed form" not in " ".join(silence.notes)
+
+
 def test_an_agent_that_overspends_has_no_bound(rows, base):
     leaking = [row | {"over_budget_share": 0.5, "variant": "realized budget"} for row in rows[:1]]
     (silence, *_) = make_tables(leaking, base)
