@@ -14,7 +14,8 @@ Special cases. `eps = 0` is beta itself. The constraint is slack from the KL of 
 optimal policy* on: among the optimal actions, `pi ∝ beta exp(-expected future KL)`. (Ties broken
 in proportion to beta are not the limit lambda -> 0.) Below the *least KL* of any policy,
 `-ln sum_a beta exp(-future KL)` by the same recursion, which is positive for a semi-distribution
-beta, there is no policy and hence an error.
+beta, there is no policy and hence an error. (V* rises like a square root above the least KL, so
+next to it the rounding of the budget itself, 1e-16, is worth 1e-8 in value.)
 
 With a joint predictor xi as base policy and environment, `nu` is its posterior's own environment
 table.

@@ -29,7 +29,7 @@ action the successors' responses add up, since their dy sum to dy(h): writing <.
 o with weights 1/A_o,
 
     1/A_a = sum_o 1/A_o,      E_a = <E_o>,      K_a = sum_o K_o + x(ha) sum_o (E_o - E_a)^2 / A_o,
-    g_a = <g_o>,              c_a = sum_o c_o - sum_o (E_o - E_a) g_o / A_o,
+    g_a = <g_o>,              c_a = sum_o c_o - sum_o (E_o - E_a) (g_o - g_a) / A_o,
 
 and over actions, with `phi_a = E_a - ln(pi/beta)(a|h)` and weights proportional to
 `pi_a / (y + K_a)`, whose sum is S,
@@ -181,15 +181,16 @@ def _direction(
             here.rates * ((here.phi - here.E[:, None]) * dy + c_actions - c[:, None])
             + here.shares * rho[:, None]
         )
-        sigma = -here.A_actions * dy - here.E_actions * rho_actions - g_actions
+        # sigma makes the answers over observations sum to dy: an even share of it each, less
+        # deviations that sum to 0, in the differences of E and g that cause them.
         shape = (*here.phi.shape, -1)
-        answer = (
-            sigma[:, :, None]
-            + after.E.reshape(shape) * rho_actions[:, :, None]
-            + offsets[t + 1][0].reshape(shape)
-        )
-        directions.append((-answer / after.A.reshape(shape)).reshape(-1))
-        rho = np.repeat(rho_actions.reshape(-1), answer.shape[-1])
+        ease = here.A_actions[:, :, None] / after.A.reshape(shape)
+        apart = (after.E.reshape(shape) - here.E_actions[:, :, None]) * rho_actions[:, :, None]
+        apart = apart + offsets[t + 1][0].reshape(shape) - g_actions[:, :, None]
+        deviations = apart / after.A.reshape(shape)
+        deviations = deviations - ease * last_axis_sums(deviations)[:, :, None]
+        directions.append((ease * dy[:, :, None] - deviations).reshape(-1))
+        rho = np.repeat(rho_actions.reshape(-1), ease.shape[-1])
     return tuple(directions)
 
 
@@ -207,7 +208,8 @@ def _offsets(
             A_o, E_o = after.A.reshape(shape), after.E.reshape(shape)
             g_o, c_o = (part.reshape(shape) for part in offsets[-1][:2])
             g_actions = last_axis_sums(g_o / A_o) * here.A_actions
-            apart = (E_o - here.E_actions[:, :, None]) * g_o / A_o
+            # Less g_a, which changes nothing but the rounding: the g_o are nearly equal.
+            apart = (E_o - here.E_actions[:, :, None]) * (g_o - g_actions[:, :, None]) / A_o
             c_actions = last_axis_sums(c_o - apart)
         else:
             g_actions, c_actions = np.zeros_like(here.phi), np.zeros_like(here.phi)

@@ -61,7 +61,7 @@ STEP_FRACTION: Final = 0.9
 SLOPE_FRACTION: Final = 0.5
 """A step may end where the slope is up to this share of that at its start, turned round."""
 SHORTEST_STEP: Final = 1e-6
-LAST_ITERATIONS: Final = 20
+LAST_ITERATIONS: Final = 100
 """How often the path's last tau is tried."""
 MAX_ITERATIONS: Final = 300
 
