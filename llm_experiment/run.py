@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,15 +24,15 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.config import AgentConfig, Fidelity, Preset, at_least, preset_config
+from llm_experiment.evaluate import Evaluation, evaluate, evaluate_base, known_demonstrator
+from llm_experiment.evaluation_tables import SUMMARY_FILE, Table, to_rich, write_tables
 from llm_experiment.ppo import LockstepPPO
-from llm_experiment.rollout import Rollout, play
-from llm_experiment.run_folder import claim, exclusive, seal
+from llm_experiment.run_folder import claim, exclusive, fingerprints, seal
 from llm_experiment.suite import Job, Suite, SuiteConfig, default_suite, suite_jobs
-from llm_experiment.world import load_world
+from llm_experiment.world import load_world, model_names
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
 from mightnt.results import write_atomically, write_json
@@ -39,10 +40,10 @@ from theory.errors import ResultsError
 
 PROG: Final = "python -m llm_experiment.run"
 AGENTS: Final = "agents"
+BASE: Final = "base"
 AGENT_FILE: Final = "agent.safetensors"
 UPDATES_FILE: Final = "updates.json"
 RESULT_FILE: Final = "result.json"
-SUMMARY_FILE: Final = "summary.json"
 QUICK_LABEL: Final = "quick (two budgets, one seed)"
 EVALUATION_STREAM: Final = 1_000_000
 """Evaluations draw from streams far beyond those of any training."""
@@ -177,49 +178,72 @@ class _Saving(BaseCallback):
 def evaluate_job(
     job: Job, agent: LockstepPPO, suite: SuiteConfig, n_tokens: int, folder: Path
 ) -> dict[str, Any]:
-    """Play a trained agent, write its episodes and return what they amount to."""
-    constraint = job.config.constraint
-    rollout = play(
+    """Evaluate a trained agent at one length: its episodes on disk, and a row of the summary."""
+    config = job.config
+    evaluation = evaluate(
         agent.policy,
         agent.world,
+        process=known_demonstrator(config.world, agent.world),
         n_episodes=suite.n_evaluation_episodes,
         n_tokens=n_tokens,
-        budget_nats=constraint.episode_budget_nats,
-        accounting=constraint.accounting,
-        seed=job.config.seed,
+        budget_nats=config.constraint.episode_budget_nats,
+        accounting=config.constraint.accounting,
+        seed=config.seed,
         stream=(EVALUATION_STREAM, n_tokens),
-        keep_observations=False,
     )
-    write_atomically(
-        folder / f"episodes-{n_tokens}.npz",
-        lambda path: np.savez_compressed(path, allow_pickle=False, **rollout.arrays()),
-    )
-    return _row(job, rollout, n_tokens)
-
-
-def _row(job: Job, rollout: Rollout, n_tokens: int) -> dict[str, Any]:
-    """What the episodes of one agent amount to, as one row of the summary."""
-    constraint = job.config.constraint
+    _store(folder, n_tokens, evaluation)
     return {
         "agent": job.name,
         "variant": job.variant,
-        "budget_nats": constraint.episode_budget_nats,
-        "seed": job.config.seed,
+        "budget_nats": config.constraint.episode_budget_nats,
+        "seed": config.seed,
         "n_tokens": n_tokens,
-        "trained_at_n_tokens": job.config.stages[-1].n_tokens,
-        "n_episodes": len(rollout.tokens),
-        "return_mean": float(rollout.returns.mean()),
-        "spent_nats_mean": float(rollout.spent_nats.mean()),
-        "spent_nats_max": float(rollout.spent_nats.max()),
-        "leak_nats_max": float(rollout.leak_nats.max()),
-        "empty_share": rollout.empty_share,
-    }
+        "trained_at_n_tokens": config.stages[-1].n_tokens,
+    } | evaluation.row()
+
+
+def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, Any]:
+    """Evaluate the base policy itself, for comparison with every agent.
+
+    Args:
+        agent: what all agents of the run share.
+        suite: how to evaluate.
+        folder: for its episodes and its result.
+
+    Returns:
+        An `evaluate.BaseEvaluation` as JSON.
+    """
+    result = folder / RESULT_FILE
+    if not result.exists():
+        torch.set_num_threads(1)
+        with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
+            world = load_world(agent.world)
+            evaluation = evaluate_base(
+                world,
+                process=known_demonstrator(agent.world, world),
+                n_episodes=suite.n_evaluation_episodes,
+                lengths=suite.evaluation_lengths,
+                seed=agent.seed,
+                stream=EVALUATION_STREAM,
+                store=partial(_store, folder),
+            )
+            write_json(result, evaluation)
+    base: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return base
+
+
+def _store(folder: Path, n_tokens: int, evaluation: Evaluation) -> None:
+    """Write the episodes of an evaluation."""
+    write_atomically(
+        folder / f"episodes-{n_tokens}.npz",
+        lambda path: np.savez_compressed(path, allow_pickle=False, **evaluation.arrays()),
+    )
 
 
 # --------------------------------------------------------------------------- all jobs
 
 
-def run(options: Options, console: Console) -> list[dict[str, Any]]:
+def run(options: Options, console: Console) -> tuple[Table, ...]:
     """Train and evaluate every agent of a suite.
 
     Args:
@@ -227,7 +251,7 @@ def run(options: Options, console: Console) -> list[dict[str, Any]]:
         console: progress goes there.
 
     Returns:
-        The summary: a row for each agent and evaluation length.
+        The tables of the run; they and what they come from are in its folder.
 
     Raises:
         ResultsError: the folder belongs to another run or process, or cannot be written.
@@ -238,28 +262,43 @@ def run(options: Options, console: Console) -> list[dict[str, Any]]:
     folders = [options.out / AGENTS / job.name for job in jobs]
     with exclusive(options.out):
         started = time.monotonic()
-        claim(options.out, settings, label=settings.label)
         load_world(settings.agent.world)  # one clear error here, not one in every process
-        with _watch(jobs, folders, console):
-            results = joblib.Parallel(n_jobs=min(options.processes, len(jobs)))(
+        models = fingerprints(*map(Path, model_names(settings.agent.world)))
+        claim(options.out, settings, label=settings.label, models=models)
+        with _watch(jobs, folders, settings.agents, console):
+            tasks = [
                 joblib.delayed(run_job)(job, settings.agents, folder, run_pid=os.getpid())
                 for job, folder in zip(jobs, folders, strict=True)
+            ]
+            base_task = joblib.delayed(run_base)(
+                settings.agent, settings.agents, options.out / BASE
+            )
+            *results, base = joblib.Parallel(n_jobs=min(options.processes, len(tasks)))(
+                [*tasks, base_task]
             )
         rows = [row for job_rows in results for row in job_rows]
-        write_json(options.out / SUMMARY_FILE, {"label": settings.label, "rows": rows})
+        summary = {"label": settings.label, "base": base, "rows": rows}
+        write_json(options.out / SUMMARY_FILE, summary)
+        tables = write_tables(options.out)
         seal(options.out, seconds=round(time.monotonic() - started, 1))
-    return rows
+    return tables
 
 
 @contextmanager
-def _watch(jobs: Sequence[Job], folders: Sequence[Path], console: Console) -> Iterator[None]:
-    """Print a line for every update that appears in the folders, under a bar with the time left."""
-    total = sum(job.config.total_agent_steps for job in jobs)
+def _watch(
+    jobs: Sequence[Job], folders: Sequence[Path], suite: SuiteConfig, console: Console
+) -> Iterator[None]:
+    """Print a line for every update that appears in the folders, under a bar with the time left.
+
+    Work is counted in tokens of the agent; of an evaluation's tokens it writes about half.
+    """
+    evaluation = suite.n_evaluation_episodes * sum(suite.evaluation_lengths) // 2
     seen = dict.fromkeys(folders, 0)
     steps = dict.fromkeys(folders, 0)
     done = threading.Event()
     with progress_bar() as bar:
-        task = bar.add_task("agent steps", total=total)
+        total = sum(job.config.total_agent_steps + evaluation for job in jobs)
+        task = bar.add_task("tokens of the agents", total=total)
 
         def look(*, quiet: bool = False) -> None:
             for job, folder in zip(jobs, folders, strict=True):
@@ -270,7 +309,8 @@ def _watch(jobs: Sequence[Job], folders: Sequence[Path], console: Console) -> It
                 if records:
                     seen[folder] = len(records)
                     steps[folder] = min(records[-1]["agent_steps"], job.config.total_agent_steps)
-            bar.update(task, completed=sum(steps.values()))
+            evaluated = sum((folder / RESULT_FILE).exists() for folder in folders)
+            bar.update(task, completed=sum(steps.values()) + evaluation * evaluated)
 
         def keep_looking() -> None:
             while not done.wait(_POLL_SECONDS):
@@ -337,27 +377,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse_options(argv)
         console = Console(stderr=True)
         console.print(f"{options.settings.label}, into {options.out}", highlight=False)
-        rows = run(options, console)
-        Console().print(_table(rows, options.settings.label))
+        tables = run(options, console)
+        for table in tables:
+            Console().print(to_rich(table))
+        console.print(f"everything is in {options.out}", highlight=False)
 
     run_command(command)
-
-
-def _table(rows: Sequence[dict[str, Any]], label: str) -> Table:
-    table = Table(title=label, title_justify="left")
-    for header in ("agent", "tokens", "return", "spent (nats)", "most", "leak", "empty turns"):
-        table.add_column(header, justify="left" if header == "agent" else "right")
-    for row in rows:
-        table.add_row(
-            row["agent"],
-            str(row["n_tokens"]),
-            f"{row['return_mean']:.2f}",
-            f"{row['spent_nats_mean']:.3f}",
-            f"{row['spent_nats_max']:.3f}",
-            f"{row['leak_nats_max']:.1e}",
-            f"{float(row['empty_share']):.1%}",
-        )
-    return table
 
 
 if __name__ == "__main__":

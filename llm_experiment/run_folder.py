@@ -1,12 +1,14 @@
 """A run's folder: whose it is, what made it, and that only one process writes to it.
 
     manifest.json            settings, versions, commit, models, and in the end a hash of every file
-    summary.json             a row for every agent and evaluation length
+    summary.json             a row for every agent and evaluation length, and the base policy's
+    tables.json, tables.md   what they amount to, over seeds (`evaluation_tables`)
+    base/                    the base policy's own episodes and result.json
     agents/<name>/           one folder a job:
         agent.safetensors        the agent, its optimiser and its progress
         updates.json             one record an update
         tensorboard/             the same and more, for TensorBoard
-        episodes-<length>.npz    the evaluation's episodes (`rollout.Rollout.arrays`)
+        episodes-<length>.npz    the evaluation's episodes (`evaluate.Evaluation.arrays`)
         result.json              the agent's rows of the summary; written last
 
 A folder belongs to the settings in its manifest, for good: a run with others is refused. Its
@@ -44,6 +46,7 @@ _LIBRARIES: Final = (
 )
 _HASHED: Final = "sha256"
 _RETRY_SECONDS: Final = 0.2
+_READ_BYTES: Final = 2**24
 
 
 @contextlib.contextmanager
@@ -85,25 +88,26 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def claim(folder: Path, settings: Any, *, label: str) -> None:
+def claim(folder: Path, settings: Any, *, label: str, models: dict[str, str]) -> None:
     """Make `folder` the run of `settings`, or make sure that it is.
 
     Args:
         folder: of the run.
-        settings: a dataclass: all that the run's numbers depend on.
+        settings: a dataclass: all that the run's numbers depend on, but for the models' weights.
         label: what to call the run wherever its numbers are shown.
+        models: what identifies those (`fingerprints`).
 
     Raises:
-        ResultsError: the folder belongs to other settings, or its manifest cannot be read.
+        ResultsError: the folder belongs to other settings or models, or its manifest cannot be
+            read.
     """
     path = folder / MANIFEST
-    wanted = to_jsonable(settings)
-    manifest = read_manifest(folder) if path.exists() else {"label": label, "settings": wanted}
-    different = _differences(manifest["settings"], wanted)
+    wanted = {"settings": to_jsonable(settings), "models": models}
+    manifest = read_manifest(folder) if path.exists() else {"label": label} | wanted
+    different = _differences({name: manifest.get(name) for name in wanted}, wanted)
     if different:
         raise ResultsError(
-            f"{folder} holds a run with other settings ({different}); name another --out, or "
-            "delete the folder"
+            f"{folder} holds another run ({different}); name another --out, or delete the folder"
         )
     manifest.pop(_HASHED, None)
     manifest.setdefault("starts", []).append(_start())
@@ -114,9 +118,10 @@ def seal(folder: Path, **facts: Any) -> None:
     """Add `facts` and the hash of every file to the manifest of a finished run."""
     manifest = read_manifest(folder) | facts
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    own = {folder / MANIFEST, folder / _LOCK}
     manifest[_HASHED] = {
-        str(path.relative_to(folder)): hash_file(path) for path in files if path not in own
+        str(path.relative_to(folder)): hash_file(path)
+        for path in files
+        if path.name not in (MANIFEST, _LOCK)
     }
     write_json(folder / MANIFEST, manifest)
 
@@ -137,6 +142,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "`python -m llm_experiment.run`"
         ) from error
     return manifest
+
+
+def fingerprints(*folders: Path) -> dict[str, str]:
+    """What identifies the weights in each of `folders` that exists, by its last two names.
+
+    The SHA-256 of the files' names, sizes and first 16 MiB: seconds for models of any size.
+    """
+    return {"/".join(f.parts[-2:]): _fingerprint(f) for f in folders if f.is_dir()}
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(_READ_BYTES))
+    return digest.hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -83,6 +83,20 @@ class World:
         )
 
 
+def model_names(config: WorldConfig) -> tuple[str, str]:
+    """Folder or hub id of the language model and of the reward model.
+
+    Raises:
+        ModelError: there are no shipped models of that task.
+    """
+    language_model, reward_model = config.base_model, config.reward_model
+    if language_model == TINY:
+        language_model = str(language_model_folder(config.task))
+    if reward_model == TINY:
+        reward_model = str(reward_model_folder(config.task))
+    return language_model, reward_model
+
+
 def load_world(config: WorldConfig) -> World:
     """The world that `config` describes, its models loaded.
 
@@ -91,11 +105,7 @@ def load_world(config: WorldConfig) -> World:
         InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
     """
     task = load_task(config.task)
-    language_model, reward_model = config.base_model, config.reward_model
-    if language_model == TINY:
-        language_model = str(language_model_folder(config.task))
-    if reward_model == TINY:
-        reward_model = str(reward_model_folder(config.task))
+    language_model, reward_model = model_names(config)
     base = load_language_model(
         language_model, device=config.device, dtype=getattr(torch, config.dtype)
     )

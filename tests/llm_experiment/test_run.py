@@ -75,8 +75,10 @@ def settings(models) -> Settings:
     )
 
 
-def silently(settings: Settings, out: Path):
-    return run(Options(out=out, processes=1, settings=settings), Console(quiet=True))
+def silently(settings: Settings, out: Path) -> list[dict]:
+    """The rows of the summary of a run, made or finished here."""
+    run(Options(out=out, processes=1, settings=settings), Console(quiet=True))
+    return json.loads((out / "summary.json").read_text())["rows"]
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +113,10 @@ def test_a_run_writes_agents_updates_episodes_and_a_summary(finished, settings):
     assert [(row["agent"], row["n_tokens"]) for row in rows] == [
         (name, PROMPT_TOKENS + extra) for name in names for extra in (5, 9)
     ]
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["rows"] == rows
+    base = json.loads((out / "summary.json").read_text())["base"]
+    assert [row["n_tokens"] for row in base["rows"]] == [PROMPT_TOKENS + 5, PROMPT_TOKENS + 9]
+    assert (out / "base" / f"episodes-{PROMPT_TOKENS + 5}.npz").exists()
+    assert "Silence by budget" in (out / "tables.md").read_text()
     for name in names:
         folder = out / "agents" / name
         updates = json.loads((folder / "updates.json").read_text())

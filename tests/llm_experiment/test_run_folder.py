@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from llm_experiment.run_folder import claim, exclusive, hash_file, read_manifest, seal
+from llm_experiment.run_folder import (
+    claim,
+    exclusive,
+    fingerprints,
+    hash_file,
+    read_manifest,
+    seal,
+)
 from theory.errors import ResultsError
 
 
@@ -44,8 +51,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_a_manifest_says_what_made_the_run_and_lists_every_start(tmp_path):
-    claim(tmp_path, Settings(), label="a trial")
-    claim(tmp_path, Settings(), label="a trial")
+    claim(tmp_path, Settings(), label="a trial", models={})
+    claim(tmp_path, Settings(), label="a trial", models={})
     manifest = read_manifest(tmp_path)
     assert manifest["label"] == "a trial"
     assert manifest["settings"] == {"inner": {"rate": 0.5}, "seeds": [0, 1]}
@@ -56,17 +63,31 @@ def test_a_manifest_says_what_made_the_run_and_lists_every_start(tmp_path):
 
 
 def test_a_folder_of_other_settings_is_refused_by_what_differs(tmp_path):
-    claim(tmp_path, Settings(), label="")
+    claim(tmp_path, Settings(), label="", models={})
     before = (tmp_path / "manifest.json").read_bytes()
     with pytest.raises(ResultsError, match=r"inner.rate: 0.5 there, 0.25 here\); name another"):
-        claim(tmp_path, Settings(inner=Inner(rate=0.25)), label="")
+        claim(tmp_path, Settings(inner=Inner(rate=0.25)), label="", models={})
     with pytest.raises(ResultsError, match=r"seeds: \[0, 1\] there, \[3\] here"):
-        claim(tmp_path, Settings(seeds=(3,)), label="")
+        claim(tmp_path, Settings(seeds=(3,)), label="", models={})
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
+def test_a_folder_of_other_weights_is_refused(tmp_path):
+    model = tmp_path / "tiny" / "model"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"1" * 3_000_000)
+    before = fingerprints(model, tmp_path / "absent")
+    assert list(before) == ["tiny/model"]
+    claim(tmp_path, Settings(), label="", models=before)
+    claim(tmp_path, Settings(), label="", models=fingerprints(model))
+    for other in (b"2" * 3_000_000, b"1" * 3_000_001):
+        (model / "model.safetensors").write_bytes(other)
+        with pytest.raises(ResultsError, match=r"another run .*models\.tiny/model"):
+            claim(tmp_path, Settings(), label="", models=fingerprints(model))
+
+
 def test_a_sealed_run_has_the_hash_of_every_file_but_its_manifest(tmp_path):
-    claim(tmp_path, Settings(), label="")
+    claim(tmp_path, Settings(), label="", models={})
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "a.json").write_bytes(b"[]")
     seal(tmp_path, seconds=3.5)
@@ -74,7 +95,7 @@ def test_a_sealed_run_has_the_hash_of_every_file_but_its_manifest(tmp_path):
     assert manifest["seconds"] == 3.5
     assert manifest["sha256"] == {"agents/a.json": hashlib.sha256(b"[]").hexdigest()}
     assert hash_file(tmp_path / "agents" / "a.json") == hashlib.sha256(b"[]").hexdigest()
-    claim(tmp_path, Settings(), label="")
+    claim(tmp_path, Settings(), label="", models={})
     assert "sha256" not in read_manifest(tmp_path)  # it is being written to again
 
 
@@ -87,6 +108,6 @@ def test_a_folder_without_a_readable_manifest_is_refused(tmp_path, text):
 
 
 def test_the_manifest_is_json_that_others_can_read(tmp_path):
-    claim(tmp_path, Settings(), label="")
+    claim(tmp_path, Settings(), label="", models={})
     text = Path(tmp_path / "manifest.json").read_text(encoding="utf-8")
     assert json.loads(text)["settings"]["seeds"] == [0, 1]
