@@ -184,11 +184,6 @@ class Domain:
         """Words of a bitset."""
         return self.trees[-1].end_word
 
-    @property
-    def n_tree_histories(self) -> int:
-        """Histories of one tree with an action to come."""
-        return len(self._tree_parents)
-
     @cached_property
     def everything(self) -> Bits:
         """Every column; padding is not in it."""
