@@ -328,7 +328,7 @@ def least_kl_policy(
         )
         kl = -rewarded
         pi.append(actions)
-    return tuple(reversed(pi)), max(float(kl[0]), 0.0)
+    return tuple(reversed(pi)), max(0.0, float(kl[0]))
 
 
 def observations_reach(nu: Levels) -> Levels:
