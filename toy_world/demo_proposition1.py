@@ -204,12 +204,12 @@ def census(
 
 def rules_nothing_out(tau: Policy, language: Language) -> bool:
     """Whether a program gives every action a chance at every history of two steps."""
-    sizes = {"n_actions": language.n_actions, "n_observations": language.n_observations}
-    # Most programs are found out at the first step.
-    return all(
-        (policy_on_tree(tau, HistoryTree(horizon=m, **sizes))[-1] > 0).all()
+    trees = (
+        HistoryTree(n_actions=language.n_actions, n_observations=language.n_observations, horizon=m)
         for m in range(1, HORIZON + 1)
     )
+    # Most programs are found out at the first step.
+    return all((policy_on_tree(tau, tree)[-1] > 0).all() for tree in trees)
 
 
 def after_a_novelty(
