@@ -300,7 +300,8 @@ def _findings(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         "With a perfect base, at 1 nat: "
         + ", ".join(span(Base.PERFECT, c) for c in limited[:-1])
         + ". KL and chi-squared keep a zero a zero; TVD and reverse KL do not: under "
-        "the latter the agent may do what the base never does with probability 1 - exp(-eps).",
+        "the latter the agent may do what the base never does with probability up "
+        "to 1 - exp(-eps).",
         f"Every value is certified: the widest gap of {len(outcomes)} plans is "
         f"{max(o.gap for o in outcomes):.0e}.",
     )
