@@ -14,10 +14,11 @@ unexport PYTEST_ADDOPTS
 BIN = .venv/bin
 PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests
 
-.PHONY: run test test-all lint bench figures fix clean
+.PHONY: run test test-all lint bench fix clean
 
 run: .venv
-	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/theorem1
+	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/toy
+	$(BIN)/python -m llm_experiment.run --quick --out $(OUT)/llm-quick
 
 test: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=100
