@@ -348,7 +348,7 @@ def draw(result: DemoResult) -> Figure:
         column[1].set_xticks(range(len(WorldName)), [w.value for w in WorldName])
     grid[0, 0].set_ylabel("P(never-done action)")
     grid[0, 0].set_ylim(-2e-9, 3)
-    grid[1, 0].set_ylabel("value: open proxy, filled true")
+    grid[1, 0].set_ylabel("value (open: proxy)")
     grid[1, 0].axhline(0, color=GREY, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=6)
     return figure
