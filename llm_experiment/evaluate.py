@@ -47,7 +47,7 @@ from llm_experiment.turns import Speaker
 from llm_experiment.world import World
 from theory.budget import Accounting
 from theory.divergences import kl_nats
-from theory.errors import InvalidArgumentError, InvalidShapeError
+from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
 
 Floats = NDArray[np.float64]
 
@@ -211,12 +211,29 @@ class BasePolicy:
 
 
 def known_demonstrator(config: WorldConfig, world: World) -> DialogueProcess | None:
-    """The process that the base model learnt from, if that is known and could begin the prompt."""
+    """The process that the base model learnt from, if that is known and could begin the prompt.
+
+    Args:
+        config: says which base model, task and prompt.
+        world: made from it.
+
+    Raises:
+        ModelError: the shipped models learnt from another version of the task.
+    """
     if config.base_model != TINY:
         return None
     process = DialogueProcess(load_task(config.task))
-    prompt = world.prompt_tokens.cpu().numpy()[None]
-    return process if process.read(prompt).possible[0] else None
+    try:
+        prompt = process.encode(process.task.prompt if config.prompt is None else config.prompt)
+    except InvalidArgumentError:  # a prompt with words of its own
+        return None
+    same_size = len(process.vocabulary) == world.base.n_tokens
+    if not (same_size and prompt.tolist() == world.prompt_tokens.tolist()):
+        raise ModelError(
+            f"the shipped models of task {config.task!r} have another vocabulary than the task; "
+            f"train them again with `python -m llm_experiment.tiny_models --task {config.task}`"
+        )
+    return process if process.read(prompt[None]).possible[0] else None
 
 
 def evaluate(

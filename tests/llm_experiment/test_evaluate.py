@@ -43,7 +43,7 @@ from tests.llm_experiment.small_world import (
 )
 from tests.llm_experiment.tiny_task import TINY_TASK
 from theory.budget import Accounting
-from theory.errors import InvalidArgumentError, InvalidShapeError
+from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
 
 PROCESS = DialogueProcess(TINY_TASK)
 LEAK = SMOOTHINGS[1]
@@ -239,17 +239,31 @@ def test_a_demonstrator_of_another_vocabulary_is_refused():
 
 
 def test_the_demonstrator_is_known_for_the_shipped_models_and_possible_prompts_only():
-    process = known_demonstrator(WorldConfig(), _classroom())
+    config = WorldConfig()
+    process = known_demonstrator(config, classroom())
     assert process is not None
     assert process.task.name == "classroom"
-    assert known_demonstrator(WorldConfig(base_model="elsewhere"), _classroom()) is None
-    broken = replace(_classroom(), prompt_tokens=torch.zeros(3, dtype=torch.int64))
-    assert known_demonstrator(WorldConfig(), broken) is None
+    assert known_demonstrator(replace(config, base_model="elsewhere"), classroom()) is None
+    for prompt in ("Student: Yes?\nTeacher:", f"{process.task.note}Student: zebra\nTeacher:"):
+        own = replace(config, prompt=prompt)
+        assert known_demonstrator(own, classroom(prompt)) is None
 
 
-def _classroom():
+def test_models_of_another_version_of_the_task_are_not_measured_against_this_one():
+    shifted = replace(classroom(), prompt_tokens=classroom().prompt_tokens + 1)
+    for world in (shifted, replace(classroom(), base=LeakyBase(PROCESS))):
+        with pytest.raises(ModelError, match=r"train them again with .* --task classroom"):
+            known_demonstrator(WorldConfig(), world)
+
+
+def classroom(prompt=None) -> World:
     process = DialogueProcess(load_task("classroom"))
-    return replace(process_world(), prompt_tokens=torch.from_numpy(process.prompt))
+    try:
+        tokens = process.prompt if prompt is None else process.encode(prompt)
+    except InvalidArgumentError:
+        tokens = process.prompt
+    base = ProcessBase(process)
+    return replace(process_world(), base=base, prompt_tokens=torch.from_numpy(tokens))
 
 
 # --------------------------------------------------------------------- the behaviour
