@@ -307,7 +307,7 @@ class Solution:
         log_x: shape (n, d), with -inf.
         kl: KL(x||b), shape (n,).
         residual: `|KL(x||b) - k| / k`, 0 at the ends.
-        weight_by_k: derivative of the weight by k, 0 at the ends.
+        weight_by_k: derivative of the weight by k; 0 at the ends, and where the path is level.
         between: 1 where the weight lies inside (0, 1), else 0.
         ended: 1 where x = a, else 0.
     """
@@ -363,7 +363,7 @@ def solve(
         log_x=xp.where(log_x > 0.5 * LOG_ZERO, log_x, -INF),
         kl=xp.where(between, point.kl, xp.where(enough, pair.kl, 0.0)),
         residual=xp.where(between, residual, 0.0),
-        weight_by_k=1.0 / xp.where(between, point.slope, INF),
+        weight_by_k=1.0 / xp.where(between & (point.slope > SMALLEST_KL), point.slope, INF),
         between=xp.where(between, 1.0, 0.0),
         ended=xp.where(enough, 1.0, 0.0),
     )
