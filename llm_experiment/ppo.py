@@ -177,7 +177,7 @@ class UpdateRecord:
         entropy_nats: of the agent's steps, mean over the update.
         surrogate_loss: the first term of the loss, mean over the update.
         value_loss: mean squared error of the critic, mean over the update.
-        auxiliary_loss: (KL(x||b) - k)^2, mean over the update, whatever its weight.
+        auxiliary_loss: (KL(x||b) - k)^2, mean over the update, whatever its weight; 0 without k.
         update_kl_nats: estimate of KL(old policy || new policy) a step: mean of rho - 1 - log rho.
         clip_share: share of steps with rho outside the clip range, mean over the update.
         explained_variance: of the returns by the values, 1 is best; nan if returns do not vary.
@@ -368,7 +368,8 @@ class LockstepPPO(PPO):
         value_loss = functional.mse_loss(batch.returns, values)
         entropy = step.entropy_nats().mean()
         loss = surrogate - self.ent_coef * entropy + self.vf_coef * value_loss
-        auxiliary = (step.kl_nats - step.target_nats).square().mean()
+        gap = (step.kl_nats - step.target_nats).where(step.target_nats < torch.inf, 0.0)
+        auxiliary = gap.square().mean()
         if self.config.constraint.auxiliary_coefficient:
             loss = loss + self.config.constraint.auxiliary_coefficient * auxiliary
         numbers = (
@@ -494,13 +495,15 @@ class LockstepPPO(PPO):
         return agent
 
     def _set(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        policy = {n.removeprefix("policy/"): t for n, t in tensors.items() if n.startswith("pol")}
-        self.policy.load_state_dict(policy)
+        parameters: dict[str, Tensor] = {}
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
-            kind, *rest = name.split("/")
-            if kind == "optimizer":
-                states.setdefault(int(rest[0]), {})[rest[1]] = tensor
+            match name.split("/"):
+                case ["policy", parameter]:
+                    parameters[parameter] = tensor
+                case ["optimizer", index, moment]:
+                    states.setdefault(int(index), {})[moment] = tensor
+        self.policy.load_state_dict(parameters)
         optimizer = self.policy.optimizer
         optimizer.load_state_dict(
             {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -272,6 +272,7 @@ def test_an_agent_learns_to_earn_more_than_the_base_policy(constraint):
     first, last = agent.records[0], agent.records[-1]
     assert first.spent_nats_mean < 1e-9  # a new agent is the base policy
     assert last.return_mean > 1.25 * first.return_mean
+    assert all(math.isfinite(record.auxiliary_loss) for record in agent.records)
     if constraint.accounting is Accounting.EXACT and constraint.budgeted:
         assert max(record.spent_nats_max for record in agent.records) <= 4.0 * (1 + 1e-12)
 

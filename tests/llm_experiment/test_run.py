@@ -287,7 +287,7 @@ def test_kill_9_of_two_processes_loses_one_update_at_most(finished, settings, tm
         "--evaluation-lengths", str(PROMPT_TOKENS + 5), str(PROMPT_TOKENS + 9),
         "--n-evaluation-episodes", "3", "--n-episodes", "4", "--ppo.n-epochs", "1",
         "--stages.0.agent-steps", "60", "--stages.0.n-tokens", str(PROMPT_TOKENS + 5),
-        "--stages.0.ramp-fraction", "0.4",
+        "--stages.0.ramp-fraction", "0",
     ]  # fmt: skip
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
