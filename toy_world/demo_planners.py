@@ -46,7 +46,7 @@ from theory.process import (
     utility_table,
     values,
 )
-from toy_world.demo import Column, DemoOptions, DemoResult, DemoTable, Evidence, demo_main
+from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
 from toy_world.planner import expected_kl_optimum
 from toy_world.planner_adaptive_kl import adaptive_kl_optimum
 from toy_world.planner_ask import asking_optimum
@@ -434,10 +434,7 @@ def _draw_shortcut(axes: Axes, in_shop: Sequence[Shortcut], drawn: Sequence[Shor
     axes.legend(loc="upper right")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    demo_main(PlannersOptions, compute, draw, prog="python -m toy_world.demo_planners", argv=argv)
-
+DEMO: Final = Demo(name="planners", options_type=PlannersOptions, run=compute, draw=draw)
 
 if __name__ == "__main__":
-    main()
+    DEMO.main()

@@ -37,7 +37,7 @@ from theory.process import (
     policy_table,
     utility_table,
 )
-from toy_world.demo import Column, DemoOptions, DemoResult, DemoTable, Evidence, demo_main
+from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
 from toy_world.planner import expected_kl_frontier
 from toy_world.planner_tvd import tvd_optimum
 from toy_world.planning import Reading
@@ -475,10 +475,7 @@ def _draw_contrast(axes: Axes, contrasts: Sequence[Contrast]) -> None:
     axes.set_title("A perfect base policy\nprotects under KL only")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    demo_main(Theorem2Options, compute, draw, prog="python -m toy_world.demo_theorem2", argv=argv)
-
+DEMO: Final = Demo(name="theorem2", options_type=Theorem2Options, run=compute, draw=draw)
 
 if __name__ == "__main__":
-    main()
+    DEMO.main()

@@ -11,10 +11,10 @@ from theory.constraints import fixed_kl_nats
 from theory.process import optimal_values, values
 from toy_world.demo_planners import (
     BUDGETS_NATS,
+    DEMO,
     TVD_BUDGETS,
     PlannersOptions,
     compute,
-    main,
     shop,
     shop_imitator,
     shortcut,
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_numbers(result):
 
 
 def test_the_demo_prints_and_writes_its_files(tmp_path, capsys):
-    main(["--horizon", "2", "--problems", "1", "--out", str(tmp_path), "--json"])
+    DEMO.main(["--horizon", "2", "--problems", "1", "--out", str(tmp_path), "--json"])
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "planners.json").read_text())
     assert printed["tables"] == written["tables"]
@@ -120,6 +120,6 @@ def test_the_demo_prints_and_writes_its_files(tmp_path, capsys):
 )
 def test_a_bad_option_is_one_line_and_exit_code_2(option, value, message, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main([option, value])
+        DEMO.main([option, value])
     assert exit_.value.code == BAD_USAGE
     assert message in capsys.readouterr().err

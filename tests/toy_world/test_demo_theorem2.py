@@ -7,13 +7,13 @@ from mightnt.command_line import BAD_USAGE
 from theory.constraints import expected_kl_nats
 from toy_world.demo_theorem2 import (
     BAD_BASE,
+    DEMO,
     READINGS,
     SHAPES,
     Frequency,
     Theorem2Options,
     compute,
     ever_bad,
-    main,
     proxy_world,
 )
 from toy_world.planning import Reading
@@ -74,7 +74,7 @@ def test_the_same_seed_gives_the_same_numbers(result):
 
 
 def test_the_demo_prints_and_writes_its_files(tmp_path, capsys):
-    main(["--problems", "1", "--out", str(tmp_path), "--json"])
+    DEMO.main(["--problems", "1", "--out", str(tmp_path), "--json"])
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "theorem2.json").read_text())
     assert printed["findings"] == written["findings"]
@@ -85,6 +85,6 @@ def test_the_demo_prints_and_writes_its_files(tmp_path, capsys):
 
 def test_a_bad_option_is_one_line_and_exit_code_2(capsys):
     with pytest.raises(SystemExit) as exit_:
-        main(["--problems", "0"])
+        DEMO.main(["--problems", "0"])
     assert exit_.value.code == BAD_USAGE
     assert "--problems must lie in 1..100000, got 0" in capsys.readouterr().err
