@@ -448,6 +448,7 @@ def save_models(
             (REWARD_MODEL, reward_model, reply_tokenizer(process)),
         ):
             model.save_pretrained(new / name)
+            (new / name / "model.safetensors").chmod(0o644)  # the library lets its owner only read
             tokenizer.save_pretrained(new / name)
         write_json(new / MANIFEST, manifest)
 
