@@ -95,7 +95,7 @@ def main() -> None:
         ]
         seconds = [
             best_seconds(
-                lambda method=method, inputs=inputs: (
+                lambda method=method, inputs=inputs, kind=kind: (
                     backward(method, *inputs) if "gradient" in kind else method(*inputs)
                 )
             )
