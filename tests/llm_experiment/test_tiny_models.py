@@ -285,15 +285,26 @@ def test_the_shipped_models_are_small_and_hold_nothing_but_text_and_safetensors(
     assert sum(path.stat().st_size for path in files) < MAX_SHIPPED_BYTES
 
 
+def test_the_manifest_states_how_the_shipped_models_were_trained():
+    manifest = json.loads((SHIPPED / "classroom" / MANIFEST).read_text())
+    assert LanguageModelRecipe(**manifest["language_model"]["recipe"]) == Options().language_model
+    assert RewardModelRecipe(**manifest["reward_model"]["recipe"]) == Options().reward_model
+
+
+def test_the_shipped_model_is_near_the_floor_and_above_it(classroom, shipped):
+    quality = language_model_quality(
+        shipped, classroom, replace(SHORT, seed=1, n_heldout=40, sequence_length=256)
+    )
+    assert 0 < quality.excess.low < quality.excess.high < 0.02
+
+
+@pytest.mark.slow
 def test_the_manifest_states_the_shipped_models_losses(classroom, shipped):
     manifest = json.loads((SHIPPED / "classroom" / MANIFEST).read_text())
-    recipe = LanguageModelRecipe(**manifest["language_model"]["recipe"])
-    assert recipe == Options().language_model
     stated = manifest["language_model"]["quality_nats_per_token"]
-    measured = language_model_quality(shipped, classroom, recipe)
+    measured = language_model_quality(shipped, classroom, Options().language_model)
     assert measured.loss.mean == pytest.approx(stated["loss"]["mean"], abs=1e-4)
     assert measured.floor.mean == pytest.approx(stated["floor"]["mean"], abs=1e-9)
-    assert 0 < measured.excess.low < measured.excess.high < 0.03
 
 
 def test_the_shipped_reward_model_knows_the_tasks_sentiments(classroom):
@@ -319,19 +330,18 @@ def silence_prices(process, model, *, n_silences: int) -> np.ndarray:
     transcripts = process.sample(
         np.random.default_rng(7), 200, 150, speakers=("Student", "Teacher")
     )
-    exchange = process.encode("\nStudent:\nTeacher:")
-    contexts = []
+    silences = np.tile(process.encode("\nStudent:\nTeacher:"), n_silences)
+    contexts, starts = [], []
     for transcript in transcripts:
         (turns,) = np.nonzero((transcript[:-1] == teacher) & (transcript[1:] == colon))
-        silent_student = "Student:\n" in process.decode(transcript)
-        if not silent_student and turns.size:
+        if "Student:\n" not in process.decode(transcript) and turns.size:
             end = turns[len(contexts) % turns.size] + 2
-            contexts.append(np.concatenate([transcript[:end], *[exchange] * n_silences]))
-    prices = []
-    for context in contexts:
-        surprise = -language_model_log_likelihoods(model, context[None])[0]
-        first = len(context) - n_silences * len(exchange)
-        starts = first + len(exchange) * np.arange(n_silences)
-        assert (context[starts] == newline).all()
-        prices.append(surprise[starts - 1] + surprise[starts])  # the line break and the name
-    return np.array(prices)
+            contexts.append(np.concatenate([transcript[:end], silences]))
+            starts.append(end + len(silences) // n_silences * np.arange(n_silences))
+    longest = max(map(len, contexts))  # what comes after a token does not touch its probability
+    padded = np.array([np.pad(context, (0, longest - len(context))) for context in contexts])
+    at = np.array(starts)
+    assert (np.take_along_axis(padded, at, axis=1) == newline).all()
+    surprise = -language_model_log_likelihoods(model, padded)
+    line_break, name = (np.take_along_axis(surprise, at + shift, axis=1) for shift in (-1, 0))
+    return line_break + name
