@@ -28,7 +28,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.config import AgentConfig, Fidelity, Preset, at_least, preset_config
 from llm_experiment.evaluate import Evaluation, evaluate, evaluate_base, known_demonstrator
-from llm_experiment.evaluation_tables import SUMMARY_FILE, Table, to_rich, write_tables
+from llm_experiment.evaluation_tables import (
+    SUMMARY_FILE,
+    TABLES_MARKDOWN,
+    Table,
+    to_rich,
+    write_tables,
+)
 from llm_experiment.ppo import LockstepPPO
 from llm_experiment.run_folder import claim, exclusive, fingerprints, seal
 from llm_experiment.suite import Job, Suite, SuiteConfig, default_suite, suite_jobs
@@ -377,10 +383,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse_options(argv)
         console = Console(stderr=True)
         console.print(f"{options.settings.label}, into {options.out}", highlight=False)
-        tables = run(options, console)
-        for table in tables:
-            Console().print(to_rich(table))
-        console.print(f"everything is in {options.out}", highlight=False)
+        headline, *_ = run(options, console)
+        Console().print(to_rich(headline))
+        # The others are too wide for a terminal.
+        console.print(
+            f"everything is in {options.out}, all tables in {options.out / TABLES_MARKDOWN}",
+            highlight=False,
+        )
 
     run_command(command)
 
