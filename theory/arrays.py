@@ -207,5 +207,5 @@ def constant(array: Array) -> Array:
 def zero_with_gradient(variable: Array) -> Array:
     """0 in value, the finite entries of `variable` in differentiation; float64."""
     xp = array_namespace(variable)
-    finite = variable > -INF
+    finite = xp.abs(variable) < INF
     return to_float64(xp.where(finite, variable - stop_gradient(variable), 0.0))

@@ -402,6 +402,18 @@ def test_gradients_are_never_nan(project, pair, budget):
 
 
 @both
+@pytest.mark.parametrize("budget", [0.0, 1e-9, 0.1, 1e9, INF])
+def test_values_do_not_depend_on_whether_gradients_are_asked_for(project, budget):
+    values = (np.log([0.7, 0.2, 0.1]), np.log([0.2, 0.3, 0.5]), np.asarray(budget))
+    plain = project(*(torch.tensor(x) for x in values))
+    tracked = project(*(torch.tensor(x, requires_grad=True) for x in values))
+    for name in ("weight", "log_x", "kl_nats"):
+        found = getattr(tracked, name)
+        assert found.requires_grad
+        torch.testing.assert_close(found.detach(), getattr(plain, name), rtol=0, atol=0)
+
+
+@both
 def test_impossible_symbols_have_no_gradient(project):
     log_a = np.array([math.log(0.6), math.log(0.1), math.log(0.3), -INF, -INF])
     log_b = np.array([math.log(0.2), math.log(0.4), math.log(0.3), math.log(0.1), -INF])
