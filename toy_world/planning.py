@@ -56,6 +56,8 @@ Levels: TypeAlias = tuple[Rows, ...]
 
 LEAST_LOG_RATIO: Final = -800.0
 """Stands for ln 0 in `r exp(r)`: exp of it is 0 in float64, and the product is no NaN."""
+LARGEST_LOG_RATIO: Final = 700.0
+"""exp of it is finite in float64; from here on `exp(r) - 1` is `exp(r)` to rounding."""
 TIE_TOLERANCE: Final = 1e-14
 """Action values this close, relative to the greatest utility, are a tie: sums round by less."""
 PRICE_TOLERANCE: Final = 1e-12
@@ -268,12 +270,14 @@ def soft_maximum(
     if exponents.min() > -1:
         # The logarithm of a number near 1 needs the digits of its distance from 1.
         powers = np.expm1(exponents)
-        log_total = np.log1p(last_axis_sums(beta * powers) - missing)
+        excess = last_axis_sums(beta * powers) - missing
+        log_total, total = np.log1p(excess), 1 + excess
         powers += 1
     else:
         powers = np.exp(exponents)
-        log_total = np.log(last_axis_sums(beta * powers))
-    pi = beta * powers * np.exp(-log_total)[:, None]
+        total = last_axis_sums(beta * powers)
+        log_total = np.log(total)
+    pi = beta * powers / total[:, None]
     log_ratio = np.maximum(exponents - log_total[:, None], LEAST_LOG_RATIO)
     return top + price * log_total, pi, log_ratio
 
@@ -284,7 +288,12 @@ def kl_of_log_ratio(beta: Rows, missing: Rows, pi: Rows, log_ratio: Rows) -> Row
     As a sum of terms `beta (r e^r - e^r + 1) >= 0` and the missing mass, so that a small KL
     keeps its digits.
     """
-    terms = pi * log_ratio - beta * np.expm1(log_ratio)
+    if log_ratio.max() < LARGEST_LOG_RATIO:
+        gap = beta * np.expm1(log_ratio)
+    else:
+        moderate = np.minimum(log_ratio, LARGEST_LOG_RATIO)
+        gap = np.where(log_ratio > moderate, pi - beta, beta * np.expm1(moderate))
+    terms = pi * log_ratio - gap
     return last_axis_sums(terms) + missing
 
 

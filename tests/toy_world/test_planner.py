@@ -59,12 +59,19 @@ def deterministic_policies(beta):
         yield tuple(np.split(chosen, np.cumsum([shape[0] for shape in shapes])[:-1]))
 
 
-@pytest.mark.parametrize("q", [0.5, 0.1, 1e-6])
+@pytest.mark.parametrize("q", [0.5, 0.1, 1e-6, 1e-300, 1e-310])
 @pytest.mark.parametrize("budget", [1e-9, 1e-3, 0.3])
 def test_of_two_actions_the_better_gets_the_probability_that_the_budget_buys(q, budget):
     plan = expected_kl_optimum(*one_step([q, 1 - q], [1, 0]), budget_nats=budget)
     assert plan.value == pytest.approx(binary_probability(q, budget), abs=1e-12)
     assert plan.multiplier > 0
+
+
+@pytest.mark.parametrize("q", [1e-300, 1e-310])
+def test_an_action_at_the_edge_of_float64_is_bought_whole_for_its_logarithm(q):
+    plan = expected_kl_optimum(*one_step([q, 1 - q], [1, 0]), budget_nats=800.0)
+    assert plan.value == 1
+    assert plan.attained_nats == pytest.approx(-math.log(q), rel=1e-14)
 
 
 @pytest.mark.parametrize("horizon", [2, 3, 4])
