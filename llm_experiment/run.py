@@ -36,7 +36,18 @@ from llm_experiment.evaluation_tables import (
     write_tables,
 )
 from llm_experiment.ppo import LockstepPPO
-from llm_experiment.run_folder import claim, exclusive, fingerprints, seal
+from llm_experiment.run_folder import (
+    AGENT_FILE,
+    AGENTS,
+    BASE,
+    RESULT_FILE,
+    UPDATES_FILE,
+    claim,
+    episodes_file,
+    exclusive,
+    fingerprints,
+    seal,
+)
 from llm_experiment.suite import Job, Suite, SuiteConfig, default_suite, suite_jobs
 from llm_experiment.world import load_world, model_names
 from mightnt.command_line import parse_command_line, run_command
@@ -45,11 +56,6 @@ from mightnt.results import write_atomically, write_json
 from theory.errors import ResultsError
 
 PROG: Final = "python -m llm_experiment.run"
-AGENTS: Final = "agents"
-BASE: Final = "base"
-AGENT_FILE: Final = "agent.safetensors"
-UPDATES_FILE: Final = "updates.json"
-RESULT_FILE: Final = "result.json"
 QUICK_LABEL: Final = "quick (two budgets, one seed)"
 EVALUATION_STREAM: Final = 1_000_000
 """Evaluations draw from streams far beyond those of any training."""
@@ -241,7 +247,7 @@ def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, 
 def _store(folder: Path, n_tokens: int, evaluation: Evaluation) -> None:
     """Write the episodes of an evaluation."""
     write_atomically(
-        folder / f"episodes-{n_tokens}.npz",
+        folder / episodes_file(n_tokens),
         lambda path: np.savez_compressed(path, allow_pickle=False, **evaluation.arrays()),
     )
 

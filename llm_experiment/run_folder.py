@@ -34,6 +34,11 @@ from mightnt.results import to_jsonable, write_json
 from theory.errors import ResultsError
 
 MANIFEST: Final = "manifest.json"
+AGENTS: Final = "agents"
+BASE: Final = "base"
+AGENT_FILE: Final = "agent.safetensors"
+UPDATES_FILE: Final = "updates.json"
+RESULT_FILE: Final = "result.json"
 _LOCK: Final = ".lock"
 _LIBRARIES: Final = (
     "numpy",
@@ -158,6 +163,11 @@ def _fingerprint(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(_READ_BYTES))
     return digest.hexdigest()
+
+
+def episodes_file(n_tokens: int) -> str:
+    """The name of the file with an evaluation's episodes of `n_tokens` tokens."""
+    return f"episodes-{n_tokens}.npz"
 
 
 def hash_file(path: Path) -> str:

@@ -16,6 +16,7 @@ transcripts advances by one look-up, however a tokenizer splits names, colons an
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -179,23 +180,12 @@ class TurnParser:
                 f"the tokenizer has {len(tokenizer)} tokens and the language model only "
                 f"{n_tokens}; use the tokenizer that the model was trained with"
             )
-
-        def encode(text: str) -> list[int]:
-            ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-            return ids
-
-        def decode(ids: Sequence[int]) -> str:
-            text = tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-            return str(text)
-
-        # Some decoders treat the first token differently: read every token after a colon.
-        colon = encode(f"{rules.agent}{COLON}")[-1:]
-        start = len(decode(colon))
-        pieces = [decode([*colon, token])[start:] for token in range(len(tokenizer))]
-        pieces += [""] * (n_tokens - len(pieces))
-        return cls(rules, pieces=pieces, encode=encode, decode=decode)
+        return cls(
+            rules,
+            pieces=token_texts(tokenizer, speaker=rules.agent, n_tokens=n_tokens),
+            encode=partial(_encode, tokenizer),
+            decode=partial(_decode, tokenizer),
+        )
 
     @property
     def n_tokens(self) -> int:
@@ -310,6 +300,32 @@ class TurnParser:
         if "".join(self._pieces[token] for token in tokens) != text:
             raise wrong
         return tuple(tokens)
+
+
+def token_texts(
+    tokenizer: PreTrainedTokenizerBase, *, speaker: str, n_tokens: int
+) -> tuple[str, ...]:
+    """What each token adds to a transcript; ids from the tokenizer's size to `n_tokens`, nothing.
+
+    Some decoders treat the first token differently, so that every token is read after the colon
+    behind the name of a `speaker`.
+    """
+    colon = _encode(tokenizer, f"{speaker}{COLON}")[-1:]
+    start = len(_decode(tokenizer, colon))
+    texts = [_decode(tokenizer, [*colon, token])[start:] for token in range(len(tokenizer))]
+    return (*texts, *[""] * (n_tokens - len(texts)))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return str(text)
 
 
 def _next_line(line: _Line, char: str, names: Sequence[str]) -> tuple[_Line, Speaker]:
