@@ -43,7 +43,7 @@ from llm_experiment.demonstrator import DialogueProcess, load_task
 from llm_experiment.policy import StepPolicy
 from llm_experiment.rollout import Agent, Rollout, play
 from llm_experiment.scripts import Say, play_script
-from llm_experiment.turns import Speaker
+from llm_experiment.turns import Speaker, Turns
 from llm_experiment.world import World
 from theory.budget import Accounting
 from theory.divergences import kl_nats
@@ -481,8 +481,7 @@ def spending(rollout: Rollout, budget_nats: float) -> dict[str, Any]:
 def behaviour(rollout: Rollout) -> dict[str, Any]:
     """The numbers of `METRICS` about turns and words."""
     turns, n = rollout.turns, len(rollout.tokens)
-    own = (turns.speaker == Speaker.AGENT) & turns.finished
-    own &= turns.opened >= rollout.prompt_length
+    own = agent_turns(turns, prompt_length=rollout.prompt_length)
     finished = np.bincount(turns.episode[own], minlength=n)
     empty = np.bincount(turns.episode[own & rollout.empty_turns], minlength=n)
     spoke = finished > 0
@@ -500,6 +499,12 @@ def behaviour(rollout: Rollout) -> dict[str, Any]:
             distinct_n_grams(rollout.tokens, rollout.agent_steps, n) for n in N_GRAMS
         ],
     }
+
+
+def agent_turns(turns: Turns, *, prompt_length: int) -> NDArray[np.bool_]:
+    """Which turns count: those that the agent opened after the prompt and finished, (turns,)."""
+    own = (turns.speaker == Speaker.AGENT) & turns.finished
+    return np.asarray(own & (turns.opened >= prompt_length))
 
 
 def empty_turn_costs(
