@@ -11,26 +11,14 @@ in lockstep, one token each per call, so that every call is one batched forward 
 the keys and values of earlier tokens cached.
 """
 
-import contextlib
 import math
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.utils import logging as transformers_logging
 
 from theory.divergences import log_missing_mass
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
@@ -301,87 +289,3 @@ class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transfor
         room = states.new_empty(repeats, heads, self._n_positions, width)
         room[:, :, :length] = states
         return room
-
-
-def load_language_model(
-    name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> HuggingFaceBase:
-    """The causal language model at a local folder or hub id, from safetensors, no remote code.
-
-    Raises:
-        ModelError: in one line: no such model, a download cut short, weights that are missing
-            or do not fit, no such device, or not enough memory on it.
-    """
-    place = find_device(device)
-    with one_line_errors("language model", name):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(  # with info, a pair
-            name,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        model, info = loaded
-        missing = sorted(info["missing_keys"])
-        if missing:
-            raise ModelError(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
-        return HuggingFaceBase(model.to(place))
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer at a local folder or hub id, no remote code.
-
-    Raises:
-        ModelError: in one line: no such tokenizer, or a download cut short.
-    """
-    with one_line_errors("tokenizer", name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=False
-        )
-        return tokenizer
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    """`device`, if this machine has it.
-
-    Raises:
-        ModelError: no such device here.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"device {device} cannot be used on this machine ({_first_line(error)}); "
-            "choose device cpu"
-        ) from error
-    return torch.device(device)
-
-
-@contextlib.contextmanager
-def one_line_errors(kind: str, name: str) -> Iterator[None]:
-    """What loading may raise, as a `ModelError` of one line; progress bars only on a terminal."""
-    bars = transformers_logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
-    try:
-        if _looks_like_folder(name) and not Path(name).is_dir():
-            raise ModelError("there is no such folder")
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"cannot load the {kind} {name}: {_first_line(error)}; name a complete local folder "
-            "or a hub id that this machine can reach"
-        ) from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
-
-
-def _looks_like_folder(name: str) -> bool:
-    """Hub ids are `name` or `owner/name`."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
-def _first_line(error: BaseException) -> str:
-    lines: list[Any] = str(error).strip().splitlines() or [type(error).__name__]
-    return str(lines[0]).rstrip(".;: ")

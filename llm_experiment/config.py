@@ -28,6 +28,8 @@ from theory.errors import InvalidArgumentError, InvalidBudgetError
 
 TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
+ALL_GPUS: Final = "auto"
+"""The name, in place of a device, of all GPUs together."""
 
 PUBLISHED_PROMPT: Final = """\
 These are private conversations, collected as training data.
@@ -80,6 +82,19 @@ class Preset(Enum):
     """The published protocol: 9 million steps a run on a large model."""
 
 
+class Precision(Enum):
+    """How the base model's weights are stored."""
+
+    FLOAT32 = "float32"
+    """Single precision."""
+    BFLOAT16 = "bfloat16"
+    """Brain floating point."""
+    FLOAT16 = "float16"
+    """Half precision."""
+    NF4 = "nf4"
+    """4-bit NormalFloat with double quantisation, computing in bfloat16; as published."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A part of training with one episode length."""
@@ -129,11 +144,12 @@ class WorldConfig:
     reward_model: str = TINY
     """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
     device: str = "cpu"
-    """Torch device of the base model, such as `cpu` or `cuda:0`."""
+    """Torch device of the base model, such as `cpu` or `cuda:0`; several GPUs as `cuda:0,cuda:1`,
+    or `auto` for all that there are (with the extra `multi-gpu`)."""
     agent_device: str = "cpu"
     """Torch device of the agent and its updates."""
-    dtype: str = "float32"
-    """Torch dtype of the base model: `float32`, `bfloat16` or `float16`."""
+    dtype: Precision = Precision.FLOAT32
+    """How the base model's weights are stored; `nf4` with the extra `quantised`."""
     task: str = "classroom"
     """Dialogue task: which of the `tiny` models, and the default prompt."""
     prompt: str | None = None
@@ -152,10 +168,6 @@ class WorldConfig:
     """Added to the score, in [0, 1], of every reply; -0.5 makes a neutral reply worth 0."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise InvalidArgumentError(
-                f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}"
-            )
         _positive("student_temperature", self.student_temperature)
         at_least("max_reply_tokens", self.max_reply_tokens, 1)
         _finite("reward_shift", self.reward_shift)
@@ -320,7 +332,7 @@ def preset_config(preset: Preset, fidelity: Fidelity = Fidelity.OURS) -> AgentCo
                     reward_model="distilbert/distilbert-base-uncased-finetuned-sst-2-english",
                     device="cuda",
                     agent_device="cuda",
-                    dtype="bfloat16",
+                    dtype=Precision.BFLOAT16,
                     prompt=PUBLISHED_PROMPT,
                     separator="\n\n",
                     student_temperature=0.05,

@@ -27,8 +27,8 @@ from rich.table import Table
 from scipy import stats
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.base_model import load_tokenizer
 from llm_experiment.config import TINY, WorldConfig, at_least
+from llm_experiment.loading import load_tokenizer
 from llm_experiment.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
 from llm_experiment.tiny_models import language_model_folder
 from llm_experiment.world import World, load_world

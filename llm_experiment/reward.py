@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from llm_experiment.base_model import find_device, one_line_errors
+from llm_experiment.loading import find_device, one_line_errors
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
 NEGATIVE: Final = "NEGATIVE"

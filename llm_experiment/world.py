@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base_model import BaseModel, load_language_model, load_tokenizer
+from llm_experiment.base_model import BaseModel
 from llm_experiment.chat_env import ChatEnv, LockstepChat, check_chat
 from llm_experiment.config import TINY, AgentConfig, WorldConfig
 from llm_experiment.demonstrator import load_task
+from llm_experiment.loading import load_language_model, load_tokenizer
 from llm_experiment.reward import load_reward
 from llm_experiment.tiny_models import language_model_folder, reward_model_folder
 from llm_experiment.turns import TurnParser, TurnRules
@@ -106,9 +107,7 @@ def load_world(config: WorldConfig) -> World:
     """
     task = load_task(config.task)
     language_model, reward_model = model_names(config)
-    base = load_language_model(
-        language_model, device=config.device, dtype=getattr(torch, config.dtype)
-    )
+    base = load_language_model(language_model, device=config.device, precision=config.dtype)
     tokenizer = load_tokenizer(language_model)
     rules = TurnRules(
         agent=config.agent_name,
@@ -121,7 +120,7 @@ def load_world(config: WorldConfig) -> World:
         base=base,
         parser=TurnParser.from_tokenizer(tokenizer, rules, n_tokens=base.n_tokens),
         prompt_tokens=torch.tensor(tokenizer.encode(prompt), device=base.device),
-        score=load_reward(reward_model, device=config.device),
+        score=load_reward(reward_model, device=base.device),
         student_temperature=config.student_temperature,
         reward_shift=config.reward_shift,
     )

@@ -9,13 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from llm_experiment.base_model import (
-    HuggingFaceBase,
-    find_device,
-    load_language_model,
-    load_tokenizer,
-    step_from_semi_distribution,
-)
+from llm_experiment.base_model import HuggingFaceBase, step_from_semi_distribution
+from llm_experiment.config import Precision
+from llm_experiment.loading import find_device, load_language_model, load_tokenizer
 from tests.llm_experiment.tiny_hf import (
     FAMILIES,
     MAX_POSITIONS,
@@ -174,7 +170,7 @@ def test_a_saved_model_is_loaded_as_it_was(saved):
 
 
 def test_a_model_is_loaded_in_the_precision_asked_for(saved):
-    base = load_language_model(str(saved), dtype=torch.bfloat16)
+    base = load_language_model(str(saved), precision=Precision.BFLOAT16)
     assert {p.dtype for p in base._model.parameters()} == {torch.bfloat16}
     _, step = base.begin(torch.arange(4), n_episodes=1, n_positions=8)
     assert step.log_probs.dtype == torch.float32

@@ -134,7 +134,6 @@ def test_only_an_episode_budget_binds():
         (lambda: PPOConfig(actor_learning_rate=math.nan), InvalidArgumentError, "got nan"),
         (lambda: PPOConfig(batch_size=1), InvalidArgumentError, "batch_size.*>= 2.*got 1"),
         (lambda: PPOConfig(n_epochs=0), InvalidArgumentError, "n_epochs.*got 0"),
-        (lambda: WorldConfig(dtype="int4"), InvalidArgumentError, "dtype.*got 'int4'"),
         (
             lambda: WorldConfig(student_temperature=0.0),
             InvalidArgumentError,
