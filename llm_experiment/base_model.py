@@ -9,6 +9,10 @@ dialogue process, a Bayesian mixture and a pessimistic imitator can stand in for
 A policy plays many episodes at once. They share a prompt, which is read once, and then advance
 in lockstep, one token each per call, so that every call is one batched forward of the model with
 the keys and values of earlier tokens cached.
+
+An observation must say what the base policy's log-probabilities were. Where they are a function
+of the features, as they are of a language model's last hidden state, the base policy says so by
+its *head*, and observations need not carry one number for every token of a large vocabulary.
 """
 
 import math
@@ -16,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -41,6 +46,18 @@ class BaseStep:
     log_probs: Tensor
     features: Tensor
     missing_mass: Tensor
+
+
+class Head(Protocol):
+    """Log-probabilities as a function of features, with `BaseStep.log_probs` among its values."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """From features, (n, n_features), to log-probabilities in nats, float32, (n, n_tokens)."""
+        ...
+
+    def to(self, device: torch.device) -> "Head":
+        """The same function of features on `device`."""
+        ...
 
 
 class Session(Protocol):
@@ -73,6 +90,11 @@ class BaseModel(Protocol):
     @property
     def device(self) -> torch.device:
         """Where tokens are expected and predictions lie."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """What gives log-probabilities back from features; None: observations must carry them."""
         ...
 
     def begin(
@@ -136,11 +158,41 @@ def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputHead:
+    """The frozen last layer of a language model, applied to the end of the features, in float32.
+
+    A matrix product in a coarser precision rounds each logit to three digits or so, and otherwise
+    for another number of rows: acting and learning would then disagree. In float32 what they
+    disagree about is the rounding of its sums. (The last hidden state is float32 without loss.)
+
+    Attributes:
+        weight: float32, shape (n_tokens, width); the hidden state is the last `width` features.
+        bias: float32, shape (n_tokens,), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """See `Head`."""
+        hidden = features[:, features.shape[-1] - self.weight.shape[-1] :]
+        return functional.linear(hidden, self.weight, self.bias).log_softmax(dim=-1)
+
+    def to(self, device: torch.device) -> "OutputHead":
+        """See `Head`."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return OutputHead(weight=self.weight.to(device), bias=bias)
+
+
 class HuggingFaceBase:
     """Any causal language model of transformers with attention, frozen, at temperature 1.
 
     The features are the last token's activations of the last three of the model's hidden states
     (as transformers counts them: the embedding first, the last one after the final norm).
+
+    A vocabulary larger than the features is not carried in observations: there the head is applied
+    again, if the model's logits are what its last layer makes of its last hidden state.
 
     Args:
         model: is put into evaluation mode; stays on its device.
@@ -165,6 +217,9 @@ class HuggingFaceBase:
         self._n_tokens: int = text_config.vocab_size
         n_layers = min(N_FEATURE_LAYERS, text_config.num_hidden_layers + 1)
         self._n_features: int = n_layers * text_config.hidden_size
+        self._head: OutputHead | None = None
+        if self._n_tokens > self._n_features:
+            self._head = _find_head(model, self._device)
 
     @property
     def n_tokens(self) -> int:
@@ -180,6 +235,11 @@ class HuggingFaceBase:
     def device(self) -> torch.device:
         """Where the model's first weights lie."""
         return self._device
+
+    @property
+    def head(self) -> OutputHead | None:
+        """See `BaseModel.head`."""
+        return self._head
 
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
@@ -198,7 +258,7 @@ class HuggingFaceBase:
                 f"episodes of {n_positions} tokens do not fit the language model, which reads at "
                 f"most {self._max_positions}; shorten the episode"
             )
-        session = HuggingFaceSession(self._model, n_positions=n_positions)
+        session = HuggingFaceSession(self._model, head=self._head, n_positions=n_positions)
         step = session.read(prompt_tokens[None])
         return session, session.share(step, n_episodes)
 
@@ -208,11 +268,15 @@ class HuggingFaceSession:
 
     Args:
         model: in evaluation mode.
+        head: what gives log-probabilities from features, if not the model itself.
         n_positions: tokens that an episode will have at most.
     """
 
-    def __init__(self, model: PreTrainedModel, *, n_positions: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, head: OutputHead | None, n_positions: int
+    ) -> None:
         self._model = model
+        self._head = head
         self._cache = DynamicCache(config=model.config)
         # Layers of full attention get room at once; others (sliding windows) know better.
         self._cache.layers = [
@@ -233,15 +297,15 @@ class HuggingFaceSession:
         )
         missing_mass = torch.zeros(len(tokens), device=tokens.device)
         # The layers of a large model may lie on several devices.
-        logits = output.logits[:, -1].to(missing_mass)
-        features = [
-            layer[:, -1].to(missing_mass) for layer in output.hidden_states[-N_FEATURE_LAYERS:]
-        ]
-        return BaseStep(
-            log_probs=logits.log_softmax(dim=-1),
-            features=torch.cat(features, dim=-1),
-            missing_mass=missing_mass,
+        features = torch.cat(
+            [layer[:, -1].to(missing_mass) for layer in output.hidden_states[-N_FEATURE_LAYERS:]],
+            dim=-1,
         )
+        if self._head is None:
+            log_probs = output.logits[:, -1].to(missing_mass).log_softmax(dim=-1)
+        else:
+            log_probs = self._head(features)
+        return BaseStep(log_probs=log_probs, features=features, missing_mass=missing_mass)
 
     def share(self, step: BaseStep, n_episodes: int) -> BaseStep:
         """Turn the one episode read so far into `n_episodes` equal ones."""
@@ -251,6 +315,30 @@ class HuggingFaceSession:
             features=step.features.repeat(n_episodes, 1),
             missing_mass=step.missing_mass.repeat(n_episodes),
         )
+
+
+def _find_head(model: PreTrainedModel, device: torch.device) -> OutputHead | None:
+    """The model's last layer on `device`, if that alone makes logits of the last hidden state.
+
+    Some models scale or bound their logits afterwards, or project the hidden state before: what
+    goes into the layer and comes out of it must be the very numbers that the model returns.
+    """
+    layer: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # untyped
+    if not isinstance(layer, nn.Linear) or layer.weight.is_meta:
+        return None
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))
+    with torch.no_grad():
+        output = model(
+            torch.zeros(1, 1, dtype=torch.int64, device=device), output_hidden_states=True
+        )
+    hook.remove()
+    hidden, logits = seen
+    pairs = ((hidden, output.hidden_states[-1]), (logits, output.logits))
+    if not all(torch.equal(a.to(device).float(), b.to(device).float()) for a, b in pairs):
+        return None
+    bias = None if layer.bias is None else layer.bias.detach().float()
+    return OutputHead(weight=layer.weight.detach().float(), bias=bias).to(device)
 
 
 class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types

@@ -115,6 +115,10 @@ class EnsembleBase:
         """Where all members are."""
         return self._members[0].device
 
+    @property
+    def head(self) -> None:
+        """None: what members predict is combined in more ways than features tell."""
+
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
     ) -> tuple["EnsembleSession", BaseStep]:

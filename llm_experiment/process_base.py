@@ -37,6 +37,10 @@ class ProcessBase:
         """The processor: the filter is NumPy's."""
         return torch.device("cpu")
 
+    @property
+    def head(self) -> None:
+        """None: a small vocabulary is carried in observations."""
+
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
     ) -> tuple["ProcessSession", BaseStep]:

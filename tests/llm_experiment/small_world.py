@@ -37,6 +37,7 @@ class TableBase:
         self.order = self.table.ndim - 1
         self.n_features = self.order * self.n_tokens
         self.device = torch.device("cpu")
+        self.head = None
 
     def begin(self, prompt_tokens, *, n_episodes, n_positions):
         check_start(

@@ -69,10 +69,11 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 RECURRENT = MambaConfig(vocab_size=N_TOKENS, hidden_size=8, num_hidden_layers=1, state_size=2)
 
 
-def tiny_model(family: str, *, seed: int = 0) -> PreTrainedModel:
+def tiny_model(family: str, *, seed: int = 0, n_tokens: int = N_TOKENS) -> PreTrainedModel:
     """A random model of a family, in training mode as it comes."""
     with _seeded(seed):
         config = copy.deepcopy(FAMILIES[family])
+        config.vocab_size = n_tokens
         # Grouped matrix products, the default, know no float64.
         model = AutoModelForCausalLM.from_config(config, experts_implementation="eager")
         return model.train()
