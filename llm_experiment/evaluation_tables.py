@@ -463,21 +463,32 @@ def to_rich(table: Table) -> RichTable:
     return rich
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run: its `label`, `rows` and mostly `base`.
+
+    Raises:
+        ResultsError: the folder holds no finished run.
+    """
+    path = folder / SUMMARY_FILE
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        summary["rows"], summary["label"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ResultsError(
+            f"cannot read {path}: {error}; finish the run with `python -m llm_experiment.run`"
+        ) from error
+    return summary
+
+
 def write_tables(folder: Path) -> tuple[Table, ...]:
     """Write `tables.json` and `tables.md` of a finished run.
 
     Raises:
         ResultsError: the folder holds no finished run, or cannot be written.
     """
-    path = folder / SUMMARY_FILE
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        rows, label = summary["rows"], str(summary["label"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ResultsError(
-            f"cannot read {path}: {error}; finish the run with `python -m llm_experiment.run`"
-        ) from error
-    tables = make_tables(rows, summary.get("base"))
+    summary = read_summary(folder)
+    label = str(summary["label"])
+    tables = make_tables(summary["rows"], summary.get("base"))
     write_json(
         folder / TABLES_JSON,
         {"label": label, "confidence": CONFIDENCE, "metrics": METRICS, "tables": tables},

@@ -3,6 +3,7 @@
     manifest.json            settings, versions, commit, models, and in the end a hash of every file
     summary.json             a row for every agent and evaluation length, and the base policy's
     tables.json, tables.md   what they amount to, over seeds (`evaluation_tables`)
+    report.html              all of it to look at (`report`); made from the rest, so not hashed
     base/                    the base policy's own episodes and result.json
     agents/<name>/           one folder a job:
         agent.safetensors        the agent, its optimiser and its progress
@@ -10,6 +11,9 @@
         tensorboard/             the same and more, for TensorBoard
         episodes-<length>.npz    the evaluation's episodes (`evaluate.Evaluation.arrays`)
         result.json              the agent's rows of the summary; written last
+    judge.json               pairwise comparisons, once somebody asked (`judge`)
+
+Hidden files are tools, not results: a lock, a cache, a file that is being written.
 
 A folder belongs to the settings in its manifest, for good: a run with others is refused. Its
 numbers depend on nothing else but the versions and the machine, which the manifest lists for every
@@ -39,6 +43,8 @@ BASE: Final = "base"
 AGENT_FILE: Final = "agent.safetensors"
 UPDATES_FILE: Final = "updates.json"
 RESULT_FILE: Final = "result.json"
+REPORT_FILE: Final = "report.html"
+JUDGE_FILE: Final = "judge.json"
 _LOCK: Final = ".lock"
 _LIBRARIES: Final = (
     "numpy",
@@ -126,9 +132,17 @@ def seal(folder: Path, **facts: Any) -> None:
     manifest[_HASHED] = {
         str(path.relative_to(folder)): hash_file(path)
         for path in files
-        if path.name not in (MANIFEST, _LOCK)
+        if path.name not in (MANIFEST, REPORT_FILE) and not path.name.startswith(".")
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def seal_file(folder: Path, path: Path) -> None:
+    """Add the hash of one more file to the manifest of a run; a run under way seals it later."""
+    manifest = read_manifest(folder)
+    if _HASHED in manifest:
+        manifest[_HASHED][str(path.relative_to(folder))] = hash_file(path)
+        write_json(folder / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class TurnParser:
             rules,
             pieces=token_texts(tokenizer, speaker=rules.agent, n_tokens=n_tokens),
             encode=partial(_encode, tokenizer),
-            decode=partial(_decode, tokenizer),
+            decode=partial(decode_tokens, tokenizer),
         )
 
     @property
@@ -311,8 +311,8 @@ def token_texts(
     behind the name of a `speaker`.
     """
     colon = _encode(tokenizer, f"{speaker}{COLON}")[-1:]
-    start = len(_decode(tokenizer, colon))
-    texts = [_decode(tokenizer, [*colon, token])[start:] for token in range(len(tokenizer))]
+    start = len(decode_tokens(tokenizer, colon))
+    texts = [decode_tokens(tokenizer, [*colon, token])[start:] for token in range(len(tokenizer))]
     return (*texts, *[""] * (n_tokens - len(texts)))
 
 
@@ -321,7 +321,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def decode_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of tokens, special ones included."""
     text = tokenizer.decode(
         list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )

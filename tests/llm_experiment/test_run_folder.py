@@ -12,6 +12,7 @@ from llm_experiment.run_folder import (
     hash_file,
     read_manifest,
     seal,
+    seal_file,
 )
 from theory.errors import ResultsError
 
@@ -111,3 +112,23 @@ def test_the_manifest_is_json_that_others_can_read(tmp_path):
     claim(tmp_path, Settings(), label="", models={})
     text = Path(tmp_path / "manifest.json").read_text(encoding="utf-8")
     assert json.loads(text)["settings"]["seeds"] == [0, 1]
+
+
+def test_a_file_that_comes_later_is_vouched_for_too_once_the_run_is(tmp_path):
+    claim(tmp_path, Settings(), label="", models={})
+    late = tmp_path / "late.json"
+    late.write_text("1")
+    seal_file(tmp_path, late)
+    assert "sha256" not in read_manifest(tmp_path)  # under way: sealing will list it
+    seal(tmp_path)
+    late.write_text("2")
+    seal_file(tmp_path, late)
+    assert read_manifest(tmp_path)["sha256"] == {"late.json": hash_file(late)}
+
+
+def test_hidden_files_are_no_part_of_a_run(tmp_path):
+    claim(tmp_path, Settings(), label="", models={})
+    for name in (".lock", ".cache", "result.json"):
+        (tmp_path / name).write_text("")
+    seal(tmp_path)
+    assert list(read_manifest(tmp_path)["sha256"]) == ["result.json"]

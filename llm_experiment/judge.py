@@ -1,0 +1,521 @@
+"""Compare transcripts of a finished run pairwise: whose behaviour is better, whose more complex.
+
+    python -m llm_experiment.judge results/llm
+
+As in the published Table 1: agents of the largest budget against the base policy, those of the
+second largest against it, and the one against the other; 300 pairs a comparison, who is shown in
+front drawn at random (`llm_experiment.pairwise`, which also says what the two intervals are).
+
+Two kinds of judge. The *built-in* one compares numbers of the agent's own tokens
+(`llm_experiment.transcript_statistics`); it needs no network and always judges. `--judge endpoint`
+asks a language model too, at any server that speaks OpenAI's protocol (`llm_experiment.
+judge_endpoint`); both see the same pairs.
+
+**Stored.** `judge.json` in the run's folder:
+
+    schema        1
+    label         of the run
+    protocol      n_pairs, n_tokens (length of the episodes), seed, confidence
+    episodes      SHA-256 of every file that was judged, by its path in the run's folder
+    comparisons   a list:
+        name          such as "10 nats against base policy"
+        first         {name, budget_nats}; budget_nats is null for the base policy
+        second        the same
+        pairs         a list of {seed, first, second, swapped}: see `pairwise.Pair`
+    judgements    a list, one for each judge, question and comparison:
+        judge         "built-in" or "endpoint"
+        model         the statistic, such as "bits-per-token", or the language model's name
+        question      "better" or "more-complex"
+        criterion     what the larger number means, or the question as it was put
+        comparison    a name from `comparisons`
+        outcome       `pairwise.Outcome`: {all, units, pairs_low, pairs_high, over_runs, in_front}
+            all           {n_pairs, first, second, ties, unparsable, share}
+            units         the same for each seed
+            pairs_low, pairs_high   Wilson's interval over pairs for the share of `first`
+            over_runs     {values, mean, low, high}: shares of the seeds, Student's interval
+            in_front      share of the decided pairs that named the transcript in front
+        verdicts      one a pair: "first", "second", "tie" or "unparsable"
+        numbers       one [first, second] a pair; null for a language model
+        answers       what the language model said, one a pair; null for a statistic
+        asked         how it was asked: url, temperature, prompts; null for a statistic
+
+Numbers that do not exist are the string "nan" or null. A later judge adds its judgements to those
+that are there, as long as they are about the same pairs; those of the same model are replaced.
+The file's hash is added to the run's manifest, so that it is part of the run.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from llm_experiment.config import WorldConfig, at_least, from_jsonable
+from llm_experiment.evaluation_tables import CONFIDENCE, read_summary
+from llm_experiment.loading import load_tokenizer
+from llm_experiment.pairwise import (
+    Outcome,
+    Pair,
+    Source,
+    Unit,
+    Verdict,
+    compare_numbers,
+    draw_pairs,
+    summarise,
+)
+from llm_experiment.run_folder import (
+    AGENTS,
+    BASE,
+    JUDGE_FILE,
+    episodes_file,
+    exclusive,
+    hash_file,
+    read_manifest,
+    seal_file,
+)
+from llm_experiment.transcript_statistics import (
+    Decode,
+    Episodes,
+    Question,
+    Statistic,
+    measure,
+    read_episodes,
+)
+from llm_experiment.turns import decode_tokens
+from llm_experiment.world import model_names
+from mightnt.command_line import parse_command_line, run_command
+from mightnt.progress import track
+from mightnt.results import to_jsonable, write_json
+from theory.errors import InvalidArgumentError, ResultsError
+
+PROG: Final = "python -m llm_experiment.judge"
+SCHEMA: Final = 1
+BUILT_IN: Final = "built-in"
+BASE_NAME: Final = "base policy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Compare transcripts of a finished run pairwise, as in the published Table 1."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run; the result is its judge.json."""
+    budgets_nats: tuple[float, ...] = ()
+    """Budgets to compare with the base policy and with each other; the run's two largest if left
+    out."""
+    n_pairs: int = 300
+    """Pairs of transcripts in each comparison, over all seeds."""
+    n_tokens: int | None = None
+    """Length of the episodes to compare; that of the agents' last training stage if left out."""
+    seed: int = 0
+    """Seed of the pairs and of who is shown in front."""
+
+    def __post_init__(self) -> None:
+        at_least("n_pairs", self.n_pairs, 1)
+        at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        name: for tables.
+        budget_nats: of its agents; None for the base policy.
+        folders: of its episodes within the run's folder, by seed; the base policy's is anyone's.
+    """
+
+    name: str
+    budget_nats: float | None
+    folders: dict[int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Pairs of transcripts of two sides.
+
+    Attributes:
+        first: one side.
+        second: the other one.
+        pairs: to be judged.
+    """
+
+    first: Side
+    second: Side
+    pairs: tuple[Pair, ...]
+
+    @property
+    def name(self) -> str:
+        """Unlike any other's in a run."""
+        return f"{self.first.name} against {self.second.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The answers of one judge to one question about one comparison; see `judge.json`."""
+
+    judge: str
+    model: str
+    question: Question
+    criterion: str
+    comparison: str
+    outcome: Outcome
+    verdicts: tuple[Verdict, ...]
+    numbers: tuple[tuple[float, float], ...] | None
+    answers: tuple[str, ...] | None
+    asked: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What of a finished run is judged.
+
+    Attributes:
+        label: of the run.
+        world: its models and names.
+        n_tokens: length of the episodes.
+        sides: larger budgets first, the base policy last.
+        episodes: by folder within the run's.
+        files: of the episodes, by folder.
+    """
+
+    label: str
+    world: WorldConfig
+    n_tokens: int
+    sides: tuple[Side, ...]
+    episodes: dict[str, Episodes]
+    files: dict[str, str]
+
+
+# ------------------------------------------------------------------------------ what to compare
+
+
+def read_run(options: Options) -> Run:
+    """The agents to compare and their episodes.
+
+    Raises:
+        ResultsError: no finished run, or episodes that cannot be read.
+        InvalidArgumentError: a length or a budget that the run does not have.
+    """
+    manifest, summary = read_manifest(options.run), read_summary(options.run)
+    agent = manifest["settings"]["agent"]
+    variant = f"{agent['constraint']['accounting']} budget"
+    rows = [row for row in summary["rows"] if row["variant"] == variant]
+    n_tokens = _choose_length(rows, options.n_tokens)
+    rows = [row for row in rows if row["n_tokens"] == n_tokens]
+    there = sorted({float(row["budget_nats"]) for row in rows}, reverse=True)
+    budgets = sorted(set(options.budgets_nats), reverse=True) or there[:2]
+    absent = [budget for budget in budgets if budget not in there]
+    if absent:
+        raise InvalidArgumentError(
+            f"no agent of the run has a budget of {absent[0]:g} nats; choose of "
+            f"{', '.join(f'{budget:g}' for budget in there)}"
+        )
+    sides = tuple(
+        Side(
+            name=f"{budget:g} nats",
+            budget_nats=budget,
+            folders={
+                row["seed"]: f"{AGENTS}/{row['agent']}"
+                for row in rows
+                if row["budget_nats"] == budget
+            },
+        )
+        for budget in budgets
+    )
+    seeds = {seed for side in sides for seed in side.folders}
+    base = Side(name=BASE_NAME, budget_nats=None, folders=dict.fromkeys(seeds, BASE))
+    folders = [BASE, *(folder for side in sides for folder in side.folders.values())]
+    files = {folder: f"{folder}/{episodes_file(n_tokens)}" for folder in folders}
+    return Run(
+        label=summary["label"],
+        world=from_jsonable(WorldConfig, agent["world"]),
+        n_tokens=n_tokens,
+        sides=(*sides, base),
+        episodes={folder: read_episodes(options.run / file) for folder, file in files.items()},
+        files=files,
+    )
+
+
+def _choose_length(rows: Sequence[dict[str, Any]], wanted: int | None) -> int:
+    lengths = sorted({int(row["n_tokens"]) for row in rows})
+    if not lengths:
+        raise ResultsError("the run has no agent with a budget, so there is nothing to compare")
+    trained_at = max(int(row["trained_at_n_tokens"]) for row in rows)
+    if wanted is None:
+        return trained_at if trained_at in lengths else lengths[0]
+    if wanted not in lengths:
+        raise InvalidArgumentError(
+            f"no episodes of {wanted} tokens; choose --n-tokens of {', '.join(map(str, lengths))}"
+        )
+    return wanted
+
+
+def make_comparisons(run: Run, options: Options) -> tuple[Comparison, ...]:
+    """Every budget against the base policy, then against every smaller one.
+
+    Raises:
+        InvalidArgumentError: fewer pairs than seeds, or more than there are.
+    """
+    *agents, base = run.sides
+    sides = [*((agent, base) for agent in agents), *combinations(agents, 2)]
+    return tuple(
+        Comparison(
+            first=first,
+            second=second,
+            pairs=draw_pairs(
+                [
+                    Unit(
+                        seed=seed,
+                        first=_source(run, first.folders[seed]),
+                        second=_source(run, second.folders[seed]),
+                    )
+                    for seed in sorted(first.folders.keys() & second.folders.keys())
+                ],
+                options.n_pairs,
+                rng=np.random.default_rng([options.seed, number]),
+            ),
+        )
+        for number, (first, second) in enumerate(sides)
+    )
+
+
+def _source(run: Run, folder: str) -> Source:
+    return Source(folder=folder, n_episodes=len(run.episodes[folder].tokens))
+
+
+# ------------------------------------------------------------------------------ judging
+
+
+def judge_by_statistics(
+    run: Run, comparisons: Sequence[Comparison], *, decode: Decode
+) -> list[Judgement]:
+    """The built-in judge's judgements: the larger number of each pair, for every statistic.
+
+    Args:
+        run: with the episodes.
+        comparisons: of its sides.
+        decode: the text of tokens.
+    """
+    found = []
+    for statistic in track(Statistic, "statistics", total=len(Statistic)):
+        values = {
+            folder: measure(statistic, episodes, decode=decode)
+            for folder, episodes in run.episodes.items()
+        }
+        for comparison in comparisons:
+            first, second = (
+                np.array(
+                    [values[side.folders[pair.seed]][index(pair)] for pair in comparison.pairs]
+                )
+                for side, index in _sides(comparison)
+            )
+            verdicts = compare_numbers(first, second)
+            found.append(
+                Judgement(
+                    judge=BUILT_IN,
+                    model=statistic.value,
+                    question=statistic.question,
+                    criterion=statistic.criterion,
+                    comparison=comparison.name,
+                    outcome=summarise(comparison.pairs, verdicts),
+                    verdicts=tuple(verdicts),
+                    numbers=tuple(zip(first.tolist(), second.tolist(), strict=True)),
+                    answers=None,
+                    asked=None,
+                )
+            )
+    return found
+
+
+def _sides(comparison: Comparison) -> tuple[tuple[Side, Callable[[Pair], int]], ...]:
+    """Each side with where its episode stands in a pair."""
+    return (
+        (comparison.first, lambda pair: pair.first),
+        (comparison.second, lambda pair: pair.second),
+    )
+
+
+# ------------------------------------------------------------------------------ on disk
+
+
+def write_judgements(
+    run: Run, options: Options, comparisons: Sequence[Comparison], judgements: Sequence[Judgement]
+) -> dict[str, Any]:
+    """Write `judge.json`, with what is there of other judges about the same pairs.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        ResultsError: it cannot be written, or the old one cannot be read.
+    """
+    path = options.run / JUDGE_FILE
+    head = {
+        "schema": SCHEMA,
+        "label": run.label,
+        "protocol": {
+            "n_pairs": options.n_pairs,
+            "n_tokens": run.n_tokens,
+            "seed": options.seed,
+            "confidence": CONFIDENCE,
+        },
+        "episodes": {file: hash_file(options.run / file) for file in run.files.values()},
+        "comparisons": [
+            {
+                "name": comparison.name,
+                "first": _side(comparison.first),
+                "second": _side(comparison.second),
+                "pairs": comparison.pairs,
+            }
+            for comparison in comparisons
+        ],
+    }
+    content: dict[str, Any] = to_jsonable(head | {"judgements": judgements})
+    new = {(judgement.judge, judgement.model) for judgement in judgements}
+    content["judgements"] += [
+        old for old in _others(path, content) if (old["judge"], old["model"]) not in new
+    ]
+    write_json(path, content)
+    seal_file(options.run, path)
+    return content
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {"name": side.name, "budget_nats": side.budget_nats}
+
+
+def _others(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The judgements on disk, if they are about the pairs of `content`."""
+    if not path.exists():
+        return []
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        same = all(old[key] == content[key] for key in content if key != "judgements")
+        judgements: list[dict[str, Any]] = old["judgements"] if same else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"cannot read {path}: {error}; delete it and judge again") from error
+    return judgements
+
+
+# ------------------------------------------------------------------------------ the table
+
+
+_QUESTIONS: Final = {
+    Question.BETTER: "better",
+    Question.MORE_COMPLEX: "more complex or unpredictable",
+}
+
+
+def to_rich(content: dict[str, Any]) -> list[Table]:
+    """A table for each question, at most 80 columns wide.
+
+    Args:
+        content: of `judge.json`.
+    """
+    return [_table(content, question) for question in Question]
+
+
+def _table(content: dict[str, Any], question: Question) -> Table:
+    protocol = content["protocol"]
+    table = Table(
+        title=(
+            f"Whose behaviour is {_QUESTIONS[question]}? Share of the first, in %\n"
+            f"{protocol['n_pairs']} pairs of {protocol['n_tokens']} tokens; intervals: Wilson's "
+            "over pairs, Student's over runs"
+        ),
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    level = f"{protocol['confidence']:.0%}"
+    for header in ("first / second", "judge", "share", f"{level} pairs", f"{level} runs", "none"):
+        left = header in ("first / second", "judge")
+        table.add_column(header, justify="left" if left else "right", no_wrap=not left)
+    for comparison in content["comparisons"]:
+        names = " / ".join(
+            side["name"].removesuffix(" policy").removesuffix(" nats")
+            for side in (comparison["first"], comparison["second"])
+        )
+        for judgement in content["judgements"]:
+            asked = judgement["question"], judgement["comparison"]
+            if asked != (question.value, comparison["name"]):
+                continue
+            outcome = judgement["outcome"]
+            table.add_row(
+                names,
+                judgement["model"],
+                _percent(outcome["all"]["share"]),
+                _interval(outcome["pairs_low"], outcome["pairs_high"]),
+                _interval(outcome["over_runs"]["low"], outcome["over_runs"]["high"]),
+                str(outcome["all"]["ties"] + outcome["all"]["unparsable"]),
+            )
+        table.add_section()
+    return table
+
+
+def _percent(share: float | str, digits: int = 1) -> str:
+    return "-" if math.isnan(float(share)) else f"{100 * float(share):.{digits}f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{_percent(low, 0)} to {_percent(high, 0)}"
+
+
+# ------------------------------------------------------------------------------ command line
+
+
+def judge(options: Options) -> dict[str, Any]:
+    """Judge a finished run.
+
+    Returns:
+        The content of its `judge.json`.
+
+    Raises:
+        ResultsError: no finished run, or another process is writing to it.
+        InvalidArgumentError: options that do not fit the run.
+        ModelError: the tokenizer cannot be loaded.
+    """
+    read_summary(options.run)  # before the folder is made
+    with exclusive(options.run):
+        run = read_run(options)
+        comparisons = make_comparisons(run, options)
+        judgements = judge_by_statistics(run, comparisons, decode=load_decoder(run.world))
+        return write_judgements(run, options, comparisons, judgements)
+
+
+def load_decoder(world: WorldConfig) -> Decode:
+    """The text of tokens of a world's language model.
+
+    Raises:
+        ModelError: its tokenizer cannot be loaded.
+    """
+    language_model, _ = model_names(world)
+    return partial(decode_tokens, load_tokenizer(language_model))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, judge, print."""
+
+    def command() -> None:
+        options = parse_command_line(Options, argv, prog=PROG)
+        content = judge(options)
+        console = Console()
+        for table in to_rich(content):
+            console.print(table)
+        Console(stderr=True).print(f"wrote {options.run / JUDGE_FILE}", highlight=False)
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""A finished run is judged: which agents, by what, and what is left on disk."""
+
+import io
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from llm_experiment.config import Preset, preset_config
+from llm_experiment.judge import BUILT_IN, Options, judge, main, to_rich
+from llm_experiment.run_folder import claim, exclusive, hash_file, read_manifest, seal
+from llm_experiment.transcript_statistics import Statistic
+from mightnt.command_line import BAD_USAGE
+from mightnt.results import write_json
+from tests.llm_experiment.judged_run import SILENCE, write_run
+from theory.errors import InvalidArgumentError, ResultsError
+
+COMPLEX = [s.value for s in Statistic if s is not Statistic.REWARD_PER_REPLY]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Budget 10 is silent, 3 talks like the base policy, and so does 1."""
+    out = tmp_path_factory.mktemp("judged") / "run"
+    return write_run(out, budgets={1.0: "", 3.0: "", 10.0: SILENCE}, lengths=(60, 90))
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The same, to be written to."""
+    return write_run(tmp_path / "run", budgets={3.0: "", 10.0: SILENCE})
+
+
+@pytest.fixture(scope="module")
+def content(finished):
+    return judge(Options(run=finished, n_pairs=60))
+
+
+def one(content, model, comparison):
+    (found,) = (
+        judgement
+        for judgement in content["judgements"]
+        if (judgement["model"], judgement["comparison"]) == (model, comparison)
+    )
+    return found
+
+
+# ----------------------------------------------------------------- what is compared
+
+
+def test_the_two_largest_budgets_are_compared_as_published(content):
+    assert [comparison["name"] for comparison in content["comparisons"]] == [
+        "10 nats against base policy",
+        "3 nats against base policy",
+        "10 nats against 3 nats",
+    ]
+    assert [comparison["first"]["budget_nats"] for comparison in content["comparisons"]] == [
+        10, 3, 10,
+    ]  # fmt: skip
+    for comparison in content["comparisons"]:
+        assert len(comparison["pairs"]) == 60
+        assert {pair["seed"] for pair in comparison["pairs"]} == {0, 1, 2}
+        assert sum(pair["swapped"] for pair in comparison["pairs"]) == 30
+
+
+def test_budgets_and_length_are_a_choice(finished, content):
+    assert content["protocol"]["n_tokens"] == 60
+    chosen = judge(Options(run=finished, n_pairs=3, budgets_nats=(1.0, 10.0, 3.0), n_tokens=90))
+    assert [comparison["name"] for comparison in chosen["comparisons"]] == [
+        "10 nats against base policy",
+        "3 nats against base policy",
+        "1 nats against base policy",
+        "10 nats against 3 nats",
+        "10 nats against 1 nats",
+        "3 nats against 1 nats",
+    ]
+    assert chosen["protocol"]["n_tokens"] == 90
+    assert all(file.endswith("episodes-90.npz") for file in chosen["episodes"])
+
+
+def test_agents_trained_on_long_episodes_are_compared_on_long_ones(tmp_path):
+    out = write_run(tmp_path / "run", budgets={3.0: ""}, lengths=(90, 60))
+    assert judge(Options(run=out, n_pairs=3))["protocol"]["n_tokens"] == 90
+
+
+def test_a_single_budget_is_compared_with_the_base_policy_alone(tmp_path):
+    out = write_run(tmp_path / "run", budgets={3.0: ""}, seeds=(0,))
+    content = judge(Options(run=out, n_pairs=4))
+    assert [c["name"] for c in content["comparisons"]] == ["3 nats against base policy"]
+    assert content["judgements"][0]["outcome"]["over_runs"]["low"] is None
+
+
+# ----------------------------------------------------------------- the built-in judge
+
+
+def test_silence_is_simpler_by_every_statistic_and_talk_is_not(content):
+    for model in COMPLEX:
+        for comparison in ("10 nats against base policy", "10 nats against 3 nats"):
+            outcome = one(content, model, comparison)["outcome"]
+            assert outcome["all"]["first"] == 0
+            assert outcome["all"]["share"] == 0
+            assert outcome["pairs_high"] < 0.1
+            assert outcome["over_runs"]["values"] == [0, 0, 0]
+    better = one(content, "reward-per-reply", "10 nats against base policy")
+    assert better["question"] == "better"
+    assert better["outcome"]["all"]["share"] == 1  # 0.75 a reply against 0.5
+
+
+def test_equal_numbers_are_ties_and_the_share_does_not_exist(content):
+    outcome = one(content, "reward-per-reply", "10 nats against 3 nats")["outcome"]
+    assert outcome["all"]["ties"] == 60
+    assert outcome["all"]["share"] == "nan"
+    assert outcome["pairs_low"] is None
+
+
+def test_every_pair_is_on_record(content):
+    """The tally can be made again from what is stored of each pair."""
+    for judgement in content["judgements"]:
+        (comparison,) = (c for c in content["comparisons"] if c["name"] == judgement["comparison"])
+        outcome = judgement["outcome"]
+        assert len(judgement["verdicts"]) == len(comparison["pairs"]) == outcome["all"]["n_pairs"]
+        for verdict, (first, second) in zip(
+            judgement["verdicts"], judgement["numbers"], strict=True
+        ):
+            assert verdict == ("tie" if first == second else ["second", "first"][first > second])
+        for verdict, key in (("first", "first"), ("second", "second"), ("tie", "ties")):
+            assert judgement["verdicts"].count(verdict) == outcome["all"][key]
+        for seed, unit in outcome["units"].items():
+            of_unit = [
+                verdict
+                for verdict, pair in zip(judgement["verdicts"], comparison["pairs"], strict=True)
+                if pair["seed"] == int(seed)
+            ]
+            assert of_unit.count("first") == unit["first"]
+        assert judgement["judge"] == BUILT_IN
+
+
+def test_numbers_are_those_of_the_episodes_named(finished, content):
+    """Bits per token, read from the stored episodes again."""
+    judgement = one(content, "bits-per-token", "10 nats against base policy")
+    (comparison, *_) = content["comparisons"]
+    for pair, (first, second) in zip(comparison["pairs"], judgement["numbers"], strict=True):
+        agent = f"agents/exact-budget10-seed{pair['seed']}"
+        for folder, index, number in (
+            (agent, pair["first"], first),
+            ("base", pair["second"], second),
+        ):
+            with np.load(finished / folder / "episodes-60.npz") as stored:
+                nats = stored["log_ratio_nats"][index] - stored["log_probs"][index]
+                assert number == pytest.approx(nats[nats > 0].mean() / math.log(2), rel=1e-12)
+
+
+# ----------------------------------------------------------------- on disk
+
+
+def test_the_file_is_what_was_returned_and_the_run_vouches_for_it(run):
+    content = judge(Options(run=run, n_pairs=6))
+    path = run / "judge.json"
+    assert json.loads(path.read_text()) == content
+    manifest = read_manifest(run)
+    assert manifest["sha256"]["judge.json"] == hash_file(path)
+    for file, digest in content["episodes"].items():
+        assert manifest["sha256"][file] == digest
+
+
+def test_judging_again_changes_nothing_and_another_seed_other_pairs(run):
+    judge(Options(run=run, n_pairs=6))
+    before = (run / "judge.json").read_bytes()
+    judge(Options(run=run, n_pairs=6))
+    assert (run / "judge.json").read_bytes() == before
+    other = judge(Options(run=run, n_pairs=6, seed=1))
+    assert other["comparisons"] != json.loads(before)["comparisons"]
+
+
+def test_a_judged_run_can_be_resumed_and_sealed_again(run):
+    judge(Options(run=run, n_pairs=6))
+    manifest = read_manifest(run)
+    claim(run, {"agent": preset_config(Preset.TINY)}, label="", models={})
+    assert "sha256" not in read_manifest(run)
+    judge(Options(run=run, n_pairs=6))  # not sealed: nothing to add to
+    assert "sha256" not in read_manifest(run)
+    seal(run)
+    assert read_manifest(run)["sha256"] == manifest["sha256"]
+
+
+def test_judgements_of_others_about_the_same_pairs_stay(run):
+    options = Options(run=run, n_pairs=6)
+    content = judge(options)
+    foreign = content["judgements"][0] | {"judge": "endpoint", "model": "somebody"}
+    content["judgements"].append(foreign)
+    write_json(run / "judge.json", content)
+    again = judge(options)
+    assert again["judgements"][-1] == foreign
+    assert len(again["judgements"]) == len(content["judgements"])
+    other = judge(replace(options, seed=3))
+    assert {judgement["judge"] for judgement in other["judgements"]} == {BUILT_IN}
+
+
+def test_a_broken_judge_file_is_not_overwritten(run):
+    (run / "judge.json").write_text("{")
+    with pytest.raises(ResultsError, match=r"judge\.json.*delete it and judge again"):
+        judge(Options(run=run, n_pairs=6))
+    assert (run / "judge.json").read_text() == "{"
+
+
+# ----------------------------------------------------------------- command line
+
+
+def test_the_tables_fit_80_columns(content):
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in to_rich(content):
+        console.print(table)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("10 / base", "bits-per-token", "compressed-bytes", "95% runs", "10 / 3"):
+        assert words in text
+    assert "…" not in text
+
+
+def test_the_command_prints_the_shares(run, capsys):
+    main([str(run), "--n-pairs", "6"])
+    captured = capsys.readouterr()
+    assert "10 / base" in captured.out
+    assert f"wrote {run / 'judge.json'}" in captured.err.replace("\n", "")
+
+
+def one_line_error(capsys, *argv):
+    with pytest.raises(SystemExit) as exit_:
+        main(list(argv))
+    assert exit_.value.code == BAD_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--n-pairs", "0"], "n_pairs must be >= 1"),
+        (["--n-pairs", "2"], "n_pairs must be >= 3, one for each seed"),
+        (["--n-pairs", "2000"], "144 pairs of episodes, not 667"),
+        (["--budgets-nats", "7"], "has a budget of 7 nats; choose of 10, 3"),
+        (["--n-tokens", "99"], "no episodes of 99 tokens; choose --n-tokens of 60"),
+        (["--judge", "me"], "me"),
+    ],
+)
+def test_bad_options_are_one_line(run, capsys, argv, words):
+    assert words in one_line_error(capsys, str(run), *argv)
+    assert not (run / "judge.json").exists()
+
+
+def test_no_run_and_an_unfinished_one_are_one_line_and_leave_nothing(tmp_path, run, capsys):
+    absent = tmp_path / "absent"
+    assert "finish the run with `python -m llm_experiment.run`" in one_line_error(
+        capsys, str(absent)
+    )
+    assert not absent.exists()
+    (run / "summary.json").unlink()
+    assert "summary.json" in one_line_error(capsys, str(run))
+    assert "run" in one_line_error(capsys)
+
+
+def test_missing_episodes_and_a_run_without_budgets_are_one_line(run, capsys):
+    (run / "base" / "episodes-60.npz").unlink()
+    assert "base/episodes-60.npz" in one_line_error(capsys, str(run))
+    summary = json.loads((run / "summary.json").read_text())
+    write_json(run / "summary.json", summary | {"rows": []})
+    assert "no agent with a budget" in one_line_error(capsys, str(run))
+
+
+def test_a_run_that_is_being_written_to_is_refused(run):
+    with exclusive(run), pytest.raises(ResultsError, match="another process is writing"):
+        judge(Options(run=run, n_pairs=6))
+
+
+def test_options_are_validated(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="seed must be >= 0"):
+        Options(run=tmp_path, seed=-1)
