@@ -14,7 +14,7 @@ unexport PYTEST_ADDOPTS
 BIN = .venv/bin
 PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests
 
-.PHONY: run test test-all lint bench fix clean
+.PHONY: run test test-all lint bench figures fix clean
 
 run: .venv
 	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/toy
@@ -34,6 +34,10 @@ lint: .venv
 
 bench: .venv
 	$(BIN)/python -m tests.benchmarks
+
+# From whichever runs there are, or `make figures RUNS="FOLDER ..."`.
+figures: .venv
+	$(BIN)/python -m paper_figures $(if $(RUNS),--runs $(RUNS)) --out $(OUT)/figures
 
 fix: .venv
 	$(BIN)/ruff format $(PACKAGES)

@@ -5,6 +5,7 @@ grey. Colours are Okabe and Ito's.
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mightnt.results import write_atomically
 
@@ -70,14 +72,16 @@ def new_figure(width_inches: float = PAGE_INCHES, height_inches: float = 3.0) ->
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write `figure` as `<stem>.png` and `<stem>.pdf`; equal data give equal bytes.
 
+    The PNG has a palette of 256 colours, enough for lines and text, at a third of the size.
+
     Returns:
         The two paths.
     """
     png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
     FigureCanvasAgg(figure)
-    write_atomically(
-        png, lambda path: figure.savefig(path, dpi=RASTER_DPI, metadata={"Software": None})
-    )
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=RASTER_DPI)
+    write_atomically(png, lambda path: _with_palette(drawn).save(path, "png", optimize=True))
     FigureCanvasPdf(figure)
     write_atomically(
         pdf,
@@ -86,3 +90,9 @@ def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
         ),
     )
     return png, pdf
+
+
+def _with_palette(png: io.BytesIO) -> Image.Image:
+    """The picture in a PNG, its colours reduced to 256."""
+    with Image.open(png) as picture:
+        return picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)

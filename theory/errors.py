@@ -37,5 +37,13 @@ class ResultsError(MightntError, RuntimeError):
     """A result that cannot be written, read or resumed."""
 
 
+class MissingDataError(ResultsError):
+    """Results that no command has made yet; the message says which command makes them."""
+
+
 class ModelError(MightntError, RuntimeError):
     """A model, tokenizer or device that is missing, incomplete or unfit; the message says which."""
+
+
+class ClusterError(MightntError, ConnectionError):
+    """A cluster that is not installed, not reachable or unfit; the message says what to do."""

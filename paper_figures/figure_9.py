@@ -1,0 +1,195 @@
+"""Figure 9: the share of silent episodes against the budget, beside the closed form.
+
+An agent that buys silence once, at a context where the base policy is silent with probability p,
+reaches with B nats the share q with `KL(Bern q || Bern p) = B`. That predicts, and does not bound.
+The bound takes for p the base policy's own share of silent episodes: no policy within the budget
+can make an event of probability p likelier than q (`theory.bounds.largest_share`).
+"""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from llm_experiment.evaluate import METRICS
+from llm_experiment.evaluation_tables import OverRuns, clopper_pearson_upper, over_runs
+from mightnt.figure_style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE_INCHES,
+    VERMILLION,
+    new_figure,
+)
+from paper_figures.artefact import Artefact, Data, Product
+from paper_figures.results import AgentRun, Episodes, Experiment, Sources, label_of
+from paper_figures.style import say_runs, stamp, title_panel
+from theory.bounds import largest_share
+from theory.errors import MissingDataError
+
+N_CURVE_POINTS: Final = 81
+_OFFSET_NATS: Final = 0.18
+"""How far to the right of its group's mean a run's own mark stands."""
+_OTHER_LOOKS: Final[tuple[dict[str, Any], ...]] = (
+    {"color": VERMILLION, "marker": "s"},
+    {"color": GREEN, "marker": "^"},
+    {"color": ORANGE, "marker": "D"},
+)
+
+Point = tuple[str, float, OverRuns]
+"""A variant, its budget in nats, and the share of silent episodes over its runs."""
+
+
+def build(sources: Sources) -> Product:
+    """The figure."""
+    experiment = sources.experiment()
+    base = experiment.base
+    if base is None or not base["n_contexts"]:
+        raise MissingDataError(
+            "the closed form needs the base policy's own evaluation, with dialogues long enough "
+            "for one silent turn: let the run finish, `python -m llm_experiment.run`"
+        )
+    panels = {n: silence(experiment, n) for n in experiment.lengths if experiment.base_at(n)}
+    if not panels:
+        raise MissingDataError("no agent was evaluated at a length at which the base policy was")
+    top = max(budget for points in panels.values() for _, budget, _ in points)
+    budgets = np.linspace(0.0, max(1.05 * top, 1.0), N_CURVE_POINTS)
+    p = float(base["first_silence_probability"])
+    curves = {
+        n: {
+            "closed form": [largest_share(p, b).lower for b in budgets],
+            "bound": [largest_share(_upper(experiment, n), b).upper for b in budgets],
+        }
+        for n in panels
+    }
+    figure = new_figure(PAGE_INCHES if len(panels) > 1 else 4.2, 2.9)
+    axes_row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for number, (n, axes) in enumerate(zip(panels, axes_row, strict=True)):
+        axes.plot(budgets, curves[n]["bound"], color=GREY, linestyle="--", label="upper bound")
+        axes.plot(budgets, curves[n]["closed form"], color=BLACK, label="closed form")
+        _draw(axes, experiment, panels[n])
+        at = experiment.base_at(n)
+        own_share = float(at.row["silent_share"]) if at else math.nan
+        axes.axhline(own_share, color=GREY, linestyle=":", label="base policy", zorder=1)
+        trained = {run.trained_at for run in experiment.main_runs}
+        title_panel(
+            axes, number, f"{n} tokens, {'as trained' if n in trained else 'not retrained'}"
+        )
+        axes.set_xlabel("budget (nats)")
+        axes.set_ylim(-0.03, 1.05)
+    axes_row[0].set_ylabel("silent episodes (share)")
+    axes_row[-1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
+    shown = _shown(experiment, panels)
+    counts = [len(over.values) for points in panels.values() for _, _, over in points]
+    stamp(figure, f"{label_of(shown)}; {say_runs(counts)}")
+    quartiles = ", ".join(f"{float(q):.2f}" for q in base["first_silence_nats"])
+    return Product(
+        picture=figure,
+        caption=(
+            f"Figure 9. Silence against budget. {METRICS['silent_share']} Small marks: runs; large "
+            "marks: mean over runs, with Student's 95% interval where there are two or more. "
+            "Closed form: the share q with KL(Bern q || Bern p) = budget, p = exp(-median price "
+            f"of the first silence) = {p:.3g} (quartiles {quartiles} nats over "
+            f"{base['n_contexts']} contexts): a prediction for one purchase at one context. Upper "
+            "bound: the same q for p the upper end of the 95% Clopper-Pearson interval for the "
+            "base policy's own share of silent episodes; it holds for exact budgets, up to the "
+            f"error in p. Runs: {label_of(shown)}."
+        ),
+        data=Data(
+            columns=("tokens", "series", "budget (nats)", "silent share", "low", "high", "runs"),
+            rows=(
+                *(
+                    (n, variant, budget, over.mean, over.low, over.high, len(over.values))
+                    for n, points in panels.items()
+                    for variant, budget, over in points
+                ),
+                *(
+                    (n, f"{variant}, one run", budget, value, None, None, 1)
+                    for n, points in panels.items()
+                    for variant, budget, over in points
+                    for value in over.values
+                ),
+                *(
+                    (n, name, budget, share, None, None, None)
+                    for n, both in curves.items()
+                    for name, shares in both.items()
+                    for budget, share in zip(budgets.tolist(), shares, strict=True)
+                ),
+                *(
+                    (each.n_tokens, "base policy", None, each.row["silent_share"], None, None, 1)
+                    for each in experiment.bases
+                    if each.n_tokens in panels
+                ),
+            ),
+        ),
+    )
+
+
+def silence(experiment: Experiment, n_tokens: int) -> tuple[Point, ...]:
+    """The share of silent episodes of every group of agents with a budget, at one length."""
+    chosen = [
+        run
+        for run in experiment.select(n_tokens=n_tokens)
+        if math.isfinite(run.budget_nats) and not run.variant.startswith("trained at")
+    ]
+    groups: dict[tuple[str, float], list[AgentRun]] = {}
+    for run in chosen:
+        groups.setdefault((run.variant, run.budget_nats), []).append(run)
+    return tuple(
+        (variant, budget, over_runs(float(run.row["silent_share"]) for run in runs))
+        for (variant, budget), runs in groups.items()
+    )
+
+
+def _upper(experiment: Experiment, n_tokens: int) -> float:
+    """The upper end of the interval for the base policy's probability of a silent episode."""
+    base = experiment.base_at(n_tokens)
+    if base is None:
+        return math.nan
+    n = int(base.row["n_episodes"])
+    return clopper_pearson_upper(round(float(base.row["silent_share"]) * n), n)
+
+
+def _shown(experiment: Experiment, panels: dict[int, Any]) -> list[Episodes]:
+    return [run for run in experiment.runs if run.n_tokens in panels]
+
+
+def _draw(axes: Axes, experiment: Experiment, points: tuple[Point, ...]) -> None:
+    variants = dict.fromkeys(variant for variant, _, _ in points)
+    others = [variant for variant in variants if variant != experiment.main_variant]
+    looks: dict[str, dict[str, Any]] = {experiment.main_variant: {"color": BLUE, "marker": "o"}}
+    looks |= dict(zip(others, _OTHER_LOOKS, strict=False))
+    for variant in (name for name in looks if name in variants):
+        look = looks[variant]
+        own = [(budget, over) for name, budget, over in points if name == variant]
+        for budget, over in own:
+            axes.plot(
+                [budget + _OFFSET_NATS] * len(over.values),
+                over.values,
+                linestyle="",
+                fillstyle="none",
+                markersize=2.5,
+                markeredgewidth=0.7,
+                **look,
+            )
+        means = np.array([over.mean for _, over in own])
+        halves = [0.0 if over.high is None else over.high - over.mean for _, over in own]
+        axes.errorbar(
+            [budget for budget, _ in own],
+            means,
+            yerr=halves,
+            linestyle="",
+            capsize=2.5,
+            markersize=5.0,
+            label=variant,
+            zorder=3,
+            **look,
+        )
+
+
+ARTEFACT: Final = Artefact(
+    name="figure9", title="silent episodes against budget, with the closed form", build=build
+)
