@@ -16,6 +16,8 @@ its *head*, and observations need not carry one number for every token of a larg
 """
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -25,11 +27,16 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from llm_experiment.cuda_graph import ReplayedFunction
 from theory.divergences import log_missing_mass
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
 
 N_FEATURE_LAYERS: Final = 3
 """Features are the activations of this many last hidden layers."""
+REPLAY_TOLERANCE_NATS: Final = 0.05
+"""How far a replayed log-probability may be from the plain one: attention over masked room may use
+another kernel, which in half precision changes logits in the third digit; a wrong graph is off by
+far more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +224,8 @@ class HuggingFaceBase:
         self._n_tokens: int = text_config.vocab_size
         n_layers = min(N_FEATURE_LAYERS, text_config.num_hidden_layers + 1)
         self._n_features: int = n_layers * text_config.hidden_size
+        devices = {parameter.device for parameter in model.parameters()}
+        self._on_one_gpu = devices == {self._device} and self._device.type == "cuda"
         self._head: OutputHead | None = None
         if self._n_tokens > self._n_features:
             self._head = _find_head(model, self._device)
@@ -243,7 +252,7 @@ class HuggingFaceBase:
 
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
-    ) -> tuple["HuggingFaceSession", BaseStep]:
+    ) -> tuple["HuggingFaceSession | ReplayedSession", BaseStep]:
         """Start episodes that share a prompt; see `BaseModel.begin`.
 
         Raises:
@@ -259,8 +268,10 @@ class HuggingFaceBase:
                 f"most {self._max_positions}; shorten the episode"
             )
         session = HuggingFaceSession(self._model, head=self._head, n_positions=n_positions)
-        step = session.read(prompt_tokens[None])
-        return session, session.share(step, n_episodes)
+        step = session.share(session.read(prompt_tokens[None]), n_episodes)
+        if self._on_one_gpu and session.has_fixed_room:
+            return ReplayedSession(session, n_read=len(prompt_tokens)), step
+        return session, step
 
 
 class HuggingFaceSession:
@@ -278,9 +289,10 @@ class HuggingFaceSession:
         self._model = model
         self._head = head
         self._cache = DynamicCache(config=model.config)
-        # Layers of full attention get room at once; others (sliding windows) know better.
+        # Layers of full attention get room at once; others (sliding windows) know better, unless
+        # episodes end before their windows do.
         self._cache.layers = [
-            _ReservedLayer(n_positions) if type(layer) is DynamicLayer else layer
+            _ReservedLayer(n_positions) if _sees_all(layer, n_positions) else layer
             for layer in self._cache.layers
         ]
 
@@ -292,8 +304,58 @@ class HuggingFaceSession:
     @torch.no_grad()
     def read(self, tokens: Tensor) -> BaseStep:
         """The prediction after more tokens of every episode, shape (n, t)."""
+        return self._predict(tokens, self._cache)
+
+    def share(self, step: BaseStep, n_episodes: int) -> BaseStep:
+        """Turn the one episode read so far into `n_episodes` equal ones."""
+        self._cache.batch_repeat_interleave(n_episodes)
+        return BaseStep(
+            log_probs=step.log_probs.repeat(n_episodes, 1),
+            features=step.features.repeat(n_episodes, 1),
+            missing_mass=step.missing_mass.repeat(n_episodes),
+        )
+
+    @property
+    def has_fixed_room(self) -> bool:
+        """Whether every layer has room for whole episodes, once the prompt is shared."""
+        return all(isinstance(layer, _ReservedLayer) for layer in self._cache.layers)
+
+    def fixed_forward(self, position: Tensor) -> Callable[[Tensor], BaseStep]:
+        """What `append` does, in shapes and at addresses that are the same at every position.
+
+        It writes keys and values where `append` would, but the lengths of this session's cache
+        stay as they are.
+
+        Args:
+            position: how many tokens have been read, int64, shape (1,), on the model's device;
+                every call adds 1 to it.
+        """
+        layers = cast("list[_ReservedLayer]", self._cache.layers)
+        cache = DynamicCache(config=self._model.config)
+        cache.layers = [_FixedLayer(*layer.room, position=position) for layer in layers]
+        n_positions = layers[0].room[0].shape[-2]
+        places = torch.arange(n_positions, device=position.device)
+
+        @torch.no_grad()
+        def forward(tokens: Tensor) -> BaseStep:
+            hidden = torch.finfo(self._model.dtype).min
+            mask = torch.zeros_like(places, dtype=self._model.dtype)
+            mask = mask.masked_fill(places > position, hidden).expand(len(tokens), 1, 1, -1)
+            step = self._predict(
+                tokens[:, None], cache, attention_mask=mask, position_ids=position[None]
+            )
+            position.add_(1)
+            return step
+
+        return forward
+
+    def _predict(self, tokens: Tensor, cache: DynamicCache, **more: Tensor) -> BaseStep:
         output = self._model(
-            input_ids=tokens, past_key_values=self._cache, use_cache=True, output_hidden_states=True
+            input_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
+            **more,
         )
         missing_mass = torch.zeros(len(tokens), device=tokens.device)
         # The layers of a large model may lie on several devices.
@@ -307,14 +369,62 @@ class HuggingFaceSession:
             log_probs = self._head(features)
         return BaseStep(log_probs=log_probs, features=features, missing_mass=missing_mass)
 
-    def share(self, step: BaseStep, n_episodes: int) -> BaseStep:
-        """Turn the one episode read so far into `n_episodes` equal ones."""
-        self._cache.batch_repeat_interleave(n_episodes)
-        return BaseStep(
-            log_probs=step.log_probs.repeat(n_episodes, 1),
-            features=step.features.repeat(n_episodes, 1),
-            missing_mass=step.missing_mass.repeat(n_episodes),
-        )
+
+class ReplayedSession:
+    """A session whose positions a CUDA graph replays, after the first, which `plain` does too.
+
+    Where recording fails, or the first replay predicts something else than `plain` did, `plain`
+    goes on alone, after a warning.
+
+    Args:
+        plain: episodes that share a prompt so far, with fixed room, on one CUDA device.
+        n_read: tokens that they have read.
+    """
+
+    def __init__(self, plain: HuggingFaceSession, *, n_read: int) -> None:
+        self._plain = plain
+        self._n_read = n_read
+        self._append: Callable[[Tensor], BaseStep] = self._record
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode; see `Session.append`."""
+        del agent_wrote
+        return self._append(tokens)
+
+    def _record(self, tokens: Tensor) -> BaseStep:
+        expected = self._plain.append(tokens)
+        self._append = self._plain.append
+        position = torch.full((1,), self._n_read, dtype=torch.int64, device=tokens.device)
+        forward = self._plain.fixed_forward(position)
+
+        def predict(tokens: Tensor) -> tuple[Tensor, ...]:
+            step = forward(tokens)
+            return step.log_probs, step.features, step.missing_mass
+
+        try:
+            replayed = ReplayedFunction(predict, tokens, state=[position])
+            worst = float((replayed(tokens)[0] - expected.log_probs).abs().max())
+        except RuntimeError as error:
+            warnings.warn(f"positions are not replayed: {error}", stacklevel=2)
+            return expected
+        if not worst < REPLAY_TOLERANCE_NATS:
+            warnings.warn(
+                f"positions are not replayed: log-probabilities were off by {worst:.2g} nats",
+                stacklevel=2,
+            )
+            return expected
+
+        def replay(tokens: Tensor) -> BaseStep:
+            log_probs, features, missing_mass = replayed(tokens)
+            return BaseStep(log_probs=log_probs, features=features, missing_mass=missing_mass)
+
+        self._append = replay
+        return expected
+
+
+def _sees_all(layer: Any, n_positions: int) -> bool:
+    """Whether a layer of transformers' cache lets a token attend to a whole episode."""
+    return type(layer) is DynamicLayer or layer.sliding_window >= n_positions
 
 
 def _find_head(model: PreTrainedModel, device: torch.device) -> OutputHead | None:
@@ -372,8 +482,45 @@ class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transfor
         self._room = (self._reserve(keys, repeats), self._reserve(values, repeats))
         self.keys, self.values = (room[:, :, :length] for room in self._room)
 
+    @property
+    def room(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of whole episodes, shape (n, heads, n_positions, width), 0 where unread.
+
+        Raises:
+            InvalidArgumentError: the prompt is not shared yet.
+        """
+        if self._room is None:
+            raise InvalidArgumentError("a layer has room once its prompt is shared")
+        return self._room
+
     def _reserve(self, states: Tensor, repeats: int) -> Tensor:
         _, heads, length, width = states.shape
-        room = states.new_empty(repeats, heads, self._n_positions, width)
+        room = states.new_zeros(repeats, heads, self._n_positions, width)
         room[:, :, :length] = states
         return room
+
+
+class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types
+    """A layer of the cache whose shapes stay the same: what is not read yet is for a mask to hide.
+
+    Args:
+        keys: those read so far, with room for more; shape (n, heads, n_positions, width).
+        values: the same.
+        position: where the next token's are written, int64, shape (1,); is only read.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, *, position: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
+        self.keys, self.values = keys, values
+        self._position = position
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values, with those of one more token, both of shape (n, heads, 1, width)."""
+        del args, kwargs
+        keys, values = cast("tuple[Tensor, Tensor]", (self.keys, self.values))
+        return (
+            keys.index_copy_(2, self._position, key_states),
+            values.index_copy_(2, self._position, value_states),
+        )
