@@ -81,9 +81,14 @@ def _where_to_read(devices: tuple[torch.device, ...], precision: Precision) -> d
         require("accelerate", extra="multi-gpu", purpose="a language model on several GPUs")
         free = {device.index: torch.cuda.mem_get_info(device)[0] for device in devices}
         return {"device_map": "auto", "max_memory": free}
-    if devices[0].type == "cpu" or precision is Precision.NF4 or find_spec("accelerate") is None:
-        return {}
-    return {"device_map": devices[0]}
+    return {} if reads_through_host(devices, precision) else {"device_map": devices[0]}
+
+
+def reads_through_host(devices: tuple[torch.device, ...], precision: Precision) -> bool:
+    """Whether all weights lie in host memory, unquantised, before they are where they are to be."""
+    if len(devices) > 1:
+        return False
+    return devices[0].type == "cpu" or precision is Precision.NF4 or find_spec("accelerate") is None
 
 
 def settle(
