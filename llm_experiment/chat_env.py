@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.base_model import BaseModel, BaseStep, check_start
-from llm_experiment.turns import Speaker, TurnParser
+from llm_experiment.turns import Speaker, TurnParser, turns_between
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
@@ -168,11 +168,18 @@ class LockstepChat:
         self._tokens = prompt_tokens.new_zeros(n_episodes, n_positions)
         self._tokens[:, : self.position] = prompt_tokens
         self._turn = parser.read(self.tokens)
+        self._speakers = torch.empty_like(self._tokens)
+        self._speakers[:, : self.position] = parser.speakers(self.tokens)
 
     @property
     def tokens(self) -> Tensor:
         """The transcripts so far, int64, shape (n, position)."""
         return self._tokens[:, : self.position]
+
+    @property
+    def speakers(self) -> Tensor:
+        """Who has the turn after each of them, a `Speaker`, int64, shape (n, position)."""
+        return self._speakers[:, : self.position]
 
     @property
     def agent_acts(self) -> Tensor:
@@ -226,12 +233,13 @@ class LockstepChat:
         self._tokens[:, self.position] = tokens
         self.base_step = self._session.append(tokens, agent_wrote=agent_acts)
         self._turn = self._parser.advance(self._turn, tokens)
+        self._speakers[:, self.position] = self._turn.speaker
         self.position += 1
         return self.agent_acts & ~agent_acts
 
     def replies(self) -> tuple[Reply, ...]:
         """All replies so far that have ended, in order of episode and time."""
-        turns = self._parser.find_turns(self.tokens)
+        turns = turns_between(self.speakers)
         ended = (turns.speaker == Speaker.PARTNER) & turns.finished
         new = ended & (turns.opened >= self.prompt_length)
         found = zip(turns.episode[new], turns.opened[new], turns.closed[new], strict=True)
@@ -259,7 +267,7 @@ class LockstepChat:
         )
 
 
-def sample_tokens(logits: Tensor, *, generator: torch.Generator) -> Tensor:
+def sample_tokens(logits: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """A draw from softmax(logits) for each row; a token with logit -inf is never drawn.
 
     By inversion, with one uniform number a row: the first token at which the cumulative mass is
@@ -268,7 +276,7 @@ def sample_tokens(logits: Tensor, *, generator: torch.Generator) -> Tensor:
 
     Args:
         logits: shape (n, n_tokens), in every row one above -inf.
-        generator: the randomness, on the same device.
+        generator: the randomness, on the same device; torch's own one if None.
 
     Returns:
         int64, shape (n,).

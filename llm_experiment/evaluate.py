@@ -22,7 +22,7 @@ projected to; the base policy's own episodes are evaluated as those of an agent,
 **Stored.** `Evaluation.arrays` names the arrays of `episodes-<length>.npz`: those of
 `llm_experiment.rollout.Rollout.arrays`, which are, per token, shape (n, t): `tokens`, `writers`
 (-1 nobody, 0 agent, 1 student), `kl_nats` (the conditional KL of the agent's step), `target_nats`,
-`log_ratio_nats` (realised), `log_probs`, `budget_nats`, `values` and `rewards`, and per episode,
+`log_ratio_nats` (realised), `log_probs`, `budget_nats` and `rewards`, and per episode,
 turn or reply what is documented there; and, with a known demonstrator, those of `Departure`.
 `Evaluation.row` gives the numbers of `result.json`, defined one by one in `METRICS`.
 """
@@ -199,15 +199,14 @@ class BasePolicy:
         self._n_tokens = world.base.n_tokens
         self.device = world.base.device
 
-    def act_on(self, observation: Tensor) -> tuple[StepPolicy, Tensor]:
+    def act_on(self, observation: Tensor) -> StepPolicy:
         """See `rollout.Agent`."""
         seen = unpack_observation(observation, n_tokens=self._n_tokens)
         log_b = seen.log_probs.double().log_softmax(dim=-1)
         nothing = torch.zeros(len(log_b), dtype=torch.float64, device=log_b.device)
-        step = StepPolicy(
+        return StepPolicy(
             log_probs=log_b, base_log_probs=log_b, kl_nats=nothing, target_nats=nothing
         )
-        return step, nothing
 
 
 def known_demonstrator(config: WorldConfig, world: World) -> DialogueProcess | None:
@@ -410,7 +409,7 @@ def measure_departure(agent: Agent, rollout: Rollout, process: DialogueProcess) 
 
 def _against(agent: Agent, observations: Tensor, log_tau: Floats) -> tuple[Floats, Floats]:
     """Outside mass, (2, m), and smoothed KL, (2, d, m), of the agent and its base at m steps."""
-    step, _ = agent.act_on(observations)
+    step = agent.act_on(observations)
     outside = np.isneginf(log_tau)
     n_tokens = log_tau.shape[-1]
     masses, nats = [], []

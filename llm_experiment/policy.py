@@ -12,13 +12,12 @@ and the *step policy* is the mixture `x = alpha a + (1 - alpha) b` with `KL(x||b
 itself where `KL(a||b) <= k` (`theory.fixed_kl_mixture`). An agent without a budget plays `a`.
 
 Where the proposal equals the base policy, as it does everywhere at the start, every derivative of
-`k` vanishes and with it, read literally, that of `x`. But `KL(x||b) ~ alpha^2 KL(a||b)` there, so
-`alpha` tends to `sqrt(s)` and `x` to the smooth `b + sqrt(s) (a - b)`: this limit is used where
-`KL(a||b)` is below `NEAR_BASE_NATS` and B is not, and gives the gradient that training starts
-with.
+`k` vanishes and with it, read literally, that of `x`. But `alpha` tends to `sqrt(s)` there and `x`
+to the smooth `b + sqrt(s) (a - b)`, whose gradient is the one that training starts with.
 
 Everything the policy depends on is in the observation, and one function, `FixedKLPolicy.act_on`,
-maps an observation to the distribution and the value, for acting and for learning alike.
+maps an observation to the distribution, for acting and for learning alike. The critic's values
+are needed for learning only.
 """
 
 import math
@@ -32,14 +31,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from llm_experiment.chat_env import LARGEST, Observation, unpack_observation
+from llm_experiment.chat_env import LARGEST, Observation, sample_tokens, unpack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
 from theory.fixed_kl_mixture import fixed_kl_mixture
 
-NEAR_BASE_NATS: Final = 1e-12
-"""Below this KL(a||b) the limit of small proposals is used; its KL is k up to 1e-6 of k."""
 PUBLISHED_FLOOR_NATS: Final = 1e-6
 """The published target's floor."""
 LOG_INITIAL_DIVISOR: Final = math.log(16.0)
@@ -67,16 +64,12 @@ class StepPolicy:
     target_nats: Tensor
 
     def sample(self, *, generator: torch.Generator | None) -> Tensor:
-        """A token for each episode, int64, shape (n,).
-
-        Of independent exponential clocks with rates x the first to ring is a draw from x; a token
-        of probability 0 never rings.
+        """A token for each episode, int64, shape (n,); see `chat_env.sample_tokens`.
 
         Args:
             generator: the randomness, on the tensors' device; torch's own one if None.
         """
-        clocks = torch.empty_like(self.log_probs).exponential_(generator=generator)
-        return (self.log_probs.exp() / clocks).argmax(dim=-1)
+        return sample_tokens(self.log_probs, generator=generator)
 
     def log_prob(self, tokens: Tensor) -> Tensor:
         """`log x` of `tokens`, shape (n,)."""
@@ -115,8 +108,9 @@ def step_policy(
         1e-12); with the published rule it may, by the published floor of 1e-6 nats.
     """
     log_b = base_log_probs.double().log_softmax(dim=-1)
-    log_a = (base_log_probs.double() + residual.double()).log_softmax(dim=-1)
+    log_a = log_b + residual.double()
     if rule is None:
+        log_a = log_a.log_softmax(dim=-1)
         kl = kl_nats(log_a, log_b, unchecked=True)
         unlimited = torch.full_like(kl, math.inf)
         return StepPolicy(log_probs=log_a, base_log_probs=log_b, kl_nats=kl, target_nats=unlimited)
@@ -125,25 +119,12 @@ def step_policy(
     if rule is TargetRule.PUBLISHED:
         target = share * budget + PUBLISHED_FLOOR_NATS
         x = fixed_kl_mixture(log_a, log_b, target, unchecked=True)
-        log_x, kl = x.log_x, x.kl_nats
     else:
-        proposed_nats = kl_nats(log_a, log_b, unchecked=True)
-        target = share * torch.minimum(budget, proposed_nats)
-        near = (proposed_nats < NEAR_BASE_NATS) & (budget >= NEAR_BASE_NATS)
-        x = fixed_kl_mixture(log_a, log_b, target.where(~near, 0.0), unchecked=True)
-        log_x = _near_base(log_a, log_b, share.sqrt()).where(near[:, None], x.log_x)
-        kl = target.where(near, x.kl_nats)
-    return StepPolicy(log_probs=log_x, base_log_probs=log_b, kl_nats=kl, target_nats=target)
-
-
-def _near_base(log_a: Tensor, log_b: Tensor, alpha: Tensor) -> Tensor:
-    """log(alpha a + (1 - alpha) b) for alpha in (0, 1), with gradients wherever a and b are."""
-    possible = torch.isfinite(log_b)
-    alpha = alpha[:, None]
-    log_x = torch.logaddexp(
-        alpha.log() + log_a.where(possible, 0.0), torch.log1p(-alpha) + log_b.where(possible, 0.0)
+        x = fixed_kl_mixture(log_a, log_b, budget, share=share, unchecked=True)
+        target = x.target_nats
+    return StepPolicy(
+        log_probs=x.log_x, base_log_probs=log_b, kl_nats=x.kl_nats, target_nats=target
     )
-    return log_x.where(possible, -math.inf)
 
 
 class FixedKLDistribution(Distribution):
@@ -276,48 +257,52 @@ class FixedKLPolicy(ActorCriticPolicy):
         self.feature_mean.copy_(features.mean(dim=0))
         self.feature_scale.copy_(torch.where(deviation > 0, 1 / deviation, 1.0))
 
-    def act_on(self, observation: Tensor) -> tuple[StepPolicy, Tensor]:
-        """The step policy and the value in n episodes.
+    def act_on(self, observation: Tensor) -> StepPolicy:
+        """The step policy in n episodes.
 
         Args:
             observation: shape (n, n_features + 2 + n_tokens).
-
-        Returns:
-            The policy, and values of shape (n,).
         """
+        return self._decide(*self._read(observation))
+
+    def learn_on(self, observation: Tensor) -> tuple[StepPolicy, Tensor]:
+        """What `act_on` says, and the critic's values, shape (n,)."""
         seen, inputs = self._read(observation)
-        outputs = self.actor(inputs)
-        possible = seen.log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
-        step = step_policy(
-            seen.log_probs.where(possible, -math.inf),
-            outputs[:, :-1],
-            outputs[:, -1],
-            seen.budget_nats,
-            rule=self.target_rule,
-        )
-        return step, self.critic(inputs).squeeze(-1)
+        return self._decide(seen, inputs), self.critic(inputs).squeeze(-1)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, values (n, 1) and log-probabilities, as stable-baselines3 asks for them."""
-        step, values = self.act_on(obs)
+        step, values = self.learn_on(obs)
         distribution = FixedKLDistribution().proba_distribution(step)
         tokens = distribution.get_actions(deterministic=deterministic)
         return tokens, values[:, None], step.log_prob(tokens)
 
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (n, 1), log-probabilities of `actions`, entropies."""
-        step, values = self.act_on(_tensor(obs))
+        step, values = self.learn_on(_tensor(obs))
         return values[:, None], step.log_prob(actions.long().flatten()), step.entropy_nats()
 
     def get_distribution(self, obs: PyTorchObs) -> FixedKLDistribution:
         """The distribution of the next token."""
-        return FixedKLDistribution().proba_distribution(self.act_on(_tensor(obs))[0])
+        return FixedKLDistribution().proba_distribution(self.act_on(_tensor(obs)))
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Values, shape (n, 1)."""
         _, inputs = self._read(_tensor(obs))
         values: Tensor = self.critic(inputs)
         return values
+
+    def _decide(self, seen: Observation, inputs: Tensor) -> StepPolicy:
+        """The step policy, from what `_read` gives."""
+        outputs = self.actor(inputs)
+        possible = seen.log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
+        return step_policy(
+            seen.log_probs.where(possible, -math.inf),
+            outputs[:, :-1],
+            outputs[:, -1],
+            seen.budget_nats,
+            rule=self.target_rule,
+        )
 
     def _read(self, observation: Tensor) -> tuple[Observation, Tensor]:
         """The parts of an observation, and what actor and critic make of it, (n, n_inputs)."""

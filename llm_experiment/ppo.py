@@ -359,7 +359,7 @@ class LockstepPPO(PPO):
 
     def _loss(self, batch: RolloutBufferSamples) -> tuple[Tensor, "_Statistics"]:
         """The mean loss of some steps, their advantages normalised, and what it is made of."""
-        step, values = self.policy.act_on(batch.observations)
+        step, values = self.policy.learn_on(batch.observations)
         log_rho = step.log_prob(batch.actions) - batch.old_log_prob
         rho = log_rho.exp()
         clip_range = self.config.ppo.clip_range
@@ -394,10 +394,14 @@ class LockstepPPO(PPO):
         """The agent's steps, with the penalty in their rewards, as material for `train`."""
         steps = rollout.agent_steps
         ppo = self.config.ppo
+        with torch.no_grad():
+            estimates = self.policy.predict_values(rollout.kept_observations)
+        values = np.zeros(steps.shape)
+        values[steps] = estimates.flatten().double().cpu().numpy()
         penalties = self.config.constraint.penalty_per_nat * rollout.log_ratio_nats
         advantages = generalised_advantages(
             rollout.rewards - penalties,
-            rollout.values,
+            values,
             steps,
             gamma=ppo.gamma,
             gae_lambda=ppo.gae_lambda,
@@ -405,7 +409,7 @@ class LockstepPPO(PPO):
         self.rollout_buffer.fill(
             rollout.kept_observations,
             rollout.tokens[steps],
-            values=rollout.values[steps],
+            values=values[steps],
             log_probs=rollout.log_probs[steps],
             advantages=advantages[steps],
             shuffle=random_stream(self.config.seed, self.n_updates, _SHUFFLE),

@@ -8,8 +8,9 @@ The ledger of `theory.budget` is charged with the KL of the distribution that th
 from, computed from that distribution; so under exact accounting the recorded KLs of an episode
 sum to at most its budget, which `play` verifies before it returns.
 
-Nothing here waits for the device between positions; replies are found and scored, all in one
-batch, when the episodes are complete.
+Nothing here waits for the device between positions. What acting does not need waits for the end
+of the episodes: replies are then found and scored in one batch, and what the critic thinks of the
+observations is for the learner to ask.
 """
 
 import math
@@ -24,12 +25,12 @@ from torch import Tensor
 from llm_experiment.base_model import BaseStep
 from llm_experiment.chat_env import Reply, pack_observation
 from llm_experiment.policy import StepPolicy
-from llm_experiment.turns import Speaker, Turns
+from llm_experiment.turns import Speaker, Turns, turns_between, writers_before
 from llm_experiment.world import World
 from theory.budget import Accounting, open_ledger
 from theory.errors import InvalidArgumentError
 
-_STEP_NUMBERS: Final = ("kl_nats", "target_nats", "log_ratio_nats", "log_probs", "values")
+_STEP_NUMBERS: Final = ("kl_nats", "target_nats", "log_ratio_nats", "log_probs")
 
 
 class Agent(Protocol):
@@ -40,8 +41,8 @@ class Agent(Protocol):
         """Where observations are expected."""
         ...
 
-    def act_on(self, observation: Tensor) -> tuple[StepPolicy, Tensor]:
-        """The step policy and the value in n episodes, from rows of `pack_observation`."""
+    def act_on(self, observation: Tensor) -> StepPolicy:
+        """The step policy in n episodes, from rows of `pack_observation`."""
         ...
 
 
@@ -62,7 +63,6 @@ class Rollout:
         log_probs: log x of the token taken, in nats, shape (n, t).
         budget_nats: the budget before each token, whoever wrote it, shape (n, t); inf without a
             budget, and the initial budget at the tokens of the prompt.
-        values: the critic's value before the step, shape (n, t).
         rewards: what the reply to a step earned, at the step that handed the turn over, shape
             (n, t).
         spent_nats: the ledger's total of the KLs, shape (n,).
@@ -83,7 +83,6 @@ class Rollout:
     log_ratio_nats: NDArray[np.float64]
     log_probs: NDArray[np.float64]
     budget_nats: NDArray[np.float64]
-    values: NDArray[np.float64]
     rewards: NDArray[np.float64]
     spent_nats: NDArray[np.float64]
     leak_nats: NDArray[np.float64]
@@ -157,7 +156,6 @@ def random_stream(seed: int, *path: int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
-@torch.no_grad()
 def play(
     agent: Agent,
     world: World,
@@ -200,51 +198,51 @@ def play(
     budgets = budget[:, None].repeat(1, n_tokens)
     actors: list[Tensor] = []
     observations: list[Tensor] = []
-    while not chat.done:
-        t = chat.position
-        acts = chat.agent_acts
-        rows = acts.nonzero().squeeze(-1)
-        budgets[:, t] = ledger.remaining_nats
-        tokens = torch.zeros(n_episodes, dtype=torch.int64, device=world.base.device)
-        if len(rows):
-            observation = pack_observation(
-                _of_rows(chat.base_step, rows),
-                fraction_left=chat.fraction_left,
-                budget_nats=ledger.remaining_nats.to(world.base.device)[rows],
-            ).to(device)
-            step, value = agent.act_on(observation)
-            chosen = step.sample(generator=own)
-            tokens[rows] = chosen.to(world.base.device)
-            dense[:, rows.to(device), t] = _step_numbers(step, value, chosen)
-            if keep_observations:
-                actors.append(rows)
-                observations.append(observation)
-        ledger = ledger.charge(
-            kl_nats=dense[0, :, t], log_ratio_nats=dense[2, :, t], unchecked=True
-        )
-        chat.step(tokens)
+    with torch.inference_mode():
+        while not chat.done:
+            t = chat.position
+            acts = chat.agent_acts
+            rows = acts.nonzero().squeeze(-1)
+            budgets[:, t] = ledger.remaining_nats
+            tokens = torch.zeros(n_episodes, dtype=torch.int64, device=world.base.device)
+            if len(rows):
+                observation = pack_observation(
+                    _of_rows(chat.base_step, rows),
+                    fraction_left=chat.fraction_left,
+                    budget_nats=ledger.remaining_nats.to(world.base.device)[rows],
+                ).to(device)
+                step = agent.act_on(observation)
+                chosen = step.sample(generator=own)
+                tokens[rows] = chosen.to(world.base.device)
+                dense[:, rows.to(device), t] = _step_numbers(step, chosen)
+                if keep_observations:
+                    actors.append(rows)
+                    observations.append(observation)
+            ledger = ledger.charge(
+                kl_nats=dense[0, :, t], log_ratio_nats=dense[2, :, t], unchecked=True
+            )
+            chat.step(tokens)
     ledger.check_spending()
 
-    kl_nats, target_nats, log_ratio_nats, log_probs, values = dense.cpu().numpy()
+    kl_nats, target_nats, log_ratio_nats, log_probs = dense.cpu().numpy()
     replies = chat.replies()
     reply_rewards = world.reward([reply.text for reply in replies])
     rewards = np.zeros_like(kl_nats)
     for reply, reward in zip(replies, reply_rewards, strict=True):
         rewards[reply.episode, chat.prompt_length + reply.agent_step] += reward
-    turns = world.parser.find_turns(chat.tokens)
+    turns = turns_between(chat.speakers)
     kept = None
     if keep_observations:
         kept = torch.cat(observations)[torch.cat(actors).to(device).argsort(stable=True)]
     return Rollout(
         prompt_length=chat.prompt_length,
         tokens=chat.tokens.cpu().numpy(),
-        writers=world.parser.writers(chat.tokens).cpu().numpy(),
+        writers=writers_before(chat.speakers).cpu().numpy(),
         kl_nats=kl_nats,
         target_nats=target_nats,
         log_ratio_nats=log_ratio_nats,
         log_probs=log_probs,
         budget_nats=budgets.cpu().numpy(),
-        values=values,
         rewards=rewards,
         spent_nats=ledger.spent_nats.cpu().numpy(),
         leak_nats=ledger.leak_nats.cpu().numpy(),
@@ -265,13 +263,7 @@ def _of_rows(step: BaseStep, rows: Tensor) -> BaseStep:
     )
 
 
-def _step_numbers(step: StepPolicy, value: Tensor, tokens: Tensor) -> Tensor:
-    """What `_STEP_NUMBERS` names, shape (5, m)."""
-    numbers = (
-        step.kl_nats,
-        step.target_nats,
-        step.log_ratio_nats(tokens),
-        step.log_prob(tokens),
-        value.double(),
-    )
-    return torch.stack(numbers)
+def _step_numbers(step: StepPolicy, tokens: Tensor) -> Tensor:
+    """What `_STEP_NUMBERS` names, shape (4, m)."""
+    log_ratio = step.log_ratio_nats(tokens)
+    return torch.stack([step.kl_nats, step.target_nats, log_ratio, step.log_prob(tokens)])

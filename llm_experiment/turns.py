@@ -241,23 +241,11 @@ class TurnParser:
 
     def writers(self, tokens: Tensor) -> Tensor:
         """Who wrote each token of transcripts: who had the turn before it; both (n, t)."""
-        after = self.speakers(tokens)
-        return torch.cat([torch.full_like(after[:, :1], Speaker.NOBODY), after[:, :-1]], dim=1)
+        return writers_before(self.speakers(tokens))
 
     def find_turns(self, tokens: Tensor) -> Turns:
         """All turns of transcripts, int64, shape (n, t)."""
-        after = self.speakers(tokens).cpu().numpy()
-        before = np.concatenate([np.full_like(after[:, :1], Speaker.NOBODY), after[:, :-1]], axis=1)
-        episode, opened = np.nonzero(after != before)
-        finished = np.roll(episode, -1) == episode
-        finished[-1:] = False
-        return Turns(
-            episode=episode,
-            speaker=after[episode, opened],
-            opened=opened,
-            closed=np.where(finished, np.roll(opened, -1), after.shape[1] - 1),
-            finished=finished,
-        )
+        return turns_between(self.speakers(tokens))
 
     def are_empty(self, turns: Turns) -> NDArray[np.bool_]:
         """Which turns are empty turns of the agent, shape (turns,).
@@ -327,6 +315,27 @@ def decode_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str
         list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
     return str(text)
+
+
+def writers_before(speakers: Tensor) -> Tensor:
+    """Who wrote each token, from who has the turn after it (`TurnParser.speakers`); both (n, t)."""
+    nobody = torch.full_like(speakers[:, :1], Speaker.NOBODY)
+    return torch.cat([nobody, speakers[:, :-1]], dim=1)
+
+
+def turns_between(speakers: Tensor) -> Turns:
+    """All turns of transcripts, from who has the turn after each token, shape (n, t)."""
+    after, before = (array.cpu().numpy() for array in (speakers, writers_before(speakers)))
+    episode, opened = np.nonzero(after != before)
+    finished = np.roll(episode, -1) == episode
+    finished[-1:] = False
+    return Turns(
+        episode=episode,
+        speaker=after[episode, opened],
+        opened=opened,
+        closed=np.where(finished, np.roll(opened, -1), after.shape[1] - 1),
+        finished=finished,
+    )
 
 
 def _next_line(line: _Line, char: str, names: Sequence[str]) -> tuple[_Line, Speaker]:

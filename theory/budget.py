@@ -27,7 +27,15 @@ from typing import Final
 
 import numpy as np
 
-from theory.arrays import INF, Array, check_budgets, common_namespace, is_single_precision, like
+from theory.arrays import (
+    INF,
+    Array,
+    array_namespace,
+    check_budgets,
+    common_namespace,
+    is_single_precision,
+    like,
+)
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
 from theory.fixed_kl_mixture import fixed_kl_mixture
 
@@ -71,7 +79,7 @@ class BudgetLedger:
     @property
     def leak_nats(self) -> Array:
         """KL spent beyond B_0, at least 0; under `EXACT` it is rounding at most."""
-        xp = common_namespace(initial_nats=self.initial_nats)
+        xp = array_namespace(self.initial_nats)
         limited = self.initial_nats < INF
         initial = xp.where(limited, self.initial_nats, 0.0)
         excess = (self.spent_nats - initial) + self.rounding_nats
@@ -103,7 +111,7 @@ class BudgetLedger:
             InvalidArgumentError: no log-ratio under `REALIZED`.
             InvalidShapeError: charges that do not fit the ledger's shape.
         """
-        xp = common_namespace(initial_nats=self.initial_nats)
+        xp = array_namespace(self.initial_nats)
         kl = self._amount(kl_nats, active, name="kl_nats")
         if not unchecked:
             _refuse(kl, ~(kl >= 0), "kl_nats must be >= 0; see theory.divergences.kl_nats")
@@ -151,7 +159,7 @@ class BudgetLedger:
 
     def _amount(self, value: Array | float, active: Array | None, *, name: str) -> Array:
         """`value` as an array of the ledger's kind, 0 where not `active`."""
-        xp = common_namespace(initial_nats=self.initial_nats)
+        xp = array_namespace(self.initial_nats)
         amount = like(self.initial_nats, value, name=name)
         for part, given in ((name, amount), ("active", active)):
             if given is not None and tuple(given.shape) not in ((), tuple(self.initial_nats.shape)):
@@ -239,7 +247,7 @@ def all_in_spending_nats(
 
 def _compensated_sum(total: Array, rounding: Array, amount: Array) -> tuple[Array, Array]:
     """One step of Neumaier's sum, for amounts and totals that are not negative."""
-    xp = common_namespace(total=total, amount=amount)
+    xp = array_namespace(total)
     new_total = total + amount
     finite = new_total < INF
     larger = xp.where(finite, xp.maximum(total, amount), 0.0)
@@ -249,13 +257,13 @@ def _compensated_sum(total: Array, rounding: Array, amount: Array) -> tuple[Arra
 
 
 def _refuse(values: Array, wrong: Array, requirement: str) -> None:
-    xp = common_namespace(values=values)
+    xp = array_namespace(values)
     if xp.any(wrong):
         raise InvalidBudgetError(f"{requirement}; got {_first(values, wrong)}")
 
 
 def _first(values: Array, where: Array) -> float | None:
     """The first of `values` where `where` holds."""
-    xp = common_namespace(values=values)
+    xp = array_namespace(values)
     chosen = xp.reshape(values, (-1,))[xp.reshape(where, (-1,))]
     return float(chosen[0]) if chosen.shape[0] else None

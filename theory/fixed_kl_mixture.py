@@ -10,6 +10,11 @@ Given a proposal a, a base b and a target k in nats (what the budget allows this
 Both give `x = a` where `KL(a||b) <= k`, and `x = b` where k = 0. First a is projected onto the
 support of b: `a <- a 1[b > 0] / sum`; if nothing of it is left, x = b and the weight is 0.
 
+With a *share* s < 1 the target is `s min(k, KL(a||b))` instead, which lies inside the path and so
+always has a gradient. As a tends to b the weight then tends to `sqrt(s)`, since KL(x||b) grows
+like its square; where `KL(a||b) < 1e-20 <= k` this limit is used, with its derivatives, so that
+they exist where a = b.
+
 **Linear.** With `u = a/b - 1` and `L = log(x/b) = log(1 + alpha u)`, the sum
 
     f(alpha) = KL(x||b) = sum x phi(-L),    phi(s) = e^s - 1 - s >= 0,
@@ -34,8 +39,11 @@ defined as 0 at k = 0, where the true slope is infinite.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, TypeVar
+
+import array_api_compat
 
 from theory.arrays import (
     INF,
@@ -55,8 +63,16 @@ from theory.arrays import (
     tracks_gradient,
     zero_with_gradient,
 )
-from theory.errors import SolverError
-from theory.kl_paths import Derivatives, GeometricPath, LinearPath, Path, Solution, solve
+from theory.errors import InvalidArgumentError, SolverError
+from theory.kl_paths import (
+    GeometricPath,
+    LinearPath,
+    Path,
+    PathDerivatives,
+    Solution,
+    TargetDerivatives,
+    solve,
+)
 
 RESIDUAL_LIMIT: Final = 1e-12
 """Relative error of the KL that is promised; a checked call that misses it raises."""
@@ -74,30 +90,39 @@ class KLProjection:
         weight: alpha of the mixture, or lambda of the geometric path, in [0, 1]; shape (...),
             float64. Exactly 0 where x = b, exactly 1 where x = a.
         log_x: log-probabilities, shape (..., d), in the precision of the inputs.
-        kl_nats: KL(x||b) at `weight`, shape (...), float64: k but for `relative_residual`, or
-            KL(a||b) where that is at most k.
-        relative_residual: `|KL(x||b) - k| / k` as evaluated at `weight`, 0 at the ends; shape
-            (...), float64.
+        target_nats: the KL that was aimed at, `share min(k, KL(a||b))`; shape (...), float64.
+        kl_nats: KL(x||b) at `weight`, shape (...), float64: the target but for
+            `relative_residual`.
+        relative_residual: their relative difference as evaluated at `weight`, 0 at the ends and
+            at the limit (whose own is near 1e-10); shape (...), float64.
     """
 
     weight: Array
     log_x: Array
+    target_nats: Array
     kl_nats: Array
     relative_residual: Array
 
 
 def fixed_kl_mixture(
-    log_a: Array, log_b: Array, kl_nats: Array | float, *, unchecked: bool = False
+    log_a: Array,
+    log_b: Array,
+    kl_nats: Array | float,
+    *,
+    share: Array | float = 1.0,
+    unchecked: bool = False,
 ) -> KLProjection:
     """The mixture `alpha a + (1 - alpha) b` whose KL from b is `kl_nats`, or a if that is nearer.
 
     `KL(x||b)` at the returned alpha, in exact arithmetic with a and b normalised exactly, is within
-    1e-12 relative of k, or of 1e-12 where k is smaller. (Rounding x to floats costs more.)
+    1e-12 relative of its target, or of 1e-12 where that is smaller. (Rounding x to floats costs
+    more.)
 
     Args:
         log_a: log-probabilities of the proposal, shape (..., d), -inf allowed.
         log_b: those of the base; leading axes broadcast.
         kl_nats: k >= 0, inf allowed; a number, or shape (...).
+        share: what part of `min(k, KL(a||b))` to aim at, in [0, 1]; a number, or shape (...).
         unchecked: skip the checks that read the data (see `theory.arrays`); rows are normalised
             whatever their sum, and a k that is negative or NaN counts as 0.
 
@@ -105,20 +130,26 @@ def fixed_kl_mixture(
         InvalidArgumentError, InvalidShapeError: not float arrays, or of unfit shapes.
         InvalidDistributionError: not full distributions.
         InvalidBudgetError: k is negative or NaN.
+        InvalidArgumentError: a share outside [0, 1].
         SolverError: the promised accuracy was not reached.
     """
-    return _project(LinearPath, log_a, log_b, kl_nats, unchecked=unchecked)
+    return _project(LinearPath, log_a, log_b, kl_nats, share, unchecked=unchecked)
 
 
 def geometric_projection(
-    log_a: Array, log_b: Array, kl_nats: Array | float, *, unchecked: bool = False
+    log_a: Array,
+    log_b: Array,
+    kl_nats: Array | float,
+    *,
+    share: Array | float = 1.0,
+    unchecked: bool = False,
 ) -> KLProjection:
     """`x ∝ a^lambda b^(1-lambda)` whose KL from b is `kl_nats`, or a if that is nearer.
 
-    The accuracy, arguments and errors are those of `fixed_kl_mixture`. A k below the path's jump,
-    `-log b(a > 0)`, is not reachable: x is then b, and spends nothing.
+    The accuracy, arguments and errors are those of `fixed_kl_mixture`. A target below the path's
+    jump, `-log b(a > 0)`, is not reachable: x is then b, and spends nothing.
     """
-    return _project(GeometricPath, log_a, log_b, kl_nats, unchecked=unchecked)
+    return _project(GeometricPath, log_a, log_b, kl_nats, share, unchecked=unchecked)
 
 
 def _project(
@@ -126,59 +157,80 @@ def _project(
     log_a: Array,
     log_b: Array,
     kl_nats: Array | float,
+    share: Array | float,
     *,
     unchecked: bool,
 ) -> KLProjection:
     xp = common_namespace(log_a=log_a, log_b=log_b)
     shape = common_shape(log_a=log_a, log_b=log_b)
-    target = like(to_float64(log_b), kl_nats, name="kl_nats")
-    rows = broadcast_shape(rows=shape[:-1], kl_nats=tuple(target.shape))
+    model = to_float64(log_b)
+    k, part = like(model, kl_nats, name="kl_nats"), like(model, share, name="share")
+    rows = broadcast_shape(rows=shape[:-1], kl_nats=tuple(k.shape), share=tuple(part.shape))
     if not unchecked:
         check_log_probabilities(full=True, log_a=log_a, log_b=log_b)
-        check_budgets(kl_nats=stop_gradient(target))
-    tracked = any(tracks_gradient(array) for array in (log_a, log_b, target))
+        check_budgets(kl_nats=stop_gradient(k))
+        _check_share(stop_gradient(part))
+    tracked = any(tracks_gradient(array) for array in (log_a, log_b, k, part))
 
     full_shape = (*rows, shape[-1])
-    solution, by = _solve_in_blocks(
+    solution, derivatives = _solve_in_blocks(
         path_type,
         _flattened(log_a, full_shape, n_axes=2),
         _flattened(log_b, full_shape, n_axes=2),
-        _flattened(target, rows, n_axes=1),
+        _flattened(k, rows, n_axes=1),
+        _flattened(part, rows, n_axes=1),
         differentiate=tracked,
     )
     found = _restored(solution, rows, model=log_b)
     if not unchecked:
-        _check_residual(found, xp.broadcast_to(stop_gradient(target), rows))
-    weight, kl, log_x = found.weight, found.kl, found.log_x
-    if by is not None:
-        slopes = _restored(by, rows, model=log_b)
-        kl_change, x_change = 0.0, 0.0
-        for variable, kl_by, x_by, mean in (
-            (log_a, slopes.kl_by_a, slopes.x_by_a, slopes.mean_a),
-            (log_b, slopes.kl_by_b, slopes.x_by_b, slopes.mean_b),
+        _check_residual(found)
+    weight, target, kl, log_x = found.weight, found.target, found.kl, found.log_x
+    if derivatives is not None:
+        by = _restored(derivatives[0], rows, model=log_b)
+        slopes = _restored(derivatives[1], rows, model=log_b)
+        kl_change, end_change, x_change = 0.0, 0.0, 0.0
+        for variable, kl_by, end_by, x_by, mean in (
+            (log_a, slopes.kl_by_a, slopes.end_by_a, slopes.x_by_a, slopes.mean_a),
+            (log_b, slopes.kl_by_b, slopes.end_by_b, slopes.x_by_b, slopes.mean_b),
         ):
             if tracks_gradient(variable):
                 change = zero_with_gradient(variable)
                 change = change - row_dot(mean, change)[..., None]
                 kl_change = kl_change + row_dot(kl_by, change)
+                end_change = end_change + row_dot(end_by, change)
                 x_change = x_change + x_by * change
-        k_change = zero_with_gradient(target)
-        weight_change = found.weight_by_k * (k_change - kl_change)
+        share_change = zero_with_gradient(part)
+        target_change = (
+            by.target_by_k * zero_with_gradient(k)
+            + by.target_by_share * share_change
+            + by.target_by_end * end_change
+        )
+        weight_change = (
+            by.weight_by_target * (target_change - kl_change) + by.weight_by_share * share_change
+        )
         weight = weight + weight_change
-        kl = kl + found.between * k_change + found.ended * kl_change
+        target = target + target_change
+        kl = kl + by.spends * target_change
         x_change = x_change + slopes.x_by_weight * weight_change[..., None]
         log_x = log_x + xp.where(log_x > -INF, x_change, 0.0)
     return KLProjection(
         weight=weight,
         log_x=xp.astype(log_x, xp.result_type(log_a.dtype, log_b.dtype), copy=False),
+        target_nats=target,
         kl_nats=kl,
         relative_residual=found.residual,
     )
 
 
 def _solve_in_blocks(
-    path_type: type[Path], log_a: Array, log_b: Array, k: Array, *, differentiate: bool
-) -> tuple[Solution, Derivatives | None]:
+    path_type: type[Path],
+    log_a: Array,
+    log_b: Array,
+    k: Array,
+    share: Array,
+    *,
+    differentiate: bool,
+) -> tuple[Solution, tuple[TargetDerivatives, PathDerivatives] | None]:
     """`solve` for rows of shape (n, d): all at once where reading waits, else block by block."""
     n, d = log_a.shape
     waits = reading_waits(log_a)
@@ -189,6 +241,7 @@ def _solve_in_blocks(
             log_a[start : start + size],
             log_b[start : start + size],
             k[start : start + size],
+            share[start : start + size],
             steps_fixed=waits,
             differentiate=differentiate,
         )
@@ -196,13 +249,16 @@ def _solve_in_blocks(
     ]
     solution = _joined([part for part, _ in parts])
     derivatives = [by for _, by in parts if by is not None]
-    return solution, _joined(derivatives) if derivatives else None
+    if not derivatives:
+        return solution, None
+    by_target, by_path = zip(*derivatives, strict=True)
+    return solution, (_joined(by_target), _joined(by_path))
 
 
-ArraysT = TypeVar("ArraysT", Solution, Derivatives)
+ArraysT = TypeVar("ArraysT", Solution, TargetDerivatives, PathDerivatives)
 
 
-def _joined(parts: list[ArraysT]) -> ArraysT:
+def _joined(parts: Sequence[ArraysT]) -> ArraysT:
     """A dataclass of arrays whose rows are those of all `parts`."""
     if len(parts) == 1:
         return parts[0]
@@ -217,9 +273,12 @@ def _joined(parts: list[ArraysT]) -> ArraysT:
 def _flattened(array: Array, shape: tuple[int, ...], *, n_axes: int) -> Array:
     """A constant, broadcast to `shape`, with all axes but the last `n_axes - 1` made one."""
     fixed = constant(array)
-    xp = array_namespace(fixed)
     kept = len(shape) - n_axes + 1
-    return xp.reshape(xp.broadcast_to(fixed, shape), (math.prod(shape[:kept]), *shape[kept:]))
+    flat = (math.prod(shape[:kept]), *shape[kept:])
+    if tuple(fixed.shape) == flat:
+        return fixed
+    xp = array_namespace(fixed)
+    return xp.reshape(xp.broadcast_to(fixed, shape), flat)
 
 
 def _restored(arrays: ArraysT, rows: tuple[int, ...], *, model: Array) -> ArraysT:
@@ -227,18 +286,26 @@ def _restored(arrays: ArraysT, rows: tuple[int, ...], *, model: Array) -> Arrays
     xp = array_namespace(model)
 
     def restore(array: Array) -> Array:
-        return xp.reshape(xp.asarray(array), (*rows, *array.shape[1:]))
+        array = xp.asarray(array)
+        return array if len(rows) == 1 else xp.reshape(array, (*rows, *array.shape[1:]))
 
-    return type(arrays)(**{f.name: restore(getattr(arrays, f.name)) for f in fields(arrays)})
+    return type(arrays)(**{name: restore(array) for name, array in vars(arrays).items()})
 
 
-def _check_residual(found: Solution, target: Array) -> None:
-    xp = array_namespace(target)
-    aimed_at = xp.where(found.residual > 0, target, 0.0)
+def _check_share(share: Array) -> None:
+    wrong = share[~((share >= 0) & (share <= 1))]
+    if array_api_compat.size(wrong):
+        raise InvalidArgumentError(f"share must lie in [0, 1], got {float(wrong[0])}")
+
+
+def _check_residual(found: Solution) -> None:
+    xp = array_namespace(found.target)
+    aimed_at = xp.where(found.residual > 0, found.target, 0.0)
     allowed = RESIDUAL_LIMIT * xp.where(aimed_at > LEAST_KL, aimed_at, LEAST_KL)
     missed = found.residual * aimed_at > allowed
     if xp.any(missed):
-        weight, kl, k = (float(array[missed][0]) for array in (found.weight, found.kl, target))
+        stopped = (found.weight, found.kl, found.target)
+        weight, kl, k = (float(array[missed][0]) for array in stopped)
         raise SolverError(
             f"the projection stopped at weight {weight!r} with KL {kl!r}, too far from its target "
             f"{k!r}; please report these rows"

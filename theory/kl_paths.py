@@ -42,6 +42,8 @@ MARGIN: Final = 2.0**-53
 """Share of its range by which a KL on the path is taken to stay below the end's."""
 HIGHEST_LOG_ODDS: Final = 36.7
 """Log-odds of the largest weight, rounded down."""
+NEAR_BASE_NATS: Final = 1e-20
+"""Below this KL(a||b) a share of it has the limit's weight, right to about the KL's root."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,11 @@ class _Pair:
     gap: Array
     kl: Array
 
+    @property
+    def end_by_a(self) -> Array:
+        """The derivative of `kl` by log_a, whatever its mass; shape (n, d)."""
+        return self.a * (self.log_ratio - self.kl[:, None])
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
@@ -89,8 +96,8 @@ class _Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Derivatives:
-    """First derivatives at a policy x of weight w, all of shape (n, d).
+class PathDerivatives:
+    """First derivatives at a policy x of weight w on a path, all of shape (n, d).
 
     Changes of a log-probability vector count relative to their mean: `dlog_a_i` below is the
     change of `log_a_i` less `sum_j mean_a_j` times that of `log_a_j`.
@@ -101,6 +108,8 @@ class Derivatives:
         x_by_a: of log_x, entry by entry, by log_a.
         x_by_b: of the same by log_b.
         x_by_weight: of the same by w.
+        end_by_a: of KL(a||b) by log_a.
+        end_by_b: of the same by log_b.
         mean_a: the weights of log_a's mean.
         mean_b: those of log_b's.
     """
@@ -110,6 +119,8 @@ class Derivatives:
     x_by_a: Array
     x_by_b: Array
     x_by_weight: Array
+    end_by_a: Array
+    end_by_b: Array
     mean_a: Array
     mean_b: Array
 
@@ -123,7 +134,7 @@ class LinearPath:
     def __init__(self, xp: Namespace, pair: _Pair) -> None:
         self._xp = xp
         self._pair = pair
-        self._excess = xp.where(pair.log_ratio > EXP_LIMIT, pair.log_ratio - EXP_LIMIT, 0.0)
+        self._excess = xp.maximum(pair.log_ratio - EXP_LIMIT, 0.0)
         self._net_gap = xp.sum(pair.gap, axis=-1)
         self.jump = xp.zeros_like(pair.kl)
 
@@ -162,12 +173,12 @@ class LinearPath:
             log_ratio=log_ratio,
         )
 
-    def derivatives(self, weight: Array, log_ratio: Array) -> Derivatives:
+    def derivatives(self, weight: Array, log_ratio: Array) -> PathDerivatives:
         """At a weight in [0, 1] and its `log(x/b)`."""
         xp, pair, alpha = self._xp, self._pair, weight[:, None]
         relative_gap = -xp.expm1(-xp.where(alpha < 1, log_ratio, 0.0))  # (x - b) / x
         share_of_a = relative_gap + alpha * (1 - relative_gap)  # alpha a / x
-        return Derivatives(
+        return PathDerivatives(
             kl_by_a=alpha * pair.a * log_ratio,
             kl_by_b=(1 - alpha) * pair.b * log_ratio - alpha * pair.gap,
             x_by_a=xp.where(pair.a > 0, share_of_a, 0.0),
@@ -175,6 +186,8 @@ class LinearPath:
             x_by_b=1 - share_of_a,
             mean_b=pair.b,
             x_by_weight=relative_gap / xp.where(alpha > 0, alpha, 1.0),
+            end_by_a=pair.end_by_a,
+            end_by_b=-pair.gap,
         )
 
     def _log_ratio(self, weight: Array) -> Array:
@@ -240,13 +253,13 @@ class GeometricPath:
             log_ratio=log_ratio,
         )
 
-    def derivatives(self, weight: Array, log_ratio: Array) -> Derivatives:
+    def derivatives(self, weight: Array, log_ratio: Array) -> PathDerivatives:
         """At a weight in [0, 1] and its `log(x/b)`."""
         xp, pair, lam = self._xp, self._pair, weight[:, None]
         x = xp.exp(pair.log_b + log_ratio)
         spread = x * log_ratio
         spread = spread - x * xp.sum(spread, axis=-1, keepdims=True)
-        return Derivatives(
+        return PathDerivatives(
             kl_by_a=lam * spread,
             kl_by_b=(1 - lam) * spread - x + pair.b,
             x_by_a=xp.where(x > 0, lam, 0.0),
@@ -254,6 +267,8 @@ class GeometricPath:
             x_by_b=1 - lam,
             mean_b=x,
             x_by_weight=self._tilt - row_dot(x, self._tilt)[:, None],
+            end_by_a=pair.end_by_a,
+            end_by_b=-pair.gap,
         )
 
     def _variance(self, x: Array) -> Array:
@@ -269,16 +284,18 @@ class _Equation:
     """`KL(x||b) = target` along a path, for the rows that are `open`; all of shape (n,).
 
     Attributes:
-        target: k, or any number where a row is not open.
+        target: or any number where a row is not open.
         bottom: the path's KL next to b (0, or the jump).
         top: its KL at a.
         open: rows whose root lies inside the path.
+        weight: where to stay if a row is not open.
     """
 
     target: Array
     bottom: Array
     top: Array
     open: Array
+    weight: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,25 +317,42 @@ class _Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """The policies x at KL k from b, and how they change.
+    """The policies x at their target KL from b; see `solve`.
 
     Attributes:
         weight: in [0, 1], shape (n,); 0 where x = b, 1 where x = a.
         log_x: shape (n, d), with -inf.
+        target: the KL that was aimed at, shape (n,).
         kl: KL(x||b), shape (n,).
-        residual: `|KL(x||b) - k| / k`, 0 at the ends.
-        weight_by_k: derivative of the weight by k; 0 at the ends, and where the path is level.
-        between: 1 where the weight lies inside (0, 1), else 0.
-        ended: 1 where x = a, else 0.
+        residual: `|KL(x||b) - target| / target`, 0 at the ends and at the limit.
     """
 
     weight: Array
     log_x: Array
+    target: Array
     kl: Array
     residual: Array
-    weight_by_k: Array
-    between: Array
-    ended: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetDerivatives:
+    """How weights and targets of a `Solution` change; all of shape (n,).
+
+    Attributes:
+        weight_by_target: 0 at the ends, and where the path is level.
+        weight_by_share: where the limit is taken, else 0.
+        target_by_k: 0 or the share.
+        target_by_share: `min(k, KL(a||b))`.
+        target_by_end: by KL(a||b); the share or 0.
+        spends: 1 where the weight is not 0, else 0.
+    """
+
+    weight_by_target: Array
+    weight_by_share: Array
+    target_by_k: Array
+    target_by_share: Array
+    target_by_end: Array
+    spends: Array
 
 
 def solve(
@@ -326,17 +360,19 @@ def solve(
     log_a: Array,
     log_b: Array,
     k: Array,
+    share: Array,
     *,
     steps_fixed: bool,
     differentiate: bool,
-) -> tuple[Solution, Derivatives | None]:
-    """The point of each row's path whose KL from b is `k`.
+) -> tuple[Solution, tuple[TargetDerivatives, PathDerivatives] | None]:
+    """The point of each row's path whose KL from b is `share min(k, KL(a||b))`.
 
     Args:
         path_type: which path.
         log_a: log-probabilities of the proposals, shape (n, d), -inf allowed.
         log_b: those of the bases.
         k: shape (n,); not above 0 counts as 0.
+        share: in [0, 1], shape (n,).
         steps_fixed: take every step that could be needed, without reading any value.
         differentiate: whether derivatives are wanted.
     """
@@ -344,30 +380,47 @@ def solve(
     pair = _pair(xp, log_a, log_b)
     path = path_type(xp, pair)
     to_spend = (k > SMALLEST_KL) & (k > path.jump) & xp.any(pair.a > 0, axis=-1)
-    enough = to_spend & (pair.kl <= k)
-    between = to_spend & ~enough
+    reached = pair.kl <= k
+    reach = xp.where(to_spend, xp.where(reached, pair.kl, k), 0.0)
+    target = share * reach
+    enough = to_spend & reached & (share >= 1)
+    near = to_spend & (pair.kl < NEAR_BASE_NATS) & (k >= NEAR_BASE_NATS)
+    near = near & (share > 0) & (share < 1)
+    between = to_spend & ~(enough | near) & (target > SMALLEST_KL) & (target > path.jump)
+    at_limit = xp.sqrt(xp.where(near, share, 1.0))
     equation = _Equation(
-        target=xp.where(between, k, 0.5),
+        target=xp.where(between, target, 0.5),
         bottom=xp.where(between, path.jump, 0.0),
         top=xp.where(between, pair.kl, 1.0),
         open=between,
+        weight=at_limit,
     )
     weight, point, residual = _find_root(xp, path, equation, steps_fixed=steps_fixed)
 
-    weight = xp.where(between, weight, xp.where(enough, 1.0, 0.0))
+    inside = between | near
+    weight = xp.where(inside, weight, xp.where(enough, 1.0, 0.0))
     log_ratio = xp.where(enough[:, None], pair.log_ratio, 0.0)
-    log_ratio = xp.where(between[:, None], point.log_ratio, log_ratio)
+    log_ratio = xp.where(inside[:, None], point.log_ratio, log_ratio)
     log_x = pair.log_b + log_ratio
+    spends = inside | enough
     solution = Solution(
         weight=weight,
         log_x=xp.where(log_x > 0.5 * LOG_ZERO, log_x, -INF),
-        kl=xp.where(between, point.kl, xp.where(enough, pair.kl, 0.0)),
+        target=target,
+        kl=xp.where(between, point.kl, xp.where(spends, target, 0.0)),
         residual=xp.where(between, residual, 0.0),
-        weight_by_k=1.0 / xp.where(between & (point.slope > SMALLEST_KL), point.slope, INF),
-        between=xp.where(between, 1.0, 0.0),
-        ended=xp.where(enough, 1.0, 0.0),
     )
-    return solution, path.derivatives(weight, log_ratio) if differentiate else None
+    if not differentiate:
+        return solution, None
+    by = TargetDerivatives(
+        weight_by_target=1.0 / xp.where(between & (point.slope > SMALLEST_KL), point.slope, INF),
+        weight_by_share=xp.where(near, 0.5 / at_limit, 0.0),
+        target_by_k=xp.where(reached, 0.0, share),
+        target_by_share=reach,
+        target_by_end=xp.where(reached, share, 0.0),
+        spends=xp.where(spends, 1.0, 0.0),
+    )
+    return solution, (by, path.derivatives(weight, log_ratio))
 
 
 def _find_root(
@@ -382,7 +435,7 @@ def _find_root(
     low = _log_odds(xp, path.lowest_weight(rise, span))
     guess = _log_odds(xp, path.first_guess(rise, span))
     start = _Search(
-        log_odds=xp.maximum(guess, low),
+        log_odds=xp.where(equation.open, xp.maximum(guess, low), _log_odds(xp, equation.weight)),
         low=low,
         high=xp.full_like(low, HIGHEST_LOG_ODDS),
         error=xp.full_like(low, INF),
@@ -461,13 +514,13 @@ def _weight(xp: Namespace, search: _Search) -> Array:
 
 def _pair(xp: Namespace, log_a: Array, log_b: Array) -> _Pair:
     """Both ends normalised, a first projected onto the support of b."""
-    log_a = xp.where((log_b > -INF) & (log_a > -INF), log_a, LOG_ZERO)
-    log_b = xp.where(log_b > -INF, log_b, LOG_ZERO)
+    log_a = xp.maximum(xp.where(log_b > -INF, log_a, LOG_ZERO), LOG_ZERO)
+    log_b = xp.maximum(log_b, LOG_ZERO)
     log_mass_a, a = _normalised(xp, log_a)
     log_mass_b, b = _normalised(xp, log_b)
     shift = (log_mass_a - log_mass_b)[:, None]
     log_ratio = _difference(log_a, log_b, shift)
-    ratio = xp.expm1(xp.where(log_ratio < EXP_LIMIT, log_ratio, EXP_LIMIT))
+    ratio = xp.expm1(xp.minimum(log_ratio, EXP_LIMIT))
     gap = xp.where(log_ratio < EXP_MODERATE, b * ratio, a)
     return _Pair(
         raw_log_a=log_a,

@@ -62,6 +62,7 @@ def main() -> None:
     base, prompt = agent.world.base, agent.world.prompt_tokens
     columns = torch.from_numpy(rollout().tokens[:, len(prompt) :]).T
 
+    @torch.inference_mode()
     def forward() -> None:
         session, _ = base.begin(prompt, n_episodes=N_EPISODES, n_positions=N_TOKENS)
         for tokens in columns:

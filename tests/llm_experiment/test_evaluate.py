@@ -187,7 +187,7 @@ def test_the_agents_numbers_are_those_of_its_policy_and_the_bases_those_of_b(
     departure, rollout = agent_evaluation.departure, agent_evaluation.rollout
     assert rollout.observations is not None
     with torch.no_grad():
-        step, _ = random_agent(leaky_world).act_on(rollout.observations)
+        step = random_agent(leaky_world).act_on(rollout.observations)
     steps = rollout.agent_steps
     log_tau = PROCESS.predictive_log_probs(rollout.tokens)[steps]
     on_support = departure.possible[steps]

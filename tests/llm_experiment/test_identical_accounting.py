@@ -63,9 +63,9 @@ class ScriptedAgent:
         self.columns = (TRANSCRIPTS[writers[:, t] == Speaker.AGENT, t] for t in steps)
 
     def act_on(self, observation):
-        step, values = self.agent.act_on(observation.double())
+        step = self.agent.act_on(observation.double())
         numbers = {field.name: getattr(step, field.name) for field in fields(StepPolicy)}
-        return Scripted(**numbers, tokens=next(self.columns)), values
+        return Scripted(**numbers, tokens=next(self.columns))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ class Process:
             budget_nats=torch.tensor([left], dtype=torch.float64),
         )
         with torch.no_grad():
-            step, _ = self.agent.act_on(observation.double())
+            step = self.agent.act_on(observation.double())
         x, b = (q.exp().numpy()[0] for q in (step.log_probs, step.base_log_probs))
         return left, x / x.sum(), b / b.sum()
 

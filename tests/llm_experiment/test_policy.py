@@ -12,13 +12,14 @@ from llm_experiment.base_model import BaseStep
 from llm_experiment.chat_env import LARGEST, pack_observation
 from llm_experiment.config import TargetRule
 from llm_experiment.policy import (
-    NEAR_BASE_NATS,
     PUBLISHED_FLOOR_NATS,
     FixedKLDistribution,
     FixedKLPolicy,
     step_policy,
 )
+from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
+from theory.kl_paths import NEAR_BASE_NATS
 
 N_TOKENS, N_FEATURES = 6, 5
 RULES = [TargetRule.ATTAINABLE, TargetRule.PUBLISHED, None]
@@ -177,13 +178,14 @@ def test_the_gradient_where_proposal_and_base_are_equal_is_that_of_proposals_nea
 
 
 def test_near_the_base_the_limit_joins_the_solution():
-    (base, residual, neuron, budget), rule = random_step(TargetRule.ATTAINABLE, scale=1e-6)
-    sizes = torch.tensor([0.5, 4.0])  # on either side of NEAR_BASE_NATS
+    (base, residual, neuron, budget), rule = random_step(TargetRule.ATTAINABLE, scale=1e-10)
     changes = []
-    for size in sizes:
+    for size, near in ((0.05, True), (10.0, False)):
+        proposal = (base + size * residual).log_softmax(-1)
+        assert ((kl_nats(proposal, base.log_softmax(-1)) < NEAR_BASE_NATS) == near).all()
         step = step_policy(base, size * residual, neuron, budget, **rule)
         changes.append((step.log_probs - step.base_log_probs)[:, [1, 2, 4, 5]] / size)
-    np.testing.assert_allclose(changes[0], changes[1], rtol=1e-3, atol=1e-10)
+    np.testing.assert_allclose(changes[0], changes[1], rtol=1e-3, atol=1e-15)
 
 
 def test_gradients_agree_with_finite_differences():
@@ -241,7 +243,7 @@ def test_samples_follow_the_policy_and_come_from_the_generator():
 @pytest.mark.parametrize("rule", RULES)
 def test_a_new_agent_is_the_base_policy_and_expects_nothing(rule):
     seen = observations()
-    step, values = policy(rule).act_on(seen)
+    step, values = policy(rule).learn_on(seen)
     torch.testing.assert_close(step.log_probs, step.base_log_probs, rtol=0, atol=1e-14)
     assert (step.kl_nats < 1e-25).all()
     assert torch.equal(values, torch.zeros(7))
@@ -266,22 +268,22 @@ def test_what_gymnasium_cannot_hold_is_understood():
     seen = observations()
     boxed = seen.clamp(-LARGEST, LARGEST)
     assert not torch.equal(seen, boxed)
-    assert torch.equal(agent.act_on(boxed)[0].log_probs, agent.act_on(seen)[0].log_probs)
+    assert torch.equal(agent.act_on(boxed).log_probs, agent.act_on(seen).log_probs)
 
 
 def test_actor_and_critic_see_budget_and_time():
     agent = trained()
-    few, many = agent.act_on(observations(budget=0.5)), agent.act_on(observations(budget=3.0))
+    few, many = agent.learn_on(observations(budget=0.5)), agent.learn_on(observations(budget=3.0))
     assert (few[1] != many[1]).all()
     later = observations()
     later[:, N_FEATURES] = 0.125
-    assert (agent.act_on(later)[1] != agent.act_on(observations())[1]).all()
+    assert (agent.learn_on(later)[1] != agent.learn_on(observations())[1]).all()
 
 
 def test_an_agent_without_a_budget_does_not_depend_on_one():
     agent = trained(None)
-    infinite = agent.act_on(observations(budget=math.inf))
-    zero = agent.act_on(observations(budget=0.0))
+    infinite = agent.learn_on(observations(budget=math.inf))
+    zero = agent.learn_on(observations(budget=0.0))
     assert torch.equal(infinite[0].log_probs, zero[0].log_probs)
     assert torch.equal(infinite[1], zero[1])
 
@@ -299,12 +301,12 @@ def test_standardised_features_have_mean_0_and_variance_1_and_constants_become_0
 def test_the_librarys_interface_gives_modes_samples_and_predictions():
     agent, seen = trained(), observations()
     distribution = agent.get_distribution(seen)
-    best = agent.act_on(seen)[0].log_probs.argmax(-1)
+    best = agent.act_on(seen).log_probs.argmax(-1)
     assert torch.equal(distribution.mode(), best)
     assert torch.equal(agent(seen, deterministic=True)[0], best)
     actions, _ = agent.predict(seen.numpy(), deterministic=True)
     assert actions.tolist() == best.tolist()
-    step = agent.act_on(seen)[0]
+    step = agent.act_on(seen)
     tokens, log_probs = FixedKLDistribution().log_prob_from_params(step)
     assert torch.equal(log_probs, step.log_prob(tokens))
 

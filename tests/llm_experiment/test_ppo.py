@@ -191,7 +191,7 @@ def test_the_auxiliary_loss_is_the_squared_distance_of_the_kl_to_its_target():
     without = collected(small_config(constraint=replace(PUBLISHED, auxiliary_coefficient=0.0)))
     without.policy.load_state_dict(with_loss.policy.state_dict())
     (batch,) = with_loss.rollout_buffer.get()
-    step, _ = with_loss.policy.act_on(batch.observations)
+    step = with_loss.policy.act_on(batch.observations)
     expected = ((step.kl_nats - step.target_nats) ** 2).mean().item()
     losses = [agent._loss(batch) for agent in (with_loss, without)]
     assert losses[0][0].item() - losses[1][0].item() == pytest.approx(expected, rel=1e-6)

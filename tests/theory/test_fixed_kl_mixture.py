@@ -481,6 +481,144 @@ def test_rows_and_budgets_fit_together(project):
         project(row, row, np.array(1))
 
 
+# ------------------------------------------------------------- a share of what is attainable
+
+
+@both
+@given(
+    pair=log_row_pairs(min_symbols=2),
+    budget=budgets_nats(),
+    share=st.sampled_from([0.0, 1e-12, 0.01, 0.5, 1 - 1e-12, 1.0]),
+)
+def test_a_share_is_one_of_the_budget_or_of_the_proposals_kl(project, pair, budget, share):
+    found = project(*pair, budget, share=share)
+    full = project(*pair, INF).kl_nats
+    assert found.target_nats == pytest.approx(share * min(budget, full), rel=1e-12, abs=1e-199)
+    if full >= LEAST_KL and share < 1:
+        expected = project(*pair, share * min(budget, full))
+        assert found.weight == pytest.approx(expected.weight, rel=1e-9)
+        assert found.kl_nats == pytest.approx(expected.kl_nats, rel=1e-11, abs=1e-28)
+        np.testing.assert_allclose(found.log_x, expected.log_x, rtol=1e-9, atol=1e-12)
+
+
+@both
+@pytest.mark.parametrize("share", [1e-300, 1e-6, 0.3, 1 - 1e-12])
+def test_at_the_base_the_weight_is_the_root_of_the_share(project, share, rng):
+    row = log_normalised(rng.normal(size=6))
+    step = 1e-11 * rng.normal(size=6)
+    for log_a in (row, log_normalised(row + step)):
+        found = project(log_a, row, 0.5, share=share)
+        assert found.weight == pytest.approx(math.sqrt(share), rel=1e-12)
+        assert found.kl_nats == found.target_nats
+    # And so does the solver's, next to where the limit ends.
+    near = project(log_normalised(row + 100 * step), row, 0.5, share=0.3)
+    assert near.weight == pytest.approx(math.sqrt(0.3), rel=1e-6)
+
+
+@both
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_nothing_and_all_of_nothing_are_the_ends(project, share):
+    row = np.log([0.3, 0.7])
+    assert project(row, row, 0.5, share=share).weight == share
+    assert project(row, row, 0.0, share=share).weight == 0
+
+
+@both
+def test_a_budget_that_is_spent_leaves_no_gradient_at_the_base(project):
+    row = torch.log(torch.tensor([0.3, 0.7], dtype=torch.float64))
+    log_a, share = row.clone().requires_grad_(), torch.tensor(0.3).double().requires_grad_()
+    found = project(log_a, row, 0.0, share=share)
+    for gradient in torch.autograd.grad(found.log_x[0] + found.weight, [log_a, share]):
+        assert (gradient == 0).all()
+
+
+@both
+@pytest.mark.parametrize("budget", [1e-3, 0.05, 50.0])
+@pytest.mark.parametrize("result", ["log_x", "weight", "kl_nats", "target_nats"])
+def test_gradients_of_a_share_are_within_1e7_of_finite_differences(project, budget, result, rng):
+    inputs = [torch.tensor(rng.normal(size=(3, 6))) for _ in range(2)]
+    inputs += [torch.tensor(budget * np.array([0.7, 1.0, 1.3])), torch.tensor([0.06, 0.5, 0.9])]
+    inputs[3] = inputs[3].double()
+    direction = [torch.tensor(rng.normal(size=x.shape)) for x in inputs]
+    direction[2] = direction[2] * budget
+    direction[3] = direction[3] * 0.05
+    cotangent = torch.tensor(rng.normal(size=(3, 6) if result == "log_x" else 3))
+
+    def pulled(logits_a, logits_b, k, share):
+        found = project(logits_a.log_softmax(-1), logits_b.log_softmax(-1), k, share=share)
+        return (getattr(found, result) * cotangent).sum()
+
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    gradients = torch.autograd.grad(pulled(*leaves), leaves)
+    along = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+    difference = float(finite_difference(pulled, inputs, direction, step=2e-4))
+    assert along == pytest.approx(difference, rel=1e-7, abs=1e-7)
+
+
+@both
+def test_at_the_base_the_gradient_of_a_share_is_that_nearby(project, rng):
+    logits = torch.tensor(rng.normal(size=6))
+    change, cotangent = torch.tensor(rng.normal(size=6)), torch.tensor(rng.normal(size=6))
+
+    def pulled(size, share):
+        rows = [(logits + size * change).log_softmax(-1), logits.log_softmax(-1)]
+        return (project(*rows, 0.5, share=share).log_x * cotangent).sum()
+
+    def slopes(size):
+        leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (size, 0.3)]
+        return [float(slope) for slope in torch.autograd.grad(pulled(*leaves), leaves)]
+
+    by_size, by_share = slopes(0.0)
+    h = 1e-6
+    difference = float((pulled(h, 0.3) - pulled(-h, 0.3)) / (2 * h))
+    assert by_size == pytest.approx(difference, rel=1e-6)
+    assert by_share == 0
+    # Where a is not quite b, the share matters, and both sides of the limit agree on how much.
+    inside, outside = slopes(1e-11), slopes(1e-9)
+    assert inside == pytest.approx([outside[0], outside[1] / 100], rel=1e-4)
+    assert inside[1] != 0
+
+
+@both
+@given(
+    pair=log_row_pairs(),
+    budget=budgets_nats(),
+    share=st.sampled_from([0.0, 1e-300, 0.3, 1 - 1e-12, 1.0]),
+    same=st.booleans(),
+)
+def test_gradients_of_a_share_are_never_nan(project, pair, budget, share, same):
+    log_a, log_b = pair
+    arrays = (log_b if same else log_a, log_b, np.asarray(budget), np.asarray(share))
+    inputs = [torch.tensor(x, requires_grad=True) for x in arrays]
+    found = project(*inputs[:3], share=inputs[3], unchecked=True)
+    log_x = torch.where(found.log_x > -INF, found.log_x, 0.0)
+    total = log_x.sum() + found.weight + found.kl_nats + found.target_nats
+    for gradient in torch.autograd.grad(total, inputs):
+        assert torch.isfinite(gradient).all()
+
+
+@both
+def test_a_device_that_cannot_be_read_takes_the_same_shares(project, rng, monkeypatch):
+    log_b = torch.tensor(rng.normal(size=(3, 6))).log_softmax(-1)
+    change = torch.tensor([[0.0], [1.0], [1.0]]) * torch.tensor(rng.normal(size=6))
+    log_a = (log_b + change).log_softmax(-1)
+    budget, share = torch.tensor([0.5, 0.5, 0.01]).double(), torch.tensor([0.3, 0.3, 0.9]).double()
+    expected = project(log_a, log_b, budget, share=share)
+    for module in (theory.arrays, theory.fixed_kl_mixture):
+        monkeypatch.setattr(module, "reading_waits", lambda array: True)
+    found = project(log_a, log_b, budget, share=share)
+    torch.testing.assert_close(found.weight, expected.weight, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.log_x, expected.log_x, rtol=1e-9, atol=1e-12)
+
+
+@both
+@pytest.mark.parametrize(("share", "shown"), [(-0.1, "-0.1"), (1.5, "1.5"), (math.nan, "nan")])
+def test_a_share_lies_between_nothing_and_all(project, share, shown):
+    row = np.log([0.5, 0.5])
+    with pytest.raises(InvalidArgumentError, match=rf"share must lie in \[0, 1\], got {shown}"):
+        project(row, row, 0.1, share=share)
+
+
 def test_a_solver_that_does_not_converge_says_where_it_stopped(monkeypatch):
     monkeypatch.setattr(theory.kl_paths.LinearPath, "rough_steps", 0)
     monkeypatch.setattr(theory.kl_paths.LinearPath, "exact_steps", 1)
