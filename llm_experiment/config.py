@@ -323,7 +323,7 @@ def preset_config(preset: Preset, fidelity: Fidelity = Fidelity.OURS) -> AgentCo
                 world=WorldConfig(),
                 constraint=ConstraintConfig(),
                 ppo=PPOConfig(),
-                stages=(Stage(agent_steps=110_000, ramp_fraction=0.4),),
+                stages=(Stage(agent_steps=160_000, ramp_fraction=0.4),),
             )
         case Preset.PAPER:
             config = AgentConfig(
