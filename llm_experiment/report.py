@@ -1,0 +1,88 @@
+"""A run as one page to look at: what was found, the curves, and every token with its numbers.
+
+    python -m llm_experiment.report results/llm
+
+writes `report.html` into the folder of a run, finished or not: a single file that needs no network
+and no server. `llm_experiment.run` writes it at its end. Equal runs give equal bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import tyro
+from rich.console import Console
+
+from llm_experiment.config import at_least
+from llm_experiment.loading import load_tokenizer
+from llm_experiment.report_data import read_run, report_data
+from llm_experiment.report_page import page
+from llm_experiment.run_folder import REPORT_FILE
+from llm_experiment.turns import token_texts
+from llm_experiment.world import model_names
+from mightnt.command_line import parse_command_line, run_command
+from mightnt.results import write_atomically
+
+PROG: Final = "python -m llm_experiment.report"
+DEFAULT_EPISODES: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Make one HTML page of a run: figures, curves, and transcripts with a number a token."""
+
+    run: Annotated[Path, tyro.conf.Positional] = Path("results/llm")
+    """Folder of the run, finished or not."""
+    episodes: int = DEFAULT_EPISODES
+    """Transcripts to show of each agent at each length, the first ones; all count in the curves."""
+    out: Path | None = None
+    """Where to write the page; `report.html` in the run's folder if left out."""
+
+    def __post_init__(self) -> None:
+        at_least("episodes", self.episodes, 1)
+
+
+def write_report(
+    folder: Path, *, out: Path | None = None, n_episodes: int = DEFAULT_EPISODES
+) -> Path:
+    """Write the page of a run.
+
+    Args:
+        folder: of the run, finished or not.
+        out: where to; `report.html` in `folder` if None.
+        n_episodes: transcripts to show of each evaluation, the first ones.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        ResultsError: the folder is not a run's, or holds nothing to show, or a file cannot be
+            read or written.
+        ModelError: the tokenizer of the run's base model cannot be loaded.
+    """
+    run = read_run(folder)
+    world = run.agent.world
+    language_model, _ = model_names(world)
+    tokenizer = load_tokenizer(language_model)
+    texts = token_texts(tokenizer, speaker=world.agent_name, n_tokens=len(tokenizer))
+    text = page(report_data(run, texts, n_episodes=n_episodes))
+    path = folder / REPORT_FILE if out is None else out
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, write, say where."""
+
+    def command() -> None:
+        options = parse_command_line(Options, argv, prog=PROG)
+        path = write_report(options.run, out=options.out, n_episodes=options.episodes)
+        size = path.stat().st_size / 1e6
+        Console(stderr=True).print(f"{path} ({size:.1f} MB)", highlight=False)
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

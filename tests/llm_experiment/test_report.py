@@ -1,0 +1,65 @@
+"""The command: one file from one folder, the same every time."""
+
+import json
+
+import pytest
+
+from llm_experiment.report import main, write_report
+from llm_experiment.run_folder import REPORT_FILE, seal
+from mightnt.command_line import BAD_USAGE
+from tests.llm_experiment.report_run import page_data, settings, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run with the shipped base model's settings: its tokens are the first of that vocabulary."""
+    return write_run(tmp_path_factory.mktemp("report") / "run", settings())
+
+
+def test_a_report_lies_in_its_run(folder, capsys):
+    main([str(folder)])
+    path = folder / REPORT_FILE
+    assert str(path) in capsys.readouterr().err.replace("\n", "")
+    data = page_data(path.read_text(encoding="utf-8"))
+    assert set(data["token_texts"]) <= {"<pad>", "<unk>", "\n", ":", "!", ",", "."}
+    assert data["speakers"] == {"agent": "Teacher", "partner": "Student"}
+
+
+def test_equal_runs_give_equal_bytes(folder, tmp_path):
+    first = write_report(folder, out=tmp_path / "a.html").read_bytes()
+    assert write_report(folder, out=tmp_path / "b.html").read_bytes() == first
+
+
+def test_the_number_of_transcripts_is_an_option(folder, tmp_path):
+    main([str(folder), "--episodes", "1", "--out", str(tmp_path / "few.html")])
+    data = page_data((tmp_path / "few.html").read_text(encoding="utf-8"))
+    for subject in data["subjects"]:
+        for evaluation in subject["evaluations"]:
+            assert len(evaluation["episodes"]["silent"]) == 1
+
+
+def test_a_report_is_not_sealed_with_its_run(folder):
+    write_report(folder)
+    seal(folder)
+    hashed = json.loads((folder / "manifest.json").read_text())["sha256"]
+    assert "base/result.json" in hashed
+    assert REPORT_FILE not in hashed
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["{empty}"], "name the folder of a run"),
+        (["{empty}/nowhere"], "name the folder of a run"),
+        (["{run}", "--episodes", "0"], "episodes must be >= 1"),
+        (["{run}", "--out", "{empty}/file/report.html"], "cannot write"),
+        (["{run}", "--colour"], "colour"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(argv, words, folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as exit_:
+        main([word.format(empty=tmp_path, run=folder) for word in argv])
+    assert exit_.value.code == BAD_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
