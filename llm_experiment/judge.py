@@ -46,12 +46,14 @@ The file's hash is added to the run's manifest, so that it is part of the run.
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import tyro
@@ -61,6 +63,8 @@ from rich.table import Table
 
 from llm_experiment.config import WorldConfig, at_least, from_jsonable
 from llm_experiment.evaluation_tables import CONFIDENCE, read_summary
+from llm_experiment.judge_endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
+from llm_experiment.judge_prompt import QUESTIONS, SYSTEM, make_messages, read_answer
 from llm_experiment.loading import load_tokenizer
 from llm_experiment.pairwise import (
     Outcome,
@@ -93,14 +97,21 @@ from llm_experiment.transcript_statistics import (
 from llm_experiment.turns import decode_tokens
 from llm_experiment.world import model_names
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.progress import track
+from mightnt.progress import progress_bar, track
 from mightnt.results import to_jsonable, write_json
 from theory.errors import InvalidArgumentError, ResultsError
 
 PROG: Final = "python -m llm_experiment.judge"
 SCHEMA: Final = 1
-BUILT_IN: Final = "built-in"
+CACHE_FILE: Final = ".judge-answers.sqlite"
 BASE_NAME: Final = "base policy"
+
+
+class JudgeKind(Enum):
+    """Who judges."""
+
+    BUILT_IN = "built-in"
+    ENDPOINT = "endpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +120,9 @@ class Options:
 
     run: tyro.conf.Positional[Path]
     """Folder of a finished run; the result is its judge.json."""
+    judge: JudgeKind = JudgeKind.BUILT_IN
+    """Who judges: `built-in` compares numbers of the agent's tokens; `endpoint` asks a language
+    model, too, which the environment names: OPENAI_MODEL, OPENAI_BASE_URL and OPENAI_API_KEY."""
     budgets_nats: tuple[float, ...] = ()
     """Budgets to compare with the base policy and with each other; the run's two largest if left
     out."""
@@ -118,6 +132,10 @@ class Options:
     """Length of the episodes to compare; that of the agents' last training stage if left out."""
     seed: int = 0
     """Seed of the pairs and of who is shown in front."""
+    cache: Path | None = None
+    """Where a language model's answers are kept; a hidden file in the run's folder if left out."""
+    asking: Annotated[AskingConfig, tyro.conf.arg(name="")] = field(default_factory=AskingConfig)
+    """How a language model is asked."""
 
     def __post_init__(self) -> None:
         at_least("n_pairs", self.n_pairs, 1)
@@ -163,7 +181,7 @@ class Comparison:
 class Judgement:
     """The answers of one judge to one question about one comparison; see `judge.json`."""
 
-    judge: str
+    judge: JudgeKind
     model: str
     question: Question
     criterion: str
@@ -171,7 +189,7 @@ class Judgement:
     outcome: Outcome
     verdicts: tuple[Verdict, ...]
     numbers: tuple[tuple[float, float], ...] | None
-    answers: tuple[str, ...] | None
+    answers: tuple[str | None, ...] | None
     asked: dict[str, Any] | None
 
 
@@ -322,7 +340,7 @@ def judge_by_statistics(
             verdicts = compare_numbers(first, second)
             found.append(
                 Judgement(
-                    judge=BUILT_IN,
+                    judge=JudgeKind.BUILT_IN,
                     model=statistic.value,
                     question=statistic.question,
                     criterion=statistic.criterion,
@@ -335,6 +353,85 @@ def judge_by_statistics(
                 )
             )
     return found
+
+
+def judge_by_endpoint(
+    run: Run,
+    comparisons: Sequence[Comparison],
+    endpoint: Endpoint,
+    *,
+    decode: Decode,
+    asking: AskingConfig,
+    cache: Path,
+) -> list[Judgement]:
+    """A language model's judgements: both questions about every pair.
+
+    Args:
+        run: with the episodes.
+        comparisons: of its sides.
+        endpoint: the language model.
+        decode: the text of tokens.
+        asking: how it is asked.
+        cache: where its answers are kept.
+
+    Raises:
+        ModelError: the server refuses or keeps failing; see `ask_all`.
+        ResultsError: the cache cannot be used.
+    """
+    texts = {
+        folder: [decode(tokens.tolist()) for tokens in episodes.tokens]
+        for folder, episodes in run.episodes.items()
+    }
+    asked = list(product(Question, comparisons))
+    questions = [
+        make_messages(
+            question, *_shown(texts, comparison, pair), agent=f"the {run.world.agent_name}"
+        )
+        for question, comparison in asked
+        for pair in comparison.pairs
+    ]
+    with progress_bar() as bar:
+        task = bar.add_task(f"answers of {endpoint.model}", total=len(questions))
+        answers = ask_all(
+            endpoint, questions, config=asking, cache=cache, advance=partial(bar.advance, task)
+        )
+    how = {"url": endpoint.url, "temperature": asking.temperature, "system": SYSTEM}
+    found = []
+    start = 0
+    for question, comparison in asked:
+        own = tuple(answers[start : start + len(comparison.pairs)])
+        start += len(own)
+        verdicts = tuple(map(_verdict, comparison.pairs, own))
+        found.append(
+            Judgement(
+                judge=JudgeKind.ENDPOINT,
+                model=endpoint.model,
+                question=question,
+                criterion=QUESTIONS[question].format(agent=f"the {run.world.agent_name}"),
+                comparison=comparison.name,
+                outcome=summarise(comparison.pairs, verdicts),
+                verdicts=verdicts,
+                numbers=None,
+                answers=own,
+                asked=how,
+            )
+        )
+    return found
+
+
+def _shown(texts: dict[str, list[str]], comparison: Comparison, pair: Pair) -> tuple[str, str]:
+    """The transcripts of a pair, the one in front first."""
+    first, second = (
+        texts[side.folders[pair.seed]][index(pair)] for side, index in _sides(comparison)
+    )
+    return (second, first) if pair.swapped else (first, second)
+
+
+def _verdict(pair: Pair, answer: str | None) -> Verdict:
+    letter = read_answer(answer)
+    if letter is None:
+        return Verdict.UNPARSABLE
+    return Verdict.FIRST if (letter == "A") != pair.swapped else Verdict.SECOND
 
 
 def _sides(comparison: Comparison) -> tuple[tuple[Side, Callable[[Pair], int]], ...]:
@@ -381,7 +478,7 @@ def write_judgements(
         ],
     }
     content: dict[str, Any] = to_jsonable(head | {"judgements": judgements})
-    new = {(judgement.judge, judgement.model) for judgement in judgements}
+    new = {(judgement.judge.value, judgement.model) for judgement in judgements}
     content["judgements"] += [
         old for old in _others(path, content) if (old["judge"], old["model"]) not in new
     ]
@@ -474,22 +571,37 @@ def _interval(low: float | None, high: float | None) -> str:
 # ------------------------------------------------------------------------------ command line
 
 
-def judge(options: Options) -> dict[str, Any]:
+def judge(options: Options, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Judge a finished run.
+
+    Args:
+        options: which, by whom and how.
+        environment: names the language model, if one is asked.
 
     Returns:
         The content of its `judge.json`.
 
     Raises:
         ResultsError: no finished run, or another process is writing to it.
-        InvalidArgumentError: options that do not fit the run.
-        ModelError: the tokenizer cannot be loaded.
+        InvalidArgumentError: options or an environment that do not fit.
+        ModelError: the tokenizer cannot be loaded, or the language model does not answer.
     """
     read_summary(options.run)  # before the folder is made
+    endpoint = endpoint_from(environment) if options.judge is JudgeKind.ENDPOINT else None
     with exclusive(options.run):
         run = read_run(options)
         comparisons = make_comparisons(run, options)
-        judgements = judge_by_statistics(run, comparisons, decode=load_decoder(run.world))
+        decode = load_decoder(run.world)
+        judgements = judge_by_statistics(run, comparisons, decode=decode)
+        if endpoint is not None:
+            judgements += judge_by_endpoint(
+                run,
+                comparisons,
+                endpoint,
+                decode=decode,
+                asking=options.asking,
+                cache=options.cache or options.run / CACHE_FILE,
+            )
         return write_judgements(run, options, comparisons, judgements)
 
 
@@ -508,11 +620,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         options = parse_command_line(Options, argv, prog=PROG)
+        notes = Console(stderr=True)
+        if options.judge is JudgeKind.ENDPOINT:
+            notes.print("Ctrl-C waits for the questions under way; every answer is kept")
         content = judge(options)
         console = Console()
         for table in to_rich(content):
             console.print(table)
-        Console(stderr=True).print(f"wrote {options.run / JUDGE_FILE}", highlight=False)
+        notes.print(f"wrote {options.run / JUDGE_FILE}", highlight=False)
 
     run_command(command)
 

@@ -3,6 +3,11 @@
 import io
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +15,14 @@ import pytest
 from rich.console import Console
 
 from llm_experiment.config import Preset, preset_config
-from llm_experiment.judge import BUILT_IN, Options, judge, main, to_rich
+from llm_experiment.judge import JudgeKind, Options, judge, main, to_rich
+from llm_experiment.judge_endpoint import AskingConfig
 from llm_experiment.run_folder import claim, exclusive, hash_file, read_manifest, seal
 from llm_experiment.transcript_statistics import Statistic
-from mightnt.command_line import BAD_USAGE
+from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import write_json
-from tests.llm_experiment.judged_run import SILENCE, write_run
+from tests.llm_experiment.judged_run import SILENCE, tokenizer, write_run
+from tests.llm_experiment.openai_server import KEY, MODEL, completion, failure, openai_server
 from theory.errors import InvalidArgumentError, ResultsError
 
 COMPLEX = [s.value for s in Statistic if s is not Statistic.REWARD_PER_REPLY]
@@ -135,7 +142,7 @@ def test_every_pair_is_on_record(content):
                 if pair["seed"] == int(seed)
             ]
             assert of_unit.count("first") == unit["first"]
-        assert judgement["judge"] == BUILT_IN
+        assert judgement["judge"] == JudgeKind.BUILT_IN.value
 
 
 def test_numbers_are_those_of_the_episodes_named(finished, content):
@@ -151,6 +158,188 @@ def test_numbers_are_those_of_the_episodes_named(finished, content):
             with np.load(finished / folder / "episodes-60.npz") as stored:
                 nats = stored["log_ratio_nats"][index] - stored["log_probs"][index]
                 assert number == pytest.approx(nats[nats > 0].mean() / math.log(2), rel=1e-12)
+
+
+# ----------------------------------------------------------------- a language model
+
+
+def ask(run, server, **changes):
+    asking = AskingConfig(requests_per_minute=60_000.0)
+    options = Options(run=run, n_pairs=6, judge=JudgeKind.ENDPOINT, asking=asking, **changes)
+    return judge(options, server.environment)
+
+
+def endpoint_judgements(content):
+    return [j for j in content["judgements"] if j["judge"] == "endpoint"]
+
+
+def transcripts(request):
+    """The two transcripts of a question, as they were shown."""
+    lines = request.question.splitlines()
+    return [
+        "\n".join(line[3:] for line in lines if line.startswith(f"{letter}| ")) for letter in "AB"
+    ]
+
+
+def prefer_talk(number, request):
+    """A judge that can tell silence from talk, whichever is in front."""
+    del number
+    front, behind = (text.count("Teacher:") for text in transcripts(request))
+    return completion("A" if front < behind else "The answer is B.")
+
+
+def test_both_questions_are_asked_about_the_pairs_that_the_built_in_judge_sees(run):
+    with openai_server(prefer_talk) as server:
+        content = ask(run, server)
+    found = endpoint_judgements(content)
+    assert [(j["question"], j["comparison"]) for j in found] == [
+        (question, comparison["name"])
+        for question in ("better", "more-complex")
+        for comparison in content["comparisons"]
+    ]
+    assert len(server.received) == 2 * 3 * 6
+    built_in = one(content, "bits-per-token", "10 nats against base policy")
+    (_, judged) = (j for j in found if j["comparison"] == "10 nats against base policy")
+    assert judged["verdicts"] == built_in["verdicts"] == ["second"] * 6
+    assert judged["model"] == MODEL
+    assert judged["criterion"] in server.received[-1].question
+    assert judged["asked"]["url"] == server.url
+    assert judged["asked"]["system"] == server.received[0].body["messages"][0]["content"]
+    assert KEY not in json.dumps(content)
+
+
+def test_transcripts_are_shown_whole_in_the_order_on_record(run):
+    """Every question is found among the episodes, by the pair's record."""
+    with openai_server(lambda *_: completion("A")) as server:
+        content = ask(run, server)
+    words = tokenizer()
+    shown = {tuple(transcripts(request)) for request in server.received}
+    for comparison in content["comparisons"]:
+        for pair in comparison["pairs"]:
+            texts = []
+            for side in ("first", "second"):
+                budget = comparison[side]["budget_nats"]
+                folder = (
+                    "base"
+                    if budget is None
+                    else f"agents/exact-budget{budget:g}-seed{pair['seed']}"
+                )
+                with np.load(run / folder / "episodes-60.npz") as stored:
+                    text = words.decode(stored["tokens"][pair[side]])
+                texts.append("\n".join(text.splitlines()))
+            assert tuple(reversed(texts) if pair["swapped"] else texts) in shown
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_a_model_that_always_names_one_position_gives_each_side_half(run, letter):
+    with openai_server(lambda *_: completion(letter)) as server:
+        content = ask(run, server)
+    for judgement in endpoint_judgements(content):
+        outcome = judgement["outcome"]
+        assert outcome["all"]["share"] == 0.5
+        assert outcome["over_runs"]["values"] == [0.5, 0.5, 0.5]
+        assert outcome["in_front"] == (letter == "A")
+
+
+def test_answers_that_name_none_are_counted_and_kept(run):
+    def rambles(number, request):
+        return completion("Hard to say.") if number < 5 else prefer_talk(number, request)
+
+    with openai_server(rambles) as server:
+        content = ask(run, server)
+    found = endpoint_judgements(content)
+    assert sum(j["outcome"]["all"]["unparsable"] for j in found) == 5
+    for judgement in found:
+        for verdict, answer in zip(judgement["verdicts"], judgement["answers"], strict=True):
+            assert (verdict == "unparsable") == (answer == "Hard to say.")
+        outcome = judgement["outcome"]["all"]
+        assert outcome["n_pairs"] == outcome["first"] + outcome["second"] + outcome["unparsable"]
+
+
+def test_answers_stay_when_the_built_in_judge_judges_again_and_are_never_asked_twice(run):
+    with openai_server(prefer_talk) as server:
+        content = ask(run, server)
+        n_asked = len(server.received)
+        again = judge(Options(run=run, n_pairs=6))
+        assert endpoint_judgements(again) == endpoint_judgements(content)
+        assert ask(run, server) == content
+        assert len(server.received) == n_asked
+    assert not any("sqlite" in name for name in read_manifest(run)["sha256"])
+
+
+def test_the_cache_may_stand_elsewhere(run, tmp_path):
+    with openai_server(prefer_talk) as server:
+        ask(run, server, cache=tmp_path / "elsewhere" / "answers.sqlite")
+    assert (tmp_path / "elsewhere" / "answers.sqlite").exists()
+    assert not list(run.glob(".judge*"))
+
+
+def test_the_key_is_nowhere_in_the_run(run, capfd):
+    def tattles(number, request):
+        del number
+        return completion(f"A {request.authorization}")
+
+    with openai_server(tattles) as server:
+        ask(run, server)
+    for path in run.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes()
+    assert KEY not in "".join(capfd.readouterr())
+
+
+def test_a_missing_environment_or_a_refusal_is_one_line(run, capsys, monkeypatch):
+    for name in ("OPENAI_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    argv = [str(run), "--judge", "endpoint", "--n-pairs", "3"]
+    assert "missing: OPENAI_MODEL, OPENAI_BASE_URL, OPENAI_API_KEY" in last_error(capsys, *argv)
+    with openai_server(lambda *_: failure(401, f"bad key {KEY}")) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        assert "bad key ***" in last_error(capsys, *argv)
+    assert not (run / "judge.json").exists()
+
+
+def test_the_extra_that_is_missing_is_one_line(run, capsys, monkeypatch):
+    environment = {"OPENAI_MODEL": "m", "OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_KEY": "k"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("llm_experiment.loading.find_spec", lambda name: None)
+    argv = [str(run), "--judge", "endpoint", "--n-pairs", "3"]
+    assert "pip install mightnt[openai]" in last_error(capsys, *argv)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_a_judge_that_is_stopped_goes_on_where_it_was(run, kill):
+    """After Ctrl-C nothing is asked twice; after kill -9 at most what was under way."""
+    concurrency = 3
+
+    def slow(number, request):
+        return replace(prefer_talk(number, request), delay_seconds=0.05)
+
+    argv = [
+        sys.executable, "-m", "llm_experiment.judge", str(run), "--judge", "endpoint",
+        "--n-pairs", "12", "--concurrency", str(concurrency), "--requests-per-minute", "60000",
+    ]  # fmt: skip
+    with openai_server(slow) as server:
+        environment = os.environ | server.environment
+        process = subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 400
+        while len(server.received) < 15:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(kill)
+        assert process.wait() == (INTERRUPTED if kill == signal.SIGINT else -kill)
+        assert not (run / "judge.json").exists()
+        assert len(server.received) < 2 * 3 * 12
+        again = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+    twice = len(server.received) - 2 * 3 * 12  # equal transcripts are questions of their own
+    assert twice == 0 if kill == signal.SIGINT else 0 <= twice <= concurrency
+    content = json.loads((run / "judge.json").read_text())
+    assert len(endpoint_judgements(content)) == 6
+    assert "somebody-7b" in again.stdout
 
 
 # ----------------------------------------------------------------- on disk
@@ -196,7 +385,7 @@ def test_judgements_of_others_about_the_same_pairs_stay(run):
     assert again["judgements"][-1] == foreign
     assert len(again["judgements"]) == len(content["judgements"])
     other = judge(replace(options, seed=3))
-    assert {judgement["judge"] for judgement in other["judgements"]} == {BUILT_IN}
+    assert {judgement["judge"] for judgement in other["judgements"]} == {JudgeKind.BUILT_IN.value}
 
 
 def test_a_broken_judge_file_is_not_overwritten(run):
@@ -232,6 +421,16 @@ def one_line_error(capsys, *argv):
         main(list(argv))
     assert exit_.value.code == BAD_USAGE
     (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def last_error(capsys, *argv):
+    """The error of a command that has said something before."""
+    with pytest.raises(SystemExit) as exit_:
+        main(list(argv))
+    assert exit_.value.code == BAD_USAGE
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
     return line
 
 
