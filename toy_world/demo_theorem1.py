@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mightnt.clusters import Cluster, on_cluster
 from mightnt.figure_style import BLACK, BLUE, GREEN, GREY, VERMILLION, new_figure
 from mightnt.progress import track
 from theory.bounds import NATS_PER_BIT
@@ -66,6 +67,9 @@ class Theorem1Options(DemoOptions):
     """How many steps the agent acts, 1 to 5."""
     jobs: int = field(default_factory=cpu_count)
     """How many threads enumerate."""
+    cluster: str | None = None
+    """Enumerate there, on all processors, in place of threads here; the result is the same. A
+    running Ray or Dask cluster: `ray`, `ray:HOST:PORT` or `dask:HOST:PORT`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +79,8 @@ class Theorem1Options(DemoOptions):
                 raise InvalidArgumentError(f"--{name} must lie in {least}..{most}, got {value}")
         if self.jobs < 1:
             raise InvalidArgumentError(f"--jobs must be >= 1, got {self.jobs}")
+        if self.cluster is not None:
+            Cluster.parse(self.cluster)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +124,12 @@ def _run_policy_mixture(options: Theorem1Options) -> DemoResult:
         UnreachableLengthError: L cannot hold the demonstrator's switched version.
     """
     setting = setting_of(options.world, horizon=options.horizon)
-    with parallel_config(n_jobs=options.jobs):
+    workers = (
+        parallel_config(n_jobs=options.jobs)
+        if options.cluster is None
+        else on_cluster(options.cluster, "--cluster")
+    )
+    with workers:
         found, enumeration = prices(
             setting, limit_bits=options.bits, n_steps=options.steps, rng=options.rng()
         )

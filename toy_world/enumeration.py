@@ -24,10 +24,9 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import NDArray
 
-from mightnt.progress import track
 from theory.errors import InvalidArgumentError
 from toy_world import bitsets
 from toy_world.behaviours import (
@@ -45,6 +44,7 @@ from toy_world.bitsets import Fingerprints
 from toy_world.codes import DyadicCode
 from toy_world.domain import Bits, Domain, Segment
 from toy_world.language import If, Language, Mix, Policy, Switch
+from toy_world.workers import results_of
 
 _MIXTURE: Final = -1
 _BLOCKS: Final = 32
@@ -336,7 +336,7 @@ def _composed(
         for block in _interleaved(np.flatnonzero(by_cost.any(axis=1)))
     ]
     tasks += [delayed(_mixtures)(parts, block) for block in _interleaved(_living_pairs(parts))]
-    return _merged([_leaves(parts), *_in_parallel(tasks, "composing programs")])
+    return _merged([_leaves(parts), *results_of(tasks, description="composing programs")])
 
 
 def _with_tags(conditions: Conditions, limits: PartLimits) -> NDArray[np.int64]:
@@ -472,15 +472,11 @@ def _at_situations(
         )
         for block in np.array_split(np.arange(len(classes.recipes)), _BLOCKS)
     ]
-    logs, prints = zip(*_in_parallel(tasks, "following the history"), strict=True)
+    found = results_of(tasks, description="following the history")
+    logs, prints = zip(*found, strict=True)
     return np.concatenate(logs), np.concatenate(prints)
 
 
 def _interleaved(items: NDArray[Any]) -> list[NDArray[Any]]:
     """Blocks of about equal work: neighbours go to different ones."""
     return [items[start::_BLOCKS] for start in range(min(_BLOCKS, len(items)))]
-
-
-def _in_parallel(tasks: list[Any], description: str) -> list[Any]:
-    run = Parallel(prefer="threads", return_as="generator")
-    return list(track(run(tasks), description, total=len(tasks)))

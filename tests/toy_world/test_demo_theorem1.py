@@ -130,6 +130,7 @@ def test_the_command_writes_its_files_and_says_what_it_found(tmp_path, capsys):
         (["--steps", "5"], r"--steps must lie in 100\.\.1000000, got 5"),
         (["--horizon", "9"], r"--horizon must lie in 1\.\.5, got 9"),
         (["--jobs", "0"], "--jobs must be >= 1, got 0"),
+        (["--cluster", "slurm:head:1"], "'slurm:head:1' is no cluster; name one as ray"),
         (["--world", "mars"], "invalid choice 'mars'"),
         (["--bits", "12", "--steps", "100"], "allow at least 17 bits"),
     ],

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mightnt.clusters import on_cluster
+from tests.clusters import dask_cluster, needs, ray_head
 from tests.toy_world.programs import histories, programs
 from theory.errors import InvalidArgumentError, InvalidHistoryError, UnreachableLengthError
 from theory.process import policy_table
@@ -231,8 +233,9 @@ def test_merging_keeps_switches_apart_whose_event_lies_ahead():
     assert "switch(latch(reached(steps, 6)), do(a1), do(a0))" in texts, "it will occur"
 
 
-@pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
-def test_the_result_does_not_depend_on_how_the_work_is_shared(backend, rng):
+def assert_shared_work_gives_the_same(share):
+    """The same classes with the same numbers, to the last bit, alone and within `share`."""
+    rng = np.random.default_rng(20241006)
     language = Language(n_actions=2, n_observations=2)
     history = tuple(rng.integers(0, 2, 60).tolist())
     domain = domain_of(
@@ -243,10 +246,32 @@ def test_the_result_does_not_depend_on_how_the_work_is_shared(backend, rng):
         horizon=2,
     )
     alone = enumerate_policies(language, domain, 18)
-    with joblib.parallel_config(backend=backend, n_jobs=2):
+    with share:
         shared = enumerate_policies(language, domain, 18)
     for name in ("recipes", "mixture_weights", "counts", "log_likelihoods", "fingerprints"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(shared, name))
+    for situation in range(2):
+        one, other = posterior(alone, situation), posterior(shared, situation)
+        np.testing.assert_array_equal(one.log_weights, other.log_weights)
+
+
+@pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
+def test_the_result_does_not_depend_on_how_the_work_is_shared(backend):
+    assert_shared_work_gives_the_same(joblib.parallel_config(backend=backend, n_jobs=2))
+
+
+@pytest.mark.slow
+@needs("distributed")
+def test_a_dask_cluster_gives_the_same_mixture():
+    with dask_cluster(n_workers=2) as address:
+        assert_shared_work_gives_the_same(on_cluster(f"dask:{address}", "this test"))
+
+
+@pytest.mark.slow
+@needs("ray")
+def test_a_ray_cluster_gives_the_same_mixture():
+    with ray_head(n_cpus=2) as address:
+        assert_shared_work_gives_the_same(on_cluster(f"ray:{address}", "this test"))
 
 
 def test_a_long_history_s_likelihood_is_what_counting_says(rng):

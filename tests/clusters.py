@@ -1,0 +1,109 @@
+"""Real clusters on this machine, each process of them known, so that a test can kill one."""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+PATIENCE_SECONDS = 120
+
+
+def needs(library):
+    """Skip a test where an optional library is absent; `make test-all` installs them all."""
+    return pytest.mark.skipif(
+        importlib.util.find_spec(library) is None,
+        reason=f"{library} is not installed; requirements-cluster.txt has it",
+    )
+
+
+def until(condition, what):
+    """Wait for a condition; its first true value."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.02)
+    return value
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(*argv, log):
+    """A command of this interpreter in its own session, ended with all that it started."""
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *argv],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def ray_node(*options, n_cpus):
+    """A node of a Ray cluster: the process whose session holds everything that the node started."""
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # a socket's path must be short
+    log = folder / "log"
+    argv = (
+        "ray.scripts.scripts", "start", "--block", f"--num-cpus={n_cpus}",
+        "--object-store-memory=80000000", "--disable-usage-stats",
+        f"--dashboard-agent-listen-port={free_port()}", *options,
+    )  # fmt: skip
+    try:
+        with running(*argv, log=log) as process:
+            until(lambda: "runtime started" in log.read_text() or process.poll(), "a Ray node")
+            assert process.poll() is None, log.read_text()
+            yield process
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ray_head(*, n_cpus):
+    """A Ray cluster of one node; its HOST:PORT."""
+    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+    options = (
+        "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false",
+        f"--ray-client-server-port={free_port()}",
+    )  # fmt: skip
+    try:
+        with ray_node(*options, n_cpus=n_cpus):
+            yield f"127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def dask_cluster(*, n_workers):
+    """A Dask cluster with worker processes; its HOST:PORT."""
+    distributed = importlib.import_module("distributed")
+    with distributed.LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, dashboard_address=None, memory_limit="2GiB"
+    ) as cluster:
+        yield cluster.scheduler_address.removeprefix("tcp://")

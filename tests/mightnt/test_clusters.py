@@ -1,0 +1,74 @@
+import os
+import sys
+
+import joblib
+import pytest
+
+from mightnt.clusters import Cluster, System, on_cluster
+from tests.clusters import dask_cluster, free_port, needs, ray_head
+from theory.errors import ClusterError, InvalidArgumentError
+
+LIBRARIES = {"ray": "ray", "dask": "distributed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "system", "address"),
+    [
+        ("ray", System.RAY, None),
+        ("ray:head:6379", System.RAY, "head:6379"),
+        ("ray:10.0.0.1:6379", System.RAY, "10.0.0.1:6379"),
+        ("dask:head:8786", System.DASK, "head:8786"),
+    ],
+)
+def test_a_cluster_is_named_by_its_system_and_address(name, system, address):
+    assert Cluster.parse(name) == Cluster(system=system, address=address)
+
+
+@pytest.mark.parametrize("name", ["", "slurm", "slurm:head:1", "Ray", "local"])
+def test_other_systems_are_refused(name):
+    with pytest.raises(InvalidArgumentError, match=f"'{name}' is no cluster; name one as ray, "):
+        Cluster.parse(name)
+
+
+@pytest.mark.parametrize("name", ["ray:", "ray:head", "ray::6379", "ray:head:x", "dask", "dask:h:"])
+def test_an_address_is_a_host_and_a_port(name):
+    with pytest.raises(InvalidArgumentError, match=f"'{name}' has no HOST:PORT"):
+        Cluster.parse(name)
+
+
+@pytest.mark.parametrize("system", LIBRARIES)
+def test_a_missing_library_names_the_extra_that_brings_it(system, monkeypatch):
+    monkeypatch.setitem(sys.modules, LIBRARIES[system], None)  # how Python marks what is not there
+    message = rf"--cluster needs {LIBRARIES[system]}; .* pip install 'mightnt\[{system}\]'"
+    with pytest.raises(ClusterError, match=message), on_cluster(f"{system}:h:1", "--cluster"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=needs(library)) for name, library in LIBRARIES.items()]
+)
+def test_a_cluster_that_does_not_answer_is_one_clear_error(system):
+    address = f"127.0.0.1:{free_port()}"
+    message = f"no cluster answers at {address} .*refused.*; check the address, or start one with"
+    with pytest.raises(ClusterError, match=message), on_cluster(f"{system}:{address}", "this"):
+        pass
+
+
+def processes_at_work(cluster):
+    """The processes that 8 calls ran in, here or on a cluster."""
+    with on_cluster(cluster, "this test"):
+        return set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8)))
+
+
+@pytest.mark.slow
+@needs("distributed")
+def test_joblib_works_on_a_dask_cluster():
+    with dask_cluster(n_workers=2) as address:
+        assert os.getpid() not in processes_at_work(f"dask:{address}")
+
+
+@pytest.mark.slow
+@needs("ray")
+def test_joblib_works_on_a_ray_cluster():
+    with ray_head(n_cpus=2) as address:
+        assert os.getpid() not in processes_at_work(f"ray:{address}")
