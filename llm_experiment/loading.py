@@ -208,18 +208,26 @@ def require(library: str, *, extra: str, purpose: str) -> None:
 @contextlib.contextmanager
 def one_line_errors(kind: str, name: str) -> Iterator[None]:
     """What loading may raise, as a `ModelError` of one line; progress bars only on a terminal."""
-    bars = transformers_logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
     try:
         if _looks_like_folder(name) and not Path(name).is_dir():
             raise ModelError("there is no such folder")
-        yield
+        with bars_on_terminals():
+            yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"cannot load the {kind} {name}: {_first_line(error)}; name a complete local folder "
             "or a hub id that this machine can reach"
         ) from error
+
+
+@contextlib.contextmanager
+def bars_on_terminals() -> Iterator[None]:
+    """Let transformers show its progress bars on a terminal only."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
+    try:
+        yield
     finally:
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # untyped

@@ -69,6 +69,8 @@ _NF4_TABLE_BYTES: Final = 4 * (16 + 256 + 1)
 _GPU_ALLOWANCE_BYTES: Final = 2 * GB
 _WORTH_SAYING: Final = 0.95
 _N_NAMED: Final = 3
+_LOGIT_CHANGES: Final = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Fields of configurations whose models do more for logits than apply their last layer."""
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -211,7 +213,8 @@ def estimate_memory(run: PlannedRun) -> MemoryEstimate:
         if reads_through_host(places, agent.world.dtype):
             whole = module_bytes(model)
             yield Part(what="weights as read", device="cpu", n_bytes=whole, phase=Phase.LOADING)
-        if n_tokens > n_features:
+        has_head = applies_head(text)
+        if has_head:
             head = FLOAT32_BYTES * (n_tokens * int(text.hidden_size))
             for device in {base_devices[0], agent_device}:
                 yield Part(what="head in single precision", device=device, n_bytes=head)
@@ -223,7 +226,9 @@ def estimate_memory(run: PlannedRun) -> MemoryEstimate:
             device=agent_device,
             n_bytes=FLOAT32_BYTES * ADAM_COPIES * (actor + critic),
         )
-        row = FLOAT32_BYTES * observation_width(n_features=n_features, n_tokens=n_tokens)
+        row = FLOAT32_BYTES * observation_width(
+            n_features=n_features, n_tokens=n_tokens, has_head=has_head
+        )
         steps = max(agent.n_episodes * stage.n_tokens for stage in agent.stages)
         yield Part(
             what="what the agent saw in a rollout",
@@ -424,9 +429,19 @@ def feature_width(text: PreTrainedConfig) -> int:
     return n_layers * int(text.hidden_size)
 
 
-def observation_width(*, n_features: int, n_tokens: int) -> int:
+def applies_head(text: PreTrainedConfig) -> bool:
+    """Whether log-probabilities are made of features when they are needed, not carried along.
+
+    See `base_model.HuggingFaceBase`. What a model does to its logits is tried out when it is
+    loaded; here its configuration has to tell.
+    """
+    changes_logits = any(getattr(text, name, None) for name in _LOGIT_CHANGES)
+    return int(text.vocab_size) > feature_width(text) and not changes_logits
+
+
+def observation_width(*, n_features: int, n_tokens: int, has_head: bool) -> int:
     """Numbers that the agent sees at a step."""
-    return n_features + N_SCALARS + n_tokens
+    return n_features + N_SCALARS + (0 if has_head else n_tokens)
 
 
 def agent_parameters(*, n_features: int, n_tokens: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from llm_experiment.base_model import BaseModel
 from llm_experiment.chat_env import ChatEnv, LockstepChat, check_chat
@@ -105,22 +106,44 @@ def load_world(config: WorldConfig) -> World:
         ModelError: a model that is missing, incomplete or unfit, or a device that is absent.
         InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
     """
-    task = load_task(config.task)
+    load_task(config.task)  # before anything that takes long
     language_model, reward_model = model_names(config)
     base = load_language_model(language_model, device=config.device, precision=config.dtype)
-    tokenizer = load_tokenizer(language_model)
+    return make_world(
+        config,
+        base,
+        load_tokenizer(language_model),
+        score=load_reward(reward_model, device=base.device),
+    )
+
+
+def make_world(
+    config: WorldConfig, base: BaseModel, tokenizer: PreTrainedTokenizerBase, *, score: Score
+) -> World:
+    """The world that `config` describes, with models at hand.
+
+    Args:
+        config: all but the models.
+        base: the base policy.
+        tokenizer: its tokenizer.
+        score: how good a reply is, in [0, 1].
+
+    Raises:
+        ModelError: a tokenizer that is unfit.
+        InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
+    """
     rules = TurnRules(
         agent=config.agent_name,
         partner=config.partner_name,
         separator=config.separator,
         max_reply_tokens=config.max_reply_tokens,
     )
-    prompt = task.prompt if config.prompt is None else config.prompt
+    prompt = load_task(config.task).prompt if config.prompt is None else config.prompt
     world = World(
         base=base,
         parser=TurnParser.from_tokenizer(tokenizer, rules, n_tokens=base.n_tokens),
         prompt_tokens=torch.tensor(tokenizer.encode(prompt), device=base.device),
-        score=load_reward(reward_model, device=base.device),
+        score=score,
         student_temperature=config.student_temperature,
         reward_shift=config.reward_shift,
     )

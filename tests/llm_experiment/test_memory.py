@@ -1,5 +1,6 @@
 """What a run is said to need is what it takes."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.profiler import profile
-from transformers import DistilBertConfig, DistilBertForSequenceClassification, MixtralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    MixtralConfig,
+)
 
 from llm_experiment.base_model import HuggingFaceBase
 from llm_experiment.config import Precision, Preset, TargetRule, preset_config
@@ -24,6 +30,7 @@ from llm_experiment.memory import (
     Shapes,
     act_workspace_bytes,
     agent_parameters,
+    applies_head,
     cache_bytes,
     cgroup_bytes,
     check_memory,
@@ -144,7 +151,9 @@ def test_what_the_agent_sees_at_a_step_is_as_wide_as_was_counted():
     world = small_world()
     agent = LockstepPPO(world, small_config()).finish()
     seen = agent.last_rollout.kept_observations
-    wide = observation_width(n_features=world.base.n_features, n_tokens=world.base.n_tokens)
+    wide = observation_width(
+        n_features=world.base.n_features, n_tokens=world.base.n_tokens, has_head=False
+    )
     assert seen[0].nbytes == FLOAT32_BYTES * wide
     assert len(seen) <= agent.last_rollout.tokens.size
 
@@ -153,6 +162,15 @@ def test_what_the_agent_sees_at_a_step_is_as_wide_as_was_counted():
 def test_features_are_as_wide_as_was_counted(family):
     model = tiny_model(family)
     assert feature_width(model.config.get_text_config()) == HuggingFaceBase(model).n_features
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whether_a_model_s_head_is_applied_again_is_told_by_its_configuration(family):
+    config = copy.deepcopy(FAMILIES[family])
+    config.vocab_size = 100  # more than there are features
+    model = AutoModelForCausalLM.from_config(config)
+    assert applies_head(config.get_text_config()) == (HuggingFaceBase(model).head is not None)
+    assert not applies_head(FAMILIES[family].get_text_config())
 
 
 def peak_bytes(work) -> int:
