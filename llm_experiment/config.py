@@ -164,6 +164,8 @@ class WorldConfig:
     """Temperature at which the student's tokens are sampled."""
     max_reply_tokens: int = 512
     """A student's reply longer than this is cut off."""
+    score_blank_replies: bool = False
+    """Let the classifier score replies without words too, as published; else they earn 1/2."""
     reward_shift: tyro.conf.Suppress[float] = 0.0
     """Added to the score, in [0, 1], of every reply; -0.5 makes a neutral reply worth 0."""
 

@@ -34,8 +34,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Final
 
+from llm_experiment.config import from_jsonable
 from mightnt.results import to_jsonable, write_json
-from theory.errors import ResultsError
+from theory.errors import InvalidArgumentError, ResultsError
 
 MANIFEST: Final = "manifest.json"
 AGENTS: Final = "agents"
@@ -82,7 +83,7 @@ def exclusive(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
         ) from error
     with lock:
         deadline = time.monotonic() + patience_seconds
-        while not _try_lock(lock):
+        while not _try_lock(lock, folder):
             if time.monotonic() >= deadline:
                 raise ResultsError(
                     f"another process is writing to {folder}; wait for it, or name another --out"
@@ -91,11 +92,16 @@ def exclusive(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
         yield
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], folder: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise ResultsError(
+            f"the file system of {folder} keeps no locks (flock: {error.strerror}); name an --out "
+            "on one that does"
+        ) from error
     return True
 
 
@@ -115,7 +121,11 @@ def claim(folder: Path, settings: Any, *, label: str, models: dict[str, str]) ->
     path = folder / MANIFEST
     wanted = {"settings": to_jsonable(settings), "models": models}
     manifest = read_manifest(folder) if path.exists() else {"label": label} | wanted
-    different = _differences({name: manifest.get(name) for name in wanted}, wanted)
+    there = {
+        "settings": _completed(type(settings), manifest["settings"]),
+        "models": manifest.get("models"),
+    }
+    different = _differences(there, wanted)
     if different:
         raise ResultsError(
             f"{folder} holds another run ({different}); name another --out, or delete the folder"
@@ -197,8 +207,13 @@ def _start() -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "versions": {name: version(name) for name in ("mightnt", *_LIBRARIES)},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of this package here and of the libraries that a run's numbers depend on."""
+    return {name: version(name) for name in ("mightnt", *_LIBRARIES)}
 
 
 def _commit() -> str | None:
@@ -214,6 +229,14 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}+" if status else commit
+
+
+def _completed(kind: type, saved: Any) -> Any:
+    """Settings of type `kind` from JSON, options that are younger than they at their defaults."""
+    try:
+        return to_jsonable(from_jsonable(kind, saved))
+    except InvalidArgumentError:
+        return saved  # other settings altogether
 
 
 def _differences(first: Any, second: Any, prefix: str = "") -> str:

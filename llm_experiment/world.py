@@ -19,7 +19,7 @@ from llm_experiment.chat_env import ChatEnv, LockstepChat, check_chat
 from llm_experiment.config import TINY, AgentConfig, WorldConfig
 from llm_experiment.demonstrator import load_task
 from llm_experiment.loading import load_language_model, load_tokenizer
-from llm_experiment.reward import load_reward
+from llm_experiment.reward import BLANK_REWARD, load_reward
 from llm_experiment.tiny_models import language_model_folder, reward_model_folder
 from llm_experiment.turns import TurnParser, TurnRules
 
@@ -109,12 +109,12 @@ def load_world(config: WorldConfig) -> World:
     load_task(config.task)  # before anything that takes long
     language_model, reward_model = model_names(config)
     base = load_language_model(language_model, device=config.device, precision=config.dtype)
-    return make_world(
-        config,
-        base,
-        load_tokenizer(language_model),
-        score=load_reward(reward_model, device=base.device),
+    score = load_reward(
+        reward_model,
+        device=base.device,
+        blank_reward=None if config.score_blank_replies else BLANK_REWARD,
     )
+    return make_world(config, base, load_tokenizer(language_model), score=score)
 
 
 def make_world(

@@ -87,6 +87,16 @@ def test_a_folder_of_other_weights_is_refused(tmp_path):
             claim(tmp_path, Settings(), label="", models=fingerprints(model))
 
 
+def test_an_option_that_is_younger_than_a_run_had_its_default_then(tmp_path):
+    claim(tmp_path, Settings(), label="a trial", models={})
+    manifest = read_manifest(tmp_path)
+    del manifest["settings"]["inner"]["rate"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    claim(tmp_path, Settings(), label="a trial", models={})
+    with pytest.raises(ResultsError, match=r"holds another run \(settings.inner.rate: 0.5 there"):
+        claim(tmp_path, Settings(inner=Inner(rate=0.25)), label="a trial", models={})
+
+
 def test_a_sealed_run_has_the_hash_of_every_file_but_its_manifest(tmp_path):
     claim(tmp_path, Settings(), label="", models={})
     (tmp_path / "agents").mkdir()
