@@ -131,6 +131,40 @@ METRICS: Final[dict[str, str]] = {
 }
 """What each number of `Evaluation.row` is and how it is estimated."""
 
+ANYWHERE: Final = (-math.inf, math.inf)
+RANGES: Final[dict[str, tuple[float, float]]] = dict.fromkeys(
+    (
+        "over_budget_share",
+        "empty_share",
+        "empty_share_per_episode",
+        "empty_any_share",
+        "silent_share",
+        "distinct_n_grams",
+        "possible_shares",
+        "agent_left_share",
+        "student_left_share",
+        "exit_probability",
+        "outside_mass",
+        "base_outside_mass",
+    ),
+    (0.0, 1.0),
+) | dict.fromkeys(
+    (
+        "spent_nats_mean",
+        "spent_nats_max",
+        "leak_nats_mean",
+        "leak_nats_max",
+        "turns_mean",
+        "empty_turn_kl_nats",
+        "empty_turn_surprise_nats",
+        "smoothed_kl_nats",
+        "smoothed_kl_nats_per_step",
+        "base_smoothed_kl_nats_per_step",
+    ),
+    (0.0, math.inf),
+)
+"""Where numbers of `METRICS` lie by their definition; the others may lie `ANYWHERE`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Departure:

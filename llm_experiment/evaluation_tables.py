@@ -4,27 +4,33 @@ A *group* is the agents that differ by their seed alone, evaluated at one length
 first computed for one run (`llm_experiment.evaluate.METRICS`) and then averaged over the runs of
 the group; its interval is Student's over runs, because the episodes of one trained agent share
 its training and are not independent evidence of what training does. With fewer than two runs
-there is no interval, and none is shown. Episodes of the base policy are independent draws of one
-known law, so that its interval alone counts episodes.
+there is no interval, and none is shown. Student's interval of a share near 0 or 1 reaches beyond
+what a share can be: it is cut there, which leaves out nothing that the mean could be and so
+covers it as often. Over three runs that are all alike an interval is narrow by luck; every run's
+number is in `tables.json`. Episodes of the base policy are independent draws of one known law, so
+that its interval alone counts episodes.
 
     python -m llm_experiment.evaluation_tables --run results/llm
 
-writes `tables.json` and `tables.md` into the folder of a finished run and prints them.
+writes `tables.json` and `tables.md` into the folder of a finished run and prints the first of
+them, which fits a narrow terminal.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from scipy import stats
 
-from llm_experiment.evaluate import METRICS, N_GRAMS, SMOOTHINGS
+from llm_experiment.evaluate import ANYWHERE, METRICS, N_GRAMS, RANGES, SMOOTHINGS
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import write_atomically, write_json
 from theory.bounds import largest_share
@@ -49,7 +55,8 @@ class OverRuns:
     Attributes:
         values: one a run, nan where a run has none; all of them, whatever they show.
         mean: over the runs that have the number; nan if none has.
-        low: lower end of Student's interval for the mean; None with fewer than two runs.
+        low: lower end of Student's interval for the mean, within what the number can be; None
+            with fewer than two runs.
         high: its upper end, or None.
     """
 
@@ -59,11 +66,17 @@ class OverRuns:
     high: float | None
 
 
-def over_runs(values: Iterable[float], *, confidence: float = CONFIDENCE) -> OverRuns:
+def over_runs(
+    values: Iterable[float],
+    *,
+    within: tuple[float, float] = ANYWHERE,
+    confidence: float = CONFIDENCE,
+) -> OverRuns:
     """Mean and Student's interval of one number a run.
 
     Args:
         values: one a run; nan where it does not exist.
+        within: the least and the largest that the number can be; the interval is cut there.
         confidence: of the interval, in (0, 1).
 
     Raises:
@@ -80,7 +93,9 @@ def over_runs(values: Iterable[float], *, confidence: float = CONFIDENCE) -> Ove
         return OverRuns(values=every, mean=mean, low=None, high=None)
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
     half = float(stats.t.ppf((1 + confidence) / 2, len(numbers) - 1)) * error
-    return OverRuns(values=every, mean=mean, low=mean - half, high=mean + half)
+    least, largest = within
+    low, high = max(mean - half, least), min(mean + half, largest)
+    return OverRuns(values=every, mean=mean, low=low, high=high)
 
 
 Cell = OverRuns | float | str | None
@@ -148,6 +163,7 @@ def make_tables(rows: Sequence[Row], base: Row | None) -> tuple[Table, ...]:
         own = {"variant": BASE_VARIANT, "budget_nats": 0.0, "seed": 0}
         groups = [[own | {"trained_at_n_tokens": None} | row] for row in base["rows"]] + groups
     tables = [
+        _headline(groups, base),
         _silence(groups, base),
         _prices(groups),
         _spending(groups),
@@ -167,6 +183,8 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
+_NAMES: Final = ("task", "constraint", "agent")
+"""Columns of words."""
 _WHO: Final = {
     "agent": "agent",
     "budget_nats": "budget (nats)",
@@ -188,12 +206,61 @@ def _who(group: list[Row]) -> dict[str, Cell]:
     }
 
 
-def _of(group: list[Row], read: Callable[[Row], Any]) -> OverRuns:
-    return over_runs(float(read(row)) for row in group)
+def _of(group: list[Row], name: str, *place: int) -> OverRuns:
+    """A number of `METRICS` over runs, or the one at a `place` of a list of them."""
+    found = [row[name] for row in group]
+    for index in place:
+        found = [numbers[index] for numbers in found]
+    return over_runs(map(float, found), within=RANGES.get(name, ANYWHERE))
 
 
 def _metrics(group: list[Row], *names: str) -> dict[str, Cell]:
-    return {name: _of(group, lambda row, name=name: row[name]) for name in names}  # type: ignore[misc] # a default
+    return {name: _of(group, name) for name in names}
+
+
+def _headline(groups: list[list[Row]], base: Row | None) -> Table:
+    """What fits a narrow terminal: every agent once, at the length it was trained at if it can."""
+    own: dict[tuple[str, float], list[Row]] = {}
+    for group in groups:
+        row = group[0]
+        who = (str(row["variant"]), float(row["budget_nats"]))
+        if who not in own or row["n_tokens"] == row["trained_at_n_tokens"]:
+            own[who] = group
+    known = all("possible_shares" in group[0] for group in own.values())
+    possible = {"possible": "all possible"} if known else {}
+    rows = tuple(
+        _who(group)
+        | _metrics(group, "silent_share")
+        | _predictions(group, base)
+        | {"spent_nats_max": max(float(row["spent_nats_max"]) for row in group)}
+        | {key: _of(group, "possible_shares", -1).mean for key in possible}
+        for group in own.values()
+    )
+    return Table(
+        name="headline",
+        title="What each agent does with its budget",
+        notes=(
+            "Silent: more than half of the agent's turns are empty. In brackets: 95% interval "
+            "over runs.",
+            "Most spent: the largest total KL of an episode, in nats.",
+            *(
+                "All possible: episodes whose every token the demonstrator might write."
+                for _ in possible
+            ),
+        ),
+        columns={
+            "agent": "agent",
+            "budget_nats": "budget (nats)",
+            "runs": "runs",
+            "silent_share": "silent episodes",
+            "closed_form": "closed form",
+            "spent_nats_max": "most spent",
+        }
+        | possible,
+        formats={"silent_share": ".0%", "closed_form": ".0%", "spent_nats_max": ".2f"}
+        | dict.fromkeys(possible, ".0%"),
+        rows=rows,
+    )
 
 
 def _silence(groups: list[list[Row]], base: Row | None) -> Table:
@@ -325,7 +392,10 @@ def _prices(groups: list[list[Row]]) -> Table:
 
 def _quantile(group: list[Row], name: str, turn: int, column: int) -> OverRuns:
     costs = [row[name] for row in group]
-    return over_runs(float(c[turn - 1][column]) if len(c) >= turn else math.nan for c in costs)
+    return over_runs(
+        (float(c[turn - 1][column]) if len(c) >= turn else math.nan for c in costs),
+        within=RANGES[name],
+    )
 
 
 def _spending(groups: list[list[Row]]) -> Table:
@@ -370,10 +440,7 @@ def _words(groups: list[list[Row]]) -> Table:
     rows = tuple(
         _who(group)
         | _metrics(group, "return_mean", "reply_reward_mean")
-        | {
-            key: _of(group, lambda row, i=i: row["distinct_n_grams"][i])  # type: ignore[misc] # a default
-            for key, i in grams.items()
-        }
+        | {key: _of(group, "distinct_n_grams", i) for key, i in grams.items()}
         for group in groups
     )
     return Table(
@@ -397,12 +464,9 @@ def _departure(groups: list[list[Row]]) -> Table:
     smallest = {f"kl_{d:g}": i for i, d in enumerate(SMOOTHINGS)}
     rows = tuple(
         _who(group)
-        | {"possible": _of(group, lambda row: row["possible_shares"][-1])}
+        | {"possible": _of(group, "possible_shares", -1)}
         | _metrics(group, *shares, *masses)
-        | {
-            key: _of(group, lambda row, i=i: row["smoothed_kl_nats_per_step"][i])  # type: ignore[misc] # a default
-            for key, i in smallest.items()
-        }
+        | {key: _of(group, "smoothed_kl_nats_per_step", i) for key, i in smallest.items()}
         for group in groups
     )
     return Table(
@@ -443,7 +507,7 @@ def to_markdown(tables: Sequence[Table], label: str) -> str:
 def table_markdown(table: Table) -> str:
     """One table as Markdown, its notes below."""
     lines = ["| " + " | ".join(table.columns.values()) + " |"]
-    aligned = [":--" if key == "agent" else "--:" for key in table.columns]
+    aligned = [":--" if key in _NAMES else "--:" for key in table.columns]
     lines.append("| " + " | ".join(aligned) + " |")
     lines += [
         "| " + " | ".join(table.text(key, row[key]) for key in table.columns) + " |"
@@ -454,10 +518,19 @@ def table_markdown(table: Table) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """One table for a terminal."""
-    rich = RichTable(title=table.title, title_justify="left")
+    """One table for a terminal, as narrow as its cells allow: headers are broken into lines."""
+    rich = RichTable(
+        title=table.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
+    )
     for key, header in table.columns.items():
-        rich.add_column(header, justify="left" if key == "agent" else "right")
+        cells = [table.text(key, row[key]) for row in table.rows]
+        lines = textwrap.wrap(header, max(map(len, [*header.split(), *cells])))
+        rich.add_column("\n".join(lines), justify="left" if key == "agent" else "right")
     for row in table.rows:
         rich.add_row(*(table.text(key, row[key]) for key in table.columns))
     return rich
@@ -489,6 +562,12 @@ def write_tables(folder: Path) -> tuple[Table, ...]:
     summary = read_summary(folder)
     label = str(summary["label"])
     tables = make_tables(summary["rows"], summary.get("base"))
+    store_tables(folder, tables, label)
+    return tables
+
+
+def store_tables(folder: Path, tables: Sequence[Table], label: str) -> None:
+    """Write `tables` as `tables.json` and `tables.md`, `label` at their head."""
     write_json(
         folder / TABLES_JSON,
         {"label": label, "confidence": CONFIDENCE, "metrics": METRICS, "tables": tables},
@@ -497,7 +576,15 @@ def write_tables(folder: Path) -> tuple[Table, ...]:
     write_atomically(
         folder / TABLES_MARKDOWN, lambda temporary: temporary.write_text(markdown, encoding="utf-8")
     )
-    return tables
+
+
+def show_headline(tables: Sequence[Table], folder: Path) -> None:
+    """Print the first table of a run, and where the others, too wide for a terminal, are."""
+    headline = tables[0]
+    Console().print(to_rich(headline), "", *headline.notes, sep="\n", highlight=False)
+    Console(stderr=True).print(
+        f"everything is in {folder}, all tables in {folder / TABLES_MARKDOWN}", highlight=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -513,9 +600,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         options = parse_command_line(Options, argv, prog=PROG)
-        console = Console()
-        for table in write_tables(options.run):
-            console.print(to_rich(table))
+        show_headline(write_tables(options.run), options.run)
 
     run_command(command)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llm_experiment.evaluate import METRICS, BasePolicy, evaluate_base
+from llm_experiment.evaluate import METRICS, RANGES, BasePolicy, evaluate_base
 from llm_experiment.evaluation_tables import (
     BASE_VARIANT,
     OverRuns,
@@ -13,6 +13,7 @@ from llm_experiment.evaluation_tables import (
     main,
     make_tables,
     over_runs,
+    show_headline,
     to_markdown,
     write_tables,
 )
@@ -92,6 +93,30 @@ def test_one_run_has_no_interval_and_none_no_mean():
         over_runs([0.5], confidence=1.0)
 
 
+def test_an_interval_is_cut_at_what_the_number_can_be():
+    shares = [0.9, 1.0, 1.0]
+    plain, cut = over_runs(shares), over_runs(shares, within=(0.0, 1.0))
+    assert plain.high > 1 == cut.high
+    assert (cut.low, cut.mean, cut.values) == (plain.low, plain.mean, plain.values)
+
+
+def test_every_number_and_every_interval_lies_in_its_range(tables, rows):
+    assert set(RANGES) <= set(METRICS)
+    for row in rows:
+        for name, (low, high) in RANGES.items():
+            numbers = np.array(row[name], dtype=float)
+            if name.startswith("empty_turn"):
+                numbers = numbers[..., :-1]  # the last is a count
+            numbers = numbers[~np.isnan(numbers)]
+            assert ((low <= numbers) & (numbers <= high)).all(), name
+    shares = [name for name, ends in RANGES.items() if ends == (0.0, 1.0)]
+    cells = [row[n] for table in tables.values() for row in table.rows for n in shares if n in row]
+    with_interval = [cell for cell in cells if cell.low is not None]
+    assert len(with_interval) > 20
+    for cell in with_interval:
+        assert 0 <= cell.low <= cell.mean <= cell.high <= 1
+
+
 def test_the_interval_covers_the_mean_as_often_as_it_says(rng):
     covered = [
         found.low <= 0.0 <= found.high
@@ -137,7 +162,9 @@ def test_the_closed_form_stands_beside_the_measured_share(tables, base):
 
 
 def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):
-    (silence, *_) = make_tables(rows, base | {"n_contexts": 0, "first_silence_probability": None})
+    (_, silence, *_) = make_tables(
+        rows, base | {"n_contexts": 0, "first_silence_probability": None}
+    )
     assert {row["closed_form"] for row in silence.rows} == {None}
     assert {row["at_most"] for row in silence.rows} != {None}
     assert "Closed form" not in " ".join(silence.notes)
@@ -145,14 +172,14 @@ def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):
 
 def test_an_agent_that_overspends_has_no_bound(rows, base):
     leaking = [row | {"over_budget_share": 0.5, "variant": "realized budget"} for row in rows[:1]]
-    (silence, *_) = make_tables(leaking, base)
+    (_, silence, *_) = make_tables(leaking, base)
     assert silence.rows[-1]["closed_form"] is not None
     assert silence.rows[-1]["at_most"] is None
 
 
 def test_a_length_at_which_the_base_was_not_played_has_no_bound(rows, base):
     other = [row | {"n_tokens": 45} for row in rows[:1]]
-    (silence, *_) = make_tables(other, base)
+    (_, silence, *_) = make_tables(other, base)
     assert {row["at_most"] for row in silence.rows} == {None}
 
 
@@ -182,18 +209,58 @@ def test_the_price_of_a_turn_is_averaged_over_the_runs_that_have_it():
         "2",
         "4",
     )
-    assert first["kl_50"] == over_runs([2.0, 4.0])
+    assert first["kl_50"] == over_runs([2.0, 4.0], within=(0.0, math.inf))
     assert second["kl_75"].mean == 0.3
     assert first["surprise_50"].mean == 2.0
     assert "departure" not in {table.name for table in tables}
 
 
 def test_every_group_is_in_every_table_the_base_policy_too(tables):
-    assert set(tables) == {"silence", "prices", "spending", "words", "departure"}
+    assert set(tables) == {"headline", "silence", "prices", "spending", "words", "departure"}
     groups = {(r["agent"], r["length"]) for r in tables["silence"].rows}
     assert len(groups) == 5
     for name in ("spending", "words", "departure"):
         assert {(r["agent"], r["length"]) for r in tables[name].rows} == groups
+
+
+def test_the_headline_has_every_agent_once_at_the_length_it_was_trained_at(tables):
+    headline = tables["headline"]
+    who = [(row["agent"], row["length"]) for row in headline.rows]
+    assert who == [(BASE_VARIANT, "40"), ("exact budget", "40"), ("no constraint", "40")]
+    silence = {(row["agent"], row["length"]): row for row in tables["silence"].rows}
+    for row in headline.rows:
+        same = silence[row["agent"], row["length"]]
+        assert row["silent_share"] == same["silent_share"]
+        assert row["closed_form"] == same["closed_form"]
+
+
+def test_an_agent_that_was_not_evaluated_where_it_was_trained_is_in_the_headline_too(rows, base):
+    long = [row | {"trained_at_n_tokens": 99} for row in rows[:2]]
+    headline, *_ = make_tables(long, base)
+    assert [row["length"] for row in headline.rows] == ["40", "40 (trained at 99)"]
+
+
+def test_the_headline_fits_eighty_columns_whole(rows, base, monkeypatch, capsys, tmp_path):
+    """With the longest names, the widest intervals and the largest numbers of a full suite."""
+    monkeypatch.setenv("COLUMNS", "80")
+    wide = [
+        identity(seed, variant=variant, budget=budget)
+        | {name: rows[0][name] for name in METRICS}
+        | {"silent_share": share, "spent_nats_max": 312.34}
+        for seed, share in enumerate((1.0, 0.5, 0.9))
+        for variant, budget in (("penalty 0.03 a nat", math.inf), ("reward shift -0.5", 10.0))
+    ]
+    tables = make_tables(wide, base)
+    show_headline(tables, tmp_path)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    headline = tables[0]
+    for row in headline.rows:
+        line = next(line for line in shown.splitlines() if line.startswith(row["agent"]))
+        assert all(headline.text(key, row[key]) in line for key in headline.columns)
+    words = {word for header in headline.columns.values() for word in header.split()}
+    assert words <= set(shown.split())
 
 
 def test_markdown_has_a_cell_for_every_column_and_defines_its_numbers(tables):
@@ -212,10 +279,10 @@ def test_markdown_has_a_cell_for_every_column_and_defines_its_numbers(tables):
 def test_a_finished_run_is_summed_up_in_its_folder(tmp_path, rows, base, capsys):
     write_json(tmp_path / "summary.json", {"label": "quick", "rows": rows, "base": base})
     main(["--run", str(tmp_path)])
-    assert "Silence by budget" in capsys.readouterr().out
+    assert "What each agent does with its budget" in capsys.readouterr().out
     stored = json.loads((tmp_path / "tables.json").read_text())
     assert stored["metrics"] == METRICS
-    assert [table["name"] for table in stored["tables"]][:2] == ["silence", "prices"]
+    assert [table["name"] for table in stored["tables"]][:3] == ["headline", "silence", "prices"]
     assert (tmp_path / "tables.md").read_text().startswith("# quick\n")
 
 
