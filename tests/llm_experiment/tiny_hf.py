@@ -26,7 +26,7 @@ N_TOKENS = 40
 WINDOW = 5
 MAX_POSITIONS = 48
 
-_SHAPE = {
+SHAPE = {
     "vocab_size": N_TOKENS,
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -53,15 +53,15 @@ _GPT2_SHAPE = {
 }
 
 FAMILIES: dict[str, PreTrainedConfig] = {
-    "mixtral": MixtralConfig(**_SHAPE, num_local_experts=4, num_experts_per_tok=2),
-    "llama, tied": LlamaConfig(**_SHAPE, tie_word_embeddings=True),
-    "mistral, sliding": MistralConfig(**_SHAPE, sliding_window=WINDOW),
+    "mixtral": MixtralConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2),
+    "llama, tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "mistral, sliding": MistralConfig(**SHAPE, sliding_window=WINDOW),
     "gemma2, alternating": Gemma2Config(
-        **_SHAPE, sliding_window=WINDOW, attn_implementation="eager", query_pre_attn_scalar=4
+        **SHAPE, sliding_window=WINDOW, attn_implementation="eager", query_pre_attn_scalar=4
     ),
-    "qwen2": Qwen2Config(**{k: v for k, v in _SHAPE.items() if k != "head_dim"}),
+    "qwen2": Qwen2Config(**{k: v for k, v in SHAPE.items() if k != "head_dim"}),
     "gpt2, with dropout": GPT2Config(**_GPT2_SHAPE, resid_pdrop=0.5, embd_pdrop=0.5),
-    "pythia": GPTNeoXConfig(**{k: v for k, v in _SHAPE.items() if "_key_" not in k}),
+    "pythia": GPTNeoXConfig(**{k: v for k, v in SHAPE.items() if "_key_" not in k}),
 }
 
 
