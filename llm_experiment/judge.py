@@ -61,7 +61,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llm_experiment.config import WorldConfig, at_least, from_jsonable
+from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.evaluation_tables import CONFIDENCE, read_summary
 from llm_experiment.judge_endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
 from llm_experiment.judge_prompt import QUESTIONS, SYSTEM, make_messages, read_answer
@@ -105,6 +105,8 @@ PROG: Final = "python -m llm_experiment.judge"
 SCHEMA: Final = 1
 CACHE_FILE: Final = ".judge-answers.sqlite"
 BASE_NAME: Final = "base policy"
+_OF_WORLD: Final = ("base_model", "reward_model", "task", "agent_name")
+"""What of a run's world a judge needs; other options may have had other names in older runs."""
 
 
 class JudgeKind(Enum):
@@ -256,7 +258,7 @@ def read_run(options: Options) -> Run:
     files = {folder: f"{folder}/{episodes_file(n_tokens)}" for folder in folders}
     return Run(
         label=summary["label"],
-        world=from_jsonable(WorldConfig, agent["world"]),
+        world=WorldConfig(**{name: agent["world"][name] for name in _OF_WORLD}),
         n_tokens=n_tokens,
         sides=(*sides, base),
         episodes={folder: read_episodes(options.run / file) for folder, file in files.items()},
@@ -526,16 +528,22 @@ def _table(content: dict[str, Any], question: Question) -> Table:
     protocol = content["protocol"]
     table = Table(
         title=(
-            f"Whose behaviour is {_QUESTIONS[question]}? Share of the first, in %\n"
-            f"{protocol['n_pairs']} pairs of {protocol['n_tokens']} tokens; intervals: Wilson's "
-            "over pairs, Student's over runs"
+            f"Whose behaviour is {_QUESTIONS[question]}?\n{protocol['n_pairs']} pairs of "
+            f"{protocol['n_tokens']} tokens; Wilson's intervals over pairs, Student's over runs"
         ),
         title_justify="left",
         box=box.SIMPLE,
         pad_edge=False,
     )
     level = f"{protocol['confidence']:.0%}"
-    for header in ("first / second", "judge", "share", f"{level} pairs", f"{level} runs", "none"):
+    for header in (
+        "first / second",
+        "judge",
+        "first, %",
+        f"{level} pairs",
+        f"{level} runs",
+        "none",
+    ):
         left = header in ("first / second", "judge")
         table.add_column(header, justify="left" if left else "right", no_wrap=not left)
     for comparison in content["comparisons"]:

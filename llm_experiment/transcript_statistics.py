@@ -11,11 +11,13 @@ wrote after the prompt (a hand-over, the separator and the partner's name, belon
 
 and of the replies that the agent got:
 
-- *reward per reply*: the mean of what the reward model gave to the finished replies. It is what
-  the agent was trained to raise, so that it says whether training worked, not whether a person
-  would call the behaviour better.
+- *return*: the sum of what the reward model gave to the finished replies. It is what the agent was
+  trained to raise, so that it says whether training worked, not whether a person would call the
+  behaviour better.
+- *reward per reply*: their mean, which many short exchanges do not raise.
 
-Each is nan for an episode that has nothing to count: no token of the agent, no n-gram, no reply.
+Each but the return is nan for an episode that has nothing to count: no token of the agent, no
+n-gram, no reply.
 """
 
 import math
@@ -54,12 +56,14 @@ class Statistic(Enum):
     DISTINCT_1 = "distinct-1-grams"
     DISTINCT_2 = "distinct-2-grams"
     DISTINCT_3 = "distinct-3-grams"
+    RETURN = "return"
     REWARD_PER_REPLY = "reward-per-reply"
 
     @property
     def question(self) -> Question:
         """Which question the larger number answers."""
-        return Question.BETTER if self is Statistic.REWARD_PER_REPLY else Question.MORE_COMPLEX
+        of_reward = self in (Statistic.RETURN, Statistic.REWARD_PER_REPLY)
+        return Question.BETTER if of_reward else Question.MORE_COMPLEX
 
     @property
     def criterion(self) -> str:
@@ -73,9 +77,12 @@ _CRITERIA: Final = {
     Statistic.DISTINCT_1: "more of the agent's words are different words",
     Statistic.DISTINCT_2: "more of the agent's 2-grams are different ones",
     Statistic.DISTINCT_3: "more of the agent's 3-grams are different ones",
+    Statistic.RETURN: (
+        "more reward in all, which is what the agent was trained to raise; not a judgement of the "
+        "behaviour"
+    ),
     Statistic.REWARD_PER_REPLY: (
-        "a higher mean score of the replies by the reward model, which is what the agent was "
-        "trained to raise; not a judgement of the behaviour"
+        "a higher mean score of the replies by the reward model; not a judgement of the behaviour"
     ),
 }
 
@@ -91,12 +98,14 @@ class Episodes:
         tokens: the transcripts, shape (n, t).
         agent_wrote: which tokens the agent wrote after the prompt, shape (n, t).
         surprise_nats: `-log b` of the agent's tokens, 0 elsewhere, shape (n, t).
-        reward_per_reply: mean over an episode's finished replies, nan without one, shape (n,).
+        returns: summed over an episode's finished replies, shape (n,).
+        reward_per_reply: their mean, nan without one, shape (n,).
     """
 
     tokens: NDArray[np.int64]
     agent_wrote: NDArray[np.bool_]
     surprise_nats: Floats
+    returns: Floats
     reward_per_reply: Floats
 
 
@@ -112,14 +121,15 @@ def read_episodes(path: Path) -> Episodes:
             n, t = tokens.shape
             played = np.arange(t) >= int(stored["prompt_length"])
             replied = stored["reply_episode"]
-            rewards = np.zeros(n)
-            np.add.at(rewards, replied, stored["reply_rewards"])
+            returns = np.zeros(n)
+            np.add.at(returns, replied, stored["reply_rewards"])
             return Episodes(
                 tokens=tokens,
                 agent_wrote=played & (stored["writers"] == Speaker.AGENT),
                 # log x - log b of the token taken, less log x.
                 surprise_nats=stored["log_ratio_nats"] - stored["log_probs"],
-                reward_per_reply=_ratio(rewards, np.bincount(replied, minlength=n)),
+                returns=returns,
+                reward_per_reply=_ratio(returns, np.bincount(replied, minlength=n)),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ResultsError(
@@ -143,6 +153,8 @@ def measure(statistic: Statistic, episodes: Episodes, *, decode: Decode) -> Floa
         decode: the text of tokens.
     """
     match statistic:
+        case Statistic.RETURN:
+            return episodes.returns
         case Statistic.REWARD_PER_REPLY:
             return episodes.reward_per_reply
         case Statistic.BITS_PER_TOKEN:

@@ -18,14 +18,22 @@ from llm_experiment.config import Preset, preset_config
 from llm_experiment.judge import JudgeKind, Options, judge, main, to_rich
 from llm_experiment.judge_endpoint import AskingConfig
 from llm_experiment.run_folder import claim, exclusive, hash_file, read_manifest, seal
-from llm_experiment.transcript_statistics import Statistic
+from llm_experiment.transcript_statistics import Question, Statistic
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import write_json
 from tests.llm_experiment.judged_run import SILENCE, tokenizer, write_run
 from tests.llm_experiment.openai_server import KEY, MODEL, completion, failure, openai_server
 from theory.errors import InvalidArgumentError, ResultsError
 
-COMPLEX = [s.value for s in Statistic if s is not Statistic.REWARD_PER_REPLY]
+COMPLEX = [s.value for s in Statistic if s.question is Question.MORE_COMPLEX]
+
+
+JUDGE_THAT_HEARS_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from llm_experiment.judge import main
+main(sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +326,7 @@ def test_a_judge_that_is_stopped_goes_on_where_it_was(run, kill):
         return replace(prefer_talk(number, request), delay_seconds=0.05)
 
     argv = [
-        sys.executable, "-m", "llm_experiment.judge", str(run), "--judge", "endpoint",
+        sys.executable, "-c", JUDGE_THAT_HEARS_CTRL_C, str(run), "--judge", "endpoint",
         "--n-pairs", "12", "--concurrency", str(concurrency), "--requests-per-minute", "60000",
     ]  # fmt: skip
     with openai_server(slow) as server:

@@ -105,8 +105,11 @@ def test_distinct_n_grams_stay_within_a_turn(tmp_path, agent_rollout, statistic,
         assert share == pytest.approx(len(grams) / grams.total(), rel=1e-12)
 
 
-def test_reward_per_reply_is_a_mean_over_an_episodes_replies(tmp_path, agent_rollout):
-    found = measure(Statistic.REWARD_PER_REPLY, stored(tmp_path, agent_rollout), decode=decode)
+def test_rewards_are_summed_and_averaged_over_an_episodes_replies(tmp_path, agent_rollout):
+    episodes = stored(tmp_path, agent_rollout)
+    returns = measure(Statistic.RETURN, episodes, decode=decode)
+    np.testing.assert_allclose(returns, agent_rollout.returns, rtol=1e-12)
+    found = measure(Statistic.REWARD_PER_REPLY, episodes, decode=decode)
     for episode, mean in enumerate(found):
         own = [
             reward
@@ -127,6 +130,7 @@ def test_saying_less_and_repeating_is_simpler_by_every_measure():
         tokens=tokens,
         agent_wrote=np.ones(tokens.shape, dtype=bool),
         surprise_nats=np.array([[1.0], [0.1]]).repeat(tokens.shape[1], axis=1),
+        returns=np.zeros(2),
         reward_per_reply=np.zeros(2),
     )
     for statistic in Statistic:
@@ -141,16 +145,20 @@ def test_an_episode_with_nothing_to_count_has_no_number():
         tokens=np.array([[1, 2, 3]]),
         agent_wrote=np.zeros((1, 3), dtype=bool),
         surprise_nats=np.zeros((1, 3)),
+        returns=np.zeros(1),
         reward_per_reply=np.array([math.nan]),
     )
-    for statistic in Statistic:
+    assert measure(Statistic.RETURN, episodes, decode=decode) == 0
+    for statistic in set(Statistic) - {Statistic.RETURN}:
         assert np.isnan(measure(statistic, episodes, decode=decode)).all()
 
 
 def test_every_statistic_says_what_its_larger_number_means():
     assert {statistic.question for statistic in Statistic} == set(Question)
     assert len({statistic.criterion for statistic in Statistic}) == len(Statistic)
-    assert "not a judgement" in Statistic.REWARD_PER_REPLY.criterion
+    for statistic in Statistic:
+        of_reward = statistic.question is Question.BETTER
+        assert ("not a judgement" in statistic.criterion) == of_reward
 
 
 def test_episodes_that_cannot_be_read_are_one_line(tmp_path, agent_rollout):
