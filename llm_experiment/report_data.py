@@ -482,11 +482,11 @@ def _facts(run: RunFiles, tables: Sequence[Table]) -> Iterator[dict[str, str]]:
                 f"{base['n_episodes']} episodes of {n_tokens} tokens",
             )
     shares = [float(row["silent_share"]) for row in main]
+    runs = f"{_count(len(main), 'run')}: {', '.join(f'{share:.1%}' for share in shares)}"
     yield _fact(
         f"{np.mean(shares):.1%}",
         f"silent with a budget of {budget:g} nats",
-        f"{_count(len(main), 'run')}: {', '.join(f'{share:.1%}' for share in shares)}; closed form: "
-        + silence.text("closed_form", at["closed_form"]),
+        f"{runs}; closed form: {silence.text('closed_form', at['closed_form'])}",
     )
     if run.base is not None and run.base["n_contexts"]:
         low, median, high = (float(nats) for nats in run.base["first_silence_nats"])

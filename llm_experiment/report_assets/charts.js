@@ -11,6 +11,7 @@ const DASHES = ["", "5 3", "1.5 3", "8 3 1.5 3"];
 const VARIANTS = [...new Set(RUN.subjects.filter((s) => !isBase(s)).map((s) => s.variant))];
 const SNAP_PIXELS = 28;
 const LABEL_PIXELS = 13;
+const DODGE_PIXELS = 7;
 
 function shapeOf(variant) {
   const names = Object.keys(SHAPES);
@@ -110,17 +111,26 @@ function drawChart(host, chart, choose) {
     }
   }
   placeLabels(root, ends, width - margin.right + 6, margin.top, py(y0));
+  const aside = dodged(chart.dots ?? []);
   for (const dot of [...chart.dots ?? []].sort((a, b) => Boolean(a.bold) - Boolean(b.bold))) {
     const mark = SHAPES[dot.shape](dot.bold ? 6.5 : 4.5);
-    mark.setAttribute("transform", `translate(${px(dot.x).toFixed(1)} ${py(dot.y).toFixed(1)})`);
+    const [x, y] = [px(dot.x) + aside.get(dot), py(dot.y)];
+    mark.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
     mark.setAttribute("class", `dot ${dot.bold ? "bold" : ""}`);
     root.append(colourByBudget(mark, dot.nats));
-    targets.push({ x: px(dot.x), y: py(dot.y), at: [dot.x, dot.y], of: dot });
+    targets.push({ x, y, at: [dot.x, dot.y], of: dot });
   }
   const halo = svg("circle", { class: "halo", r: 8, visibility: "hidden" });
   root.append(halo);
   listen(root, targets, halo, chart, choose);
   host.replaceChildren(root);
+}
+
+/** How far each dot is moved aside, in pixels, so that those of one x do not hide each other. */
+function dodged(dots) {
+  const columns = Map.groupBy(dots, (dot) => dot.x);
+  return new Map([...columns.values()].flatMap((column) =>
+    column.map((dot, i) => [dot, DODGE_PIXELS * (i - (column.length - 1) / 2)])));
 }
 
 /** Names at the right ends of lines, pushed apart. */

@@ -125,10 +125,25 @@ function colourByBudget(node, nats) {
 
 const readout = document.getElementById("readout");
 
-/** Show `children` beside a rectangle of the window. */
-function showReadout(rectangle, ...children) {
+let anchor = null;
+
+/** Show `children` beside `place`: an element, or a rectangle of the window. */
+function showReadout(place, ...children) {
   readout.replaceChildren(...children);
   readout.hidden = false;
+  anchor = place;
+  placeReadout();
+}
+
+/** Keep the readout beside its element; it cannot follow a mere rectangle. */
+function followScroll() {
+  if (readout.hidden) return;
+  if (anchor instanceof Element) placeReadout();
+  else hideReadout();
+}
+
+function placeReadout() {
+  const rectangle = anchor instanceof Element ? anchor.getBoundingClientRect() : anchor;
   const gap = 8;
   const { width, height } = readout.getBoundingClientRect();
   const left = Math.min(Math.max(gap, rectangle.left), innerWidth - width - gap);

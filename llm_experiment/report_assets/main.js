@@ -22,6 +22,8 @@ const AGENT_ENTRIES = ENTRIES.some((e) => !e.base) ? ENTRIES.filter((e) => !e.ba
 /** What is chosen. `entry` is null if nothing is evaluated yet. */
 const state = { entry: null, beside: BESIDE_BASE, episode: 0, token: null, colour: "kl_nats" };
 let drawing = 0;
+/** What brings each control up to date with the choice. */
+const updaters = [];
 
 // ------------------------------------------------------------------ the choice
 
@@ -129,48 +131,59 @@ function buildFilters() {
   updaters.push(() => { beside.value = besideEntry()?.subject.name ?? ""; });
 }
 
-const updaters = [];
-
 /** What stands beside the chosen agent. */
 function besideEntry() {
   return findEntry(state.beside, state.entry.length) ?? ENTRIES[0];
 }
 
-function drawEpisodes() {
-  const { evaluation, subject } = state.entry;
-  const { episodes } = evaluation;
-  const n = nShown(state.entry);
-  const most = Math.max(subject.budget_nats ?? 0, ...episodes.spent_nats) || 1;
-  const strip = el("div", { class: "episode-bars", role: "group", "aria-label": "episodes" });
-  for (let i = 0; i < n; i += 1) {
-    const bar = el("span", { class: "bar" });
-    bar.style.setProperty("--part", (episodes.spent_nats[i] / most).toFixed(4));
-    strip.append(el("button", {
-      type: "button",
-      class: episodes.silent[i] ? "silent" : "",
-      "aria-current": i === state.episode ? "true" : null,
-      "aria-label": `episode ${i}: ${short(episodes.spent_nats[i])} nats`
-        + `${episodes.silent[i] ? ", silent" : ""}`,
-      title: `episode ${i}`,
-      onclick: () => choose({ episode: i }),
-    }, bar));
-  }
-  const number = el("input", { id: "episode", type: "number", min: 0, max: n - 1,
-    value: state.episode,
+/** The controls of the episode: made once, so that they keep the focus. */
+function buildEpisodes() {
+  const number = el("input", { id: "episode", type: "number", min: 0,
     onchange: (event) => choose({ episode: Number(event.target.value) || 0 }) });
-  const shown = n < evaluation.n_episodes
-    ? `the first ${n} of ${evaluation.n_episodes}` : `all ${n}`;
-  $("episodes").replaceChildren(
+  const bars = el("div", { class: "episode-bars", role: "group", "aria-label": "episodes" });
+  const shown = el("span", {});
+  $("episodes").append(
     el("label", { for: "episode" }, "Episode"),
     el("button", { type: "button", "aria-label": "previous episode",
       onclick: () => choose({ episode: state.episode - 1 }) }, "‹"),
     number,
     el("button", { type: "button", "aria-label": "next episode",
       onclick: () => choose({ episode: state.episode + 1 }) }, "›"),
-    strip,
-    el("span", { class: "faint" }, `${shown}; height: KL spent; `,
+    bars,
+    el("span", { class: "faint" }, shown, "; height: KL spent; ",
       el("span", { class: "silent-key" }), " silent"),
   );
+  let drawn = null;
+  updaters.push(() => {
+    const n = nShown(state.entry);
+    const { n_episodes: all } = state.entry.evaluation;
+    if (drawn !== state.entry) bars.replaceChildren(...episodeBars(state.entry));
+    drawn = state.entry;
+    [...bars.children].forEach((bar, i) => {
+      if (i === state.episode) bar.setAttribute("aria-current", "true");
+      else bar.removeAttribute("aria-current");
+    });
+    number.max = n - 1;
+    number.value = state.episode;
+    shown.textContent = n < all ? `the first ${n} of ${all}` : `all ${n}`;
+  });
+}
+
+/** A button for each episode, as high as what it spent. */
+function episodeBars({ evaluation, subject }) {
+  const { spent_nats: spent, silent } = evaluation.episodes;
+  const most = Math.max(subject.budget_nats ?? 0, ...spent) || 1;
+  return spent.map((nats, i) => {
+    const bar = el("span", { class: "bar" });
+    bar.style.setProperty("--part", (nats / most).toFixed(4));
+    return el("button", {
+      type: "button",
+      class: silent[i] ? "silent" : "",
+      "aria-label": `episode ${i}: ${short(nats)} nats${silent[i] ? ", silent" : ""}`,
+      title: `episode ${i}`,
+      onclick: () => choose({ episode: i }),
+    }, bar);
+  });
 }
 
 // ------------------------------------------------------------------ the drawing
@@ -215,7 +228,7 @@ function drawSilence() {
   drawChart($("silence"), {
     about: "Share of silent episodes against the budget; a dot an agent",
     height: 320,
-    x: { domain: [-0.03 * top, 1.04 * top], label: "budget (nats)", format: short,
+    x: { domain: [-0.04 * top, 1.05 * top], label: "budget (nats)", format: short,
       ticks: ticks(0, top, 6) },
     y: { domain: [0, 1], label: "silent", format: (y) => `${Math.round(100 * y)}%` },
     lines,
@@ -313,9 +326,15 @@ function drawLegend() {
 
 // ------------------------------------------------------------------ the rest
 
+/** A value, and what stands in brackets behind it (an interval) on a line of its own. */
+function onTwoLines(text) {
+  const [value, ...brackets] = text.split(/ (?=\()/);
+  return brackets.length ? [value, el("br"), el("small", {}, brackets.join(" "))] : [text];
+}
+
 function tableElement(table) {
   const body = table.rows.map((row) => el("tr", {},
-    ...row.map((text, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, text))));
+    ...row.map((text, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, ...onTwoLines(text)))));
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title },
     el("table", {},
       el("thead", {}, el("tr", {}, ...table.columns.map((text) => el("th", { scope: "col" }, text)))),
@@ -358,8 +377,6 @@ function drawCharts() {
 
 function draw() {
   updaters.forEach((update) => update());
-  drawEpisodes();
-  drawScale($("scale"), state.colour, (colour) => choose({ colour, token: state.token }));
   drawPanes();
   drawCharts();
 }
@@ -381,6 +398,9 @@ function start() {
   if (ENTRIES.length) {
     $("panes").append(...panes);
     buildFilters();
+    buildEpisodes();
+    updaters.push(buildScale($("scale"),
+      (colour) => choose({ colour, token: state.token }), () => state.colour));
     readAddress();
     draw();
     document.addEventListener("keydown", onKey);
@@ -392,7 +412,7 @@ function start() {
     $("transcripts").hidden = true;
     drawCharts();
   }
-  addEventListener("scroll", hideReadout, { passive: true });
+  addEventListener("scroll", followScroll, { passive: true });
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === width) return;

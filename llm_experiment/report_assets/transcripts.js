@@ -114,8 +114,7 @@ function drawEpisode(host, view) {
     .sort((a, b) => b[0] - a[0])
     .slice(0, N_COSTLIEST);
   const show = (i) => {
-    const span = spans[i];
-    showReadout(span.getBoundingClientRect(), ...tokenReadout(numbers, episode, i));
+    showReadout(spans[i], ...tokenReadout(numbers, episode, i));
     strip.point(i);
   };
   const focus = (i) => {
@@ -237,23 +236,21 @@ function budgetStrip(view, numbers) {
   };
 }
 
-/** The legend of the colours. */
-function drawScale(host, colour, choose) {
+/** The legend of the colours, and the choice of what they mean; returns what updates it. */
+function buildScale(host, choose, chosen) {
   const steps = el("ol", { class: "steps", "aria-hidden": "true" });
   LEVELS.forEach((least, i) => {
     steps.append(el("li", { class: `k${i + 1}` }, `${least}`));
   });
-  const chooser = el("span", { class: "chooser" });
-  for (const [name, title] of Object.entries(COLOURS)) {
-    chooser.append(el("label", { class: "chip" },
-      el("input", { type: "radio", name: "colour", value: name, checked: name === colour,
-        onchange: () => choose(name) }),
-      el("span", {}, title)));
-  }
-  host.replaceChildren(
+  const inputs = Object.keys(COLOURS).map((name) => el("input",
+    { type: "radio", name: "colour", value: name, onchange: () => choose(name) }));
+  const chooser = el("span", { class: "chooser" }, ...inputs.map((input) =>
+    el("label", { class: "chip" }, input, el("span", {}, COLOURS[input.value]))));
+  host.append(
     el("span", { class: "legend-title" }, "Colour"), chooser,
     el("span", { class: "legend-title" }, "nats from"), steps,
     el("span", { class: "impossible-key" }, el("span", { class: "token impossible" }, "word"),
       " first impossible under the demonstrator τ"),
   );
+  return () => inputs.forEach((input) => { input.checked = input.value === chosen(); });
 }

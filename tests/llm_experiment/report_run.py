@@ -11,6 +11,7 @@ from llm_experiment.evaluate import BasePolicy, evaluate, evaluate_base
 from llm_experiment.run import Settings
 from llm_experiment.run_folder import AGENTS, BASE, RESULT_FILE, UPDATES_FILE, claim, episodes_file
 from llm_experiment.suite import SuiteConfig, suite_jobs
+from llm_experiment.turns import Speaker
 from mightnt.results import write_json
 from tests.llm_experiment.small_world import PIECES, small_config, small_world
 from theory.budget import Accounting
@@ -45,7 +46,8 @@ def settings(**changes) -> Settings:
 def write_run(folder: Path, run_settings: Settings, *, seed: int = 0) -> Path:
     """A finished run of `run_settings`, but for its summary: agents that play the base policy.
 
-    The numbers of the agents' tokens are drawn anew, so that none equals another.
+    The numbers of the agents' tokens are drawn anew, so that none equals another, and all turns of
+    an agent in its episode 0 are called empty, so that this is silent.
     """
     rng = np.random.default_rng(seed)
     claim(folder, run_settings, label="a trial", models={"a/model": "0" * 64})
@@ -87,6 +89,9 @@ def write_job(folder, job, lengths, rng) -> None:
         own = evaluation.rollout.agent_steps
         drawn = {name: np.where(own, rng.exponential(size=own.shape), 0) for name in NUMBERS}
         arrays = evaluation.arrays() | drawn
+        arrays["empty_turns"] |= (arrays["turn_episode"] == 0) & (
+            arrays["turn_speaker"] == Speaker.AGENT
+        )
         if math.isfinite(budget):
             arrays["budget_nats"] = np.sort(rng.uniform(0, budget, own.shape))[:, ::-1]
         store(folder / AGENTS / job.name, n_tokens, arrays)
