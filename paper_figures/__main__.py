@@ -1,13 +1,11 @@
 """`python -m paper_figures`: every figure and table, from the runs at hand.
 
-What can be made is made; what lacks its data is named with the command that makes them.
+What can be made is made; what lacks its data is named, with the command that makes them.
 """
 
 import importlib
-import pkgutil
-import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,45 +13,42 @@ from typing import Final
 from rich.console import Console
 
 import paper_figures
+from llm_experiment.run_folder import MANIFEST
 from mightnt.command_line import fail, parse_command_line, run_command
 from mightnt.figure_style import figure_style
-from mightnt.progress import progress_bar
-from paper_figures.artefact import Artefact, write_product
-from paper_figures.results import Sources, read_experiment
+from mightnt.progress import track
+from paper_figures.artefact import Build, write_product
+from paper_figures.results import Sources, difference_between, read_experiment
 from theory.errors import InvalidArgumentError, MissingDataError
 
 PROG: Final = "python -m paper_figures"
 DEFAULT_RUNS: Final = (Path("results/llm"), Path("results/llm-full"), Path("results/llm-quick"))
-
-
-def artefact_names() -> tuple[str, ...]:
-    """The names of all artefacts, figures first, by number."""
-    modules = (module.name for module in pkgutil.iter_modules(paper_figures.__path__))
-    found = (re.fullmatch(r"(figure|table)_(\d+)", name) for name in modules)
-    ordered = sorted((match[1], int(match[2])) for match in found if match)
-    return tuple(f"{kind}{number}" for kind, number in ordered)
-
-
-def load_artefact(name: str) -> Artefact:
-    """The artefact of that name, such as `figure3` of `paper_figures.figure_3`."""
-    module = re.sub(r"(\d+)", r"_\1", name)
-    artefact: Artefact = importlib.import_module(f"{paper_figures.__name__}.{module}").ARTEFACT
-    return artefact
+TITLES: Final = {
+    "figure1": "diagram of KL-regularised reinforcement learning",
+    "figure2": "transcripts, every token coloured by its KL cost",
+    "figure3": "KL cost of the n-th empty response, by budget",
+    "figure4": "share of empty responses, by budget and length",
+    "figure5": "price of deviating against training length (Theorem 1)",
+    "figure6": "value against budget, for every constraint",
+    "figure7": "K of the simplest unprecedented event (Proposition 2)",
+    "figure8": "pessimism: help, guarantee, price and conduct",
+    "figure9": "silent episodes against budget, with the closed form",
+    "figure10": "what realised accounting leaks",
+    "figure11": "KL to the demonstrator, base policy beside the agents",
+    "table1": "which transcript is better, which less predictable",
+    "table2": "which regulariser resists, in toy worlds",
+    "table3": "language-model agents under every constraint",
+}
+"""What there is. `figure3` is made by `build` of the module `paper_figures.figure_3`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Make the figures and tables: PNG and PDF, the data behind each as CSV, and its caption.
-
-    figure1: diagram of KL-regularised reinforcement learning.
-    figure2: transcripts, every token coloured by its KL cost.
-    figure3: KL cost of the n-th empty response.
-    figure4: fraction of empty responses, by budget and length.
-    """
+    """Make the figures and tables, each with the data behind it as CSV, and its caption."""
 
     runs: tuple[Path, ...] = ()
-    """Folders of `python -m llm_experiment.run`, the most trusted first; whichever of results/llm,
-    results/llm-full and results/llm-quick exist if left out."""
+    """Folders of `python -m llm_experiment.run`, the most trusted first; of results/llm,
+    results/llm-full and results/llm-quick those that exist and fit together if left out."""
     only: tuple[str, ...] = ()
     """Make these alone, by name, such as figure3."""
     out: Path = Path("results/figures")
@@ -61,50 +56,82 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in self.only:
-            if name not in artefact_names():
-                raise InvalidArgumentError(
-                    f"--only must be among {', '.join(artefact_names())}, got {name}"
-                )
+            if name not in TITLES:
+                raise InvalidArgumentError(f"--only must be among {', '.join(TITLES)}, got {name}")
 
 
-def make(options: Options, console: Console) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Make what was asked for.
+# The command's help lists what there is.
+Options.__doc__ = "\n".join(
+    [f"{Options.__doc__}", "", *(f"- {name}: {title}" for name, title in TITLES.items())]
+)
 
-    Args:
-        options: what, from what, and where.
-        console: lines about what was made and what is missing go there.
 
-    Returns:
-        The files written, and a line for each artefact without its data.
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What came of one artefact.
+
+    Attributes:
+        name: of the artefact.
+        paths: of the files written; none if data are missing.
+        missing: what is missing and which command makes it, or nothing.
+        seconds: that it took.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    missing: str
+    seconds: float
+
+    def __str__(self) -> str:
+        """A line for a person."""
+        what = f"{self.name} ({TITLES[self.name]})"
+        if self.missing:
+            return f"{what} is missing data: {self.missing}"
+        return f"{what}: {self.paths[0]}, {self.seconds:.1f} s"
+
+
+def load_build(name: str) -> Build:
+    """The function that makes an artefact."""
+    kind = name.rstrip("0123456789")
+    module = f"{paper_figures.__name__}.{kind}_{name.removeprefix(kind)}"
+    build: Build = importlib.import_module(module).build
+    return build
+
+
+def default_runs() -> tuple[Path, ...]:
+    """The runs at the places where commands put them: the first, and those that go with it."""
+    there = [folder for folder in DEFAULT_RUNS if (folder / MANIFEST).exists()]
+    return tuple(folder for folder in there if not difference_between(there[0], folder))
+
+
+def make_one(name: str, sources: Sources, folder: Path) -> Made:
+    """Make and write one artefact, if its data are there.
+
+    Raises:
+        ResultsError: a result cannot be read, or the folder cannot be written.
+    """
+    started = time.monotonic()
+    paths: tuple[Path, ...] = ()
+    missing = ""
+    try:
+        with figure_style():
+            paths = write_product(name, load_build(name)(sources), folder)
+    except MissingDataError as error:
+        missing = str(error)
+    return Made(name=name, paths=paths, missing=missing, seconds=time.monotonic() - started)
+
+
+def make(options: Options) -> Iterator[Made]:
+    """Make what was asked for, in order.
 
     Raises:
         ResultsError: a folder is no run, or two belong to different experiments.
     """
-    names = options.only or artefact_names()
-    folders = options.runs or tuple(folder for folder in DEFAULT_RUNS if folder.is_dir())
+    names = options.only or tuple(TITLES)
+    folders = options.runs or default_runs()
     sources = Sources(found=read_experiment(folders) if folders else None)
-    written: list[Path] = []
-    missing: list[str] = []
-    with progress_bar() as bar:
-        for name in bar.track(names, description="figures and tables"):
-            started = time.monotonic()
-            artefact = load_artefact(name)
-            try:
-                with figure_style():
-                    paths = write_product(name, artefact.build(sources), options.out)
-            except MissingDataError as error:
-                missing.append(f"{name} ({artefact.title}) is missing data: {error}")
-                console.print(missing[-1], markup=False, highlight=False, soft_wrap=True)
-                continue
-            written += paths
-            console.print(
-                f"{name}: {artefact.title}: {paths[0]} and {len(paths) - 1} more, "
-                f"{time.monotonic() - started:.1f} s",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-    return tuple(written), tuple(missing)
+    for name in track(names, "figures and tables", total=len(names)):
+        yield make_one(name, sources, options.out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,9 +139,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         options = parse_command_line(Options, argv, prog=PROG)
-        written, missing = make(options, Console(stderr=True))
-        if not written:
-            fail(f"nothing could be made: {'; '.join(missing)}")
+        console = Console(stderr=True)
+        made = []
+        for one in make(options):
+            made.append(one)
+            console.print(str(one), markup=False, highlight=False, soft_wrap=True)
+        if not any(one.paths for one in made):
+            fail(f"nothing could be made: {'; '.join(dict.fromkeys(o.missing for o in made))}")
 
     run_command(command)
 

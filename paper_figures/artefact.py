@@ -1,7 +1,7 @@
 """A figure or a table: how it is made, and how it is written.
 
-An artefact is a function from `Sources` to a `Product`, offered by its module `figure_<n>` or
-`table_<n>` as `ARTEFACT`. Only this module writes:
+An artefact is a function from `Sources` to a `Product`, `build` of its module `figure_<n>` or
+`table_<n>`. Only this module writes:
 
     <name>.csv     the data behind it, one row a mark, interval or cell
     <name>.txt     its caption: what is shown, in which units, over what the bands are
@@ -58,7 +58,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """What a function makes.
+    """What is made.
 
     Attributes:
         picture: a figure, or a table in Markdown.
@@ -71,20 +71,11 @@ class Product:
     data: Data | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Artefact:
-    """A figure or table.
+Build = Callable[[Sources], Product]
+"""Makes an artefact, inside `mightnt.figure_style.figure_style`.
 
-    Attributes:
-        name: such as `figure3`.
-        title: what it shows, in a line.
-        build: makes it; called inside `mightnt.figure_style.figure_style`. Raises
-            `MissingDataError` where the sources lack what it needs.
-    """
-
-    name: str
-    title: str
-    build: Callable[[Sources], Product]
+Raises `MissingDataError` where the sources lack what it needs.
+"""
 
 
 def write_product(name: str, product: Product, folder: Path) -> tuple[Path, ...]:
@@ -107,9 +98,11 @@ def write_product(name: str, product: Product, folder: Path) -> tuple[Path, ...]
     return tuple(paths)
 
 
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first column is text, the others are numbers."""
-    aligned = [":--", *["--:"] * (len(headers) - 1)]
+def markdown_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, n_text_columns: int
+) -> str:
+    """A table in Markdown; its first columns are text, the others numbers."""
+    aligned = [":--" if i < n_text_columns else "--:" for i in range(len(headers))]
     lines = [headers, aligned, *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

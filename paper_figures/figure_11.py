@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from llm_experiment.evaluate import METRICS, SMOOTHINGS
 from llm_experiment.evaluation_tables import OverRuns, over_runs
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
-from paper_figures.artefact import Artefact, Data, Product
+from paper_figures.artefact import Data, Product
 from paper_figures.results import Episodes, Sources, label_of
-from paper_figures.style import draw_band, ordered_looks, say_runs, stamp, title_panel
+from paper_figures.style import draw_band, in_nats, ordered_looks, say_runs, stamp, title_panel
 from theory.errors import MissingDataError
 
 STRIDE: Final = 8
@@ -58,7 +58,7 @@ def build(sources: Sources) -> Product:
     budgets = sorted({run.budget_nats for run in main})
     groups = [
         departures(
-            f"{budget:g} nats",
+            in_nats(budget),
             [run for run in main if (run.budget_nats, run.n_tokens) == (budget, n_tokens)],
             positions,
         )
@@ -77,7 +77,7 @@ def build(sources: Sources) -> Product:
     smoothed.set_ylabel("KL(π ‖ (1−d) τ + d uniform)\n(nats a step)")
     smoothed.invert_xaxis()
     figure.legend(
-        *survival.get_legend_handles_labels(), loc="outside lower center", ncols=len(looks)
+        *survival.get_legend_handles_labels(), loc="outside upper center", ncols=len(looks)
     )
     shown: list[Episodes] = [*main, *([base] if base else [])]
     stamp(figure, f"{label_of(shown)}; {say_runs(group.n_runs for group in groups)}")
@@ -142,8 +142,3 @@ def _draw(
         **look,
     )
     draw_band(smoothed, SMOOTHINGS, group.smoothed_kl_nats, markersize=3.5, **look)
-
-
-ARTEFACT: Final = Artefact(
-    name="figure11", title="KL to the demonstrator, base policy beside the agents", build=build
-)

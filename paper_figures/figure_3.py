@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from llm_experiment.evaluate import METRICS
 from llm_experiment.evaluation_tables import OverRuns, over_runs
 from mightnt.figure_style import BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
-from paper_figures.artefact import Artefact, Data, Product
+from paper_figures.artefact import Data, Product
 from paper_figures.results import AgentRun, Sources, empty_rule, label_of
-from paper_figures.style import draw_band, say_runs, stamp, title_panel
+from paper_figures.style import draw_band, in_nats, say_runs, stamp, title_panel
 from theory.errors import MissingDataError
 
 QUARTILES: Final = ("75%", "50%", "25%")
@@ -45,7 +45,7 @@ def build(sources: Sources) -> Product:
     grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     for number, (budget, axes) in enumerate(zip(groups, grid.flat, strict=False)):
         _draw(axes, costs[budget])
-        title_panel(axes, number, f"budget {budget:g} nats")
+        title_panel(axes, number, f"budget {in_nats(budget)}")
     for axes in grid.flat[len(groups) :]:
         axes.remove()
     for axes in grid[:, 0]:
@@ -134,8 +134,3 @@ def _draw(axes: Axes, costs: dict[str, list[OverRuns]]) -> None:
         numbers = range(1, len(costs[name]) + 1)
         draw_band(axes, numbers, costs[name], label=name, markersize=3.0, **_LOOKS[name])
     axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
-
-
-ARTEFACT: Final = Artefact(
-    name="figure3", title="KL cost of the n-th empty response, by budget", build=build
-)

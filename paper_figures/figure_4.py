@@ -21,9 +21,9 @@ from mightnt.figure_style import (
     VERMILLION,
     new_figure,
 )
-from paper_figures.artefact import Artefact, Data, Product
+from paper_figures.artefact import Data, Product
 from paper_figures.results import Episodes, Experiment, Sources, empty_rule, label_of
-from paper_figures.style import draw_band, interval_ends, say_runs, stamp, title_panel
+from paper_figures.style import draw_band, in_nats, interval_ends, say_runs, stamp, title_panel
 
 N_BINS: Final = 10
 PERCENTILES: Final = tuple(range(0, 101, 5))
@@ -73,8 +73,8 @@ def build(sources: Sources) -> Product:
         left, right = grid[row]
         _draw_histogram(left, group, base)
         _draw_percentiles(right, group, base)
-        title_panel(left, 2 * row, f"budget {budget:g} nats: histogram")
-        title_panel(right, 2 * row + 1, f"budget {budget:g} nats: percentiles")
+        title_panel(left, 2 * row, f"budget {in_nats(budget)}: histogram")
+        title_panel(right, 2 * row + 1, f"budget {in_nats(budget)}: percentiles")
     grid[-1, 0].set_xlabel("empty responses of an episode (share)")
     grid[-1, 1].set_xlabel("percentile of episodes")
     fullest = max(range(len(budgets)), key=lambda row: len(groups[budgets[row]]))
@@ -229,8 +229,3 @@ def _draw_percentiles(axes: Axes, group: tuple[Series, ...], base: tuple[Series,
         draw_band(axes, PERCENTILES, one.percentiles, **_BASE_LOOK)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("empty responses (share)")
-
-
-ARTEFACT: Final = Artefact(
-    name="figure4", title="fraction of empty responses, by budget and length", build=build
-)

@@ -24,7 +24,7 @@ from mightnt.figure_style import (
     VERMILLION,
     new_figure,
 )
-from paper_figures.artefact import Artefact, Data, Product
+from paper_figures.artefact import Data, Product
 from paper_figures.results import AgentRun, Episodes, Experiment, Sources, label_of
 from paper_figures.style import say_runs, stamp, title_panel
 from theory.bounds import largest_share
@@ -166,6 +166,8 @@ def _draw(axes: Axes, experiment: Experiment, points: tuple[Point, ...]) -> None
         look = looks[variant]
         own = [(budget, over) for name, budget, over in points if name == variant]
         for budget, over in own:
+            if len(over.values) == 1:
+                continue  # the run is the mean
             axes.plot(
                 [budget + _OFFSET_NATS] * len(over.values),
                 over.values,
@@ -188,8 +190,3 @@ def _draw(axes: Axes, experiment: Experiment, points: tuple[Point, ...]) -> None
             zorder=3,
             **look,
         )
-
-
-ARTEFACT: Final = Artefact(
-    name="figure9", title="silent episodes against budget, with the closed form", build=build
-)

@@ -254,8 +254,8 @@ def read_experiment(folders: Sequence[Path]) -> Experiment:
         MissingDataError: no agent of theirs is finished yet.
     """
     manifests = [read_manifest(folder) for folder in folders]
-    for folder, manifest in zip(folders, manifests, strict=True):
-        difference = _difference(_shared(manifests[0]), _shared(manifest))
+    for folder in folders:
+        difference = difference_between(folders[0], folder)
         if difference:
             raise ResultsError(
                 f"{folders[0]} and {folder} are different experiments ({difference}); name one of "
@@ -291,6 +291,15 @@ def read_experiment(folders: Sequence[Path]) -> Experiment:
         bases=tuple(bases[n_tokens] for n_tokens in sorted(bases)),
         base=base,
     )
+
+
+def difference_between(first: Path, second: Path) -> str:
+    """Why two folders are no one experiment: the first setting they differ in, or nothing.
+
+    Raises:
+        ResultsError: a folder is no run.
+    """
+    return _difference(_shared(read_manifest(first)), _shared(read_manifest(second)))
 
 
 def _key(run: AgentRun) -> tuple[Any, ...]:

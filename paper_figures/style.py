@@ -77,6 +77,11 @@ def stamp(figure: Figure, label: str) -> None:
     )
 
 
+def in_nats(budget_nats: float) -> str:
+    """A budget with its unit."""
+    return f"{budget_nats:g} nat{'' if budget_nats == 1 else 's'}"
+
+
 def say_runs(n_runs: Iterable[int]) -> str:
     """How many runs the groups of a figure have, for its label."""
     counts = sorted(set(n_runs))

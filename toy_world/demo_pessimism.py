@@ -647,7 +647,7 @@ def _draw_help(axes: Axes, lines: Sequence[dict[str, Any]], world: WorldName) ->
 def _draw_ville(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     ratio = np.geomspace(1 / 64, 8, 100)
     axes.plot(ratio, np.maximum(1 - ratio, 0), color="black", linewidth=1)
-    axes.text(1.1, 0.2, "bound 1 - α/w(μ)")
+    axes.text(1.0, 0.2, "bound 1 − α/w(μ)")
     for name, color, marker, size in zip(
         WorldName, (BLUE, GREEN, VERMILLION, ORANGE), MARKERS, (7.0, 4.0, 4.0, 4.0), strict=False
     ):
@@ -695,7 +695,7 @@ def _draw_price(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     axes.set_xlabel("α (more pessimistic to the right)")
     axes.set_ylabel("value reached; share of steps asked")
     axes.set_title("... at a price that falls with experience.")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", fontsize=7.0, handlelength=1.4, borderaxespad=0.1)
 
 
 def _draw_side_by_side(axes: Axes, points: Sequence[dict[str, Any]]) -> None:

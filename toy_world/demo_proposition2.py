@@ -171,7 +171,7 @@ def draw(result: DemoResult) -> Figure:
         near.plot(times, bits, marker, color=colour, markersize=3, label=name)
     near.plot(times, np.log2(times), color=GREY, linestyle="--", label="log2 t")
     near.set(xscale="log", xlabel="t (steps)", ylabel="simplest event yet to occur (bits)")
-    near.set_ylim(0, 20)
+    near.set(ylim=(0, 20), yticks=range(0, 21, 4))
     near.set_title("Along each demonstrator's history")
     near.legend(loc="upper left", ncols=2)
 

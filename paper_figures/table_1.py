@@ -1,0 +1,128 @@
+"""Table 1: in which of two transcripts the agent behaves better, and in which less predictably.
+
+The answers are those that `python -m llm_experiment.judge` stored in the run's folder: of the
+built-in judge, which compares numbers of the transcripts, and of a language model if one was asked.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from llm_experiment.run_folder import JUDGE_FILE
+from paper_figures.artefact import Data, Product, markdown_table
+from paper_figures.results import Sources
+from theory.errors import MissingDataError, ResultsError
+
+_QUESTIONS: Final = {"better": "better", "more-complex": "more complex or unpredictable"}
+
+
+def build(sources: Sources) -> Product:
+    """The table."""
+    experiment = sources.experiment()
+    folder = next((f for f in experiment.folders if (f / JUDGE_FILE).exists()), None)
+    if folder is None:
+        raise MissingDataError(
+            f"nobody has judged {experiment.folders[0]}: do it with "
+            f"`python -m llm_experiment.judge {experiment.folders[0]}` (seconds, no network)"
+        )
+    judged = _read(folder / JUDGE_FILE)
+    protocol = judged["protocol"]
+    judgements = sorted(  # stable: comparisons and statistics keep their order
+        judged["judgements"], key=lambda judgement: list(_QUESTIONS).index(judgement["question"])
+    )
+    criteria = {judgement["model"]: judgement["criterion"] for judgement in judgements}
+    return Product(
+        picture=markdown_table(
+            ["question", "first / second", "judge", "share of the first", "over runs", "undecided"],
+            [_shown(judgement) for judgement in judgements],
+            n_text_columns=3,
+        ),
+        caption=(
+            f"Table 1. Pairwise comparison of transcripts of {protocol['n_tokens']} tokens, "
+            f"{protocol['n_pairs']} pairs each, who is shown in front drawn at random. Share of "
+            "the decided pairs in which the first side was named, with Wilson's "
+            f"{protocol['confidence']:.0%} interval over pairs (as published: about these "
+            "agents), and the mean of the runs' shares with Student's over runs (about training). "
+            "Judges: "
+            + "; ".join(f"{model}: {criterion}" for model, criterion in criteria.items())
+            + f". Run: {judged['label']}."
+        ),
+        data=Data(
+            columns=(
+                "question",
+                "comparison",
+                "judge",
+                "model",
+                "pairs",
+                "first",
+                "second",
+                "ties",
+                "unparsable",
+                "share of the first",
+                "low, over pairs",
+                "high, over pairs",
+                "mean over runs",
+                "low, over runs",
+                "high, over runs",
+                "share named in front",
+            ),
+            rows=tuple(_record(judgement) for judgement in judgements),
+        ),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        judged: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        judged["protocol"], judged["judgements"], judged["label"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ResultsError(f"cannot read {path}: {error}; delete it and judge again") from error
+    return judged
+
+
+def _record(judgement: dict[str, Any]) -> tuple[Any, ...]:
+    """One row of the data; the numbers that JSON lacks are the string "nan" there."""
+    outcome = judgement["outcome"]
+    every, runs = outcome["all"], outcome["over_runs"]
+    return (
+        judgement["question"],
+        judgement["comparison"],
+        judgement["judge"],
+        judgement["model"],
+        every["n_pairs"],
+        every["first"],
+        every["second"],
+        every["ties"],
+        every["unparsable"],
+        _number(every["share"]),
+        _number(outcome["pairs_low"]),
+        _number(outcome["pairs_high"]),
+        _number(runs["mean"]),
+        _number(runs["low"]),
+        _number(runs["high"]),
+        _number(outcome["in_front"]),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value in (None, "nan") else float(value)
+
+
+def _shown(judgement: dict[str, Any]) -> list[str]:
+    outcome = judgement["outcome"]
+    every, runs = outcome["all"], outcome["over_runs"]
+    return [
+        _QUESTIONS[judgement["question"]],
+        judgement["comparison"].replace(" against ", " / "),
+        judgement["model"],
+        _share(every["share"], outcome["pairs_low"], outcome["pairs_high"]),
+        _share(runs["mean"], runs["low"], runs["high"]),
+        str(every["ties"] + every["unparsable"]),
+    ]
+
+
+def _share(mean: Any, low: Any, high: Any) -> str:
+    if _number(mean) is None:
+        return "-"
+    ends = "" if _number(low) is None else f" ({float(low):.1%} to {float(high):.1%})"
+    return f"{float(mean):.1%}{ends}"

@@ -1,0 +1,341 @@
+"""What is drawn and written is what the stored episodes say, computed here the slow way."""
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from scipy import stats
+
+from llm_experiment.judge import main as judge
+from llm_experiment.loading import load_tokenizer
+from llm_experiment.tiny_models import language_model_folder
+from mightnt.figure_style import figure_style
+from paper_figures import (
+    figure_1,
+    figure_2,
+    figure_3,
+    figure_4,
+    figure_6,
+    figure_7,
+    figure_9,
+    figure_10,
+    figure_11,
+    table_1,
+    table_2,
+    table_3,
+)
+from paper_figures.results import Sources, read_experiment
+from theory.budget import all_in_spending_nats
+from theory.errors import MissingDataError
+from toy_world.demo_proposition2 import CLOCK_DECADES
+from toy_world.demo_regularisers import Constraint, matched_budget
+from toy_world.language import Language
+from toy_world.later_events import simplest_later_clock_event
+
+
+def built(build, sources):
+    with figure_style():
+        return build(sources)
+
+
+def records(product) -> list[dict]:
+    return list(csv.DictReader(io.StringIO(product.data.to_csv())))
+
+
+def stored(run_folder, name, length):
+    with np.load(run_folder / "agents" / name / f"episodes-{length}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def student(values):
+    """Mean and the ends of Student's interval, as a statistics library has them."""
+    values = np.array(values, dtype=float)
+    if len(values) < 2:
+        return values.mean(), None, None
+    mean, error = values.mean(), stats.sem(values)
+    if error == 0:
+        return mean, mean, mean
+    return mean, *stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+
+
+def own_turns(episodes):
+    """For each episode the agent's turns that count: (tokens' places, is it empty)."""
+    found = defaultdict(list)
+    for e, who, opened, closed, finished, empty in zip(
+        episodes["turn_episode"],
+        episodes["turn_speaker"],
+        episodes["turn_opened"],
+        episodes["turn_closed"],
+        episodes["turn_finished"],
+        episodes["empty_turns"],
+        strict=True,
+    ):
+        if who == 0 and finished and opened >= episodes["prompt_length"]:
+            found[int(e)].append((range(opened + 1, closed + 1), bool(empty)))
+    return found
+
+
+def close(text, number):
+    if number is None or math.isnan(number):
+        return text == ""
+    return float(text) == pytest.approx(number, rel=1e-9, abs=1e-12)
+
+
+def drawn(product, x, y) -> bool:
+    """Whether some line or bar of the figure passes through a point."""
+    for axes in product.picture.axes:
+        for line in axes.lines:
+            xs, ys = np.array(line.get_xdata(), float), np.array(line.get_ydata(), float)
+            if np.any(np.isclose(xs, x) & np.isclose(ys, y)):
+                return True
+        bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+        if any(np.isclose(bar.get_height(), y) for bar in bars):
+            return True
+    return False
+
+
+def test_the_diagram_has_no_data(sources):
+    product = built(figure_1.build, sources)
+    assert product.data is None
+    texts = {text.get_text() for text in product.picture.axes[0].texts}
+    assert {"demonstrator τ", "base policy β", "agent π", "KL(π ‖ β) ≤ B"} <= texts
+
+
+def test_figure_2_shows_the_episode_of_median_return_token_by_token(sources, run_folder):
+    product = built(figure_2.build, sources)
+    found = records(product)
+    tokenizer = load_tokenizer(str(language_model_folder("classroom")))
+    budgets = dict.fromkeys(row["budget (nats)"] for row in found)
+    assert list(budgets) == ["12.0", "40.0"]
+    for budget in budgets:
+        own = [row for row in found if row["budget (nats)"] == budget]
+        episodes = stored(run_folder, f"exact-budget{float(budget):g}-seed0", 64)
+        returns = episodes["rewards"].sum(axis=1)
+        episode = int(own[0]["episode"])
+        assert float(own[0]["return"]) == pytest.approx(np.sort(returns)[2])  # of five
+        assert returns[episode] == pytest.approx(np.median(returns))
+        text = "".join(row["text"] for row in own).replace("↵", "\n")
+        assert text == tokenizer.decode(episodes["tokens"][episode].tolist())
+        np.testing.assert_allclose(
+            [float(row["KL (nats)"]) for row in own], episodes["kl_nats"][episode]
+        )
+        noted = [int(row["token"]) for row in own if row["footnote"]]
+        assert set(noted) == set(np.argsort(episodes["kl_nats"][episode])[-3:].tolist())
+
+
+def test_figure_2_darkens_with_the_cost():
+    luminances = [
+        np.dot(figure_2._ground(nats)[0][:3], [0.299, 0.587, 0.114])
+        for nats in (0.0, *figure_2.EDGES_NATS)
+    ]
+    assert luminances == sorted(luminances, reverse=True)
+
+
+def test_figure_3_has_the_quartiles_of_what_empty_turns_cost(sources, run_folder):
+    product = built(figure_3.build, sources)
+    found = records(product)
+    assert {row["budget (nats)"] for row in found} == {"12.0", "40.0"}
+    for row in found:
+        quartiles, n_episodes = [], 0
+        for seed in (0, 1):
+            name = f"exact-budget{float(row['budget (nats)']):g}-seed{seed}"
+            episodes = stored(run_folder, name, 64)
+            costs = []
+            for e, turns in own_turns(episodes).items():
+                empty = [places for places, is_empty in turns if is_empty]
+                if len(empty) >= int(row["n"]):
+                    places = empty[int(row["n"]) - 1]
+                    costs.append(sum(episodes["kl_nats"][e, i] for i in places))
+            n_episodes += len(costs)
+            if costs:
+                quartiles.append(np.percentile(costs, float(row["quartile"].rstrip("%"))))
+        mean, low, high = student(quartiles)
+        assert close(row["KL (nats), mean over runs"], mean)
+        assert close(row["low"], low)
+        assert close(row["high"], high)
+        assert int(row["episodes"]) == n_episodes
+        assert drawn(product, float(row["n"]), mean)
+
+
+def test_figure_4_has_the_shares_of_empty_turns_of_every_length(sources, run_folder):
+    product = built(figure_4.build, sources)
+    found = [row for row in records(product) if row["series"] != "base policy"]
+    names = {row["series"] for row in found if row["budget (nats)"] == "40.0"}
+    assert names == {"64 tokens, as trained", "80 tokens, not retrained", "80 tokens, as trained"}
+    for row in found:
+        budget, length = float(row["budget (nats)"]), row["tokens"]
+        names = [f"exact-budget{budget:g}-seed{seed}" for seed in (0, 1)]
+        if row["trained at (tokens)"] == "80":
+            names = [f"length80-budget{budget:g}-seed0"]
+        numbers = []
+        for name in names:
+            turns = own_turns(stored(run_folder, name, length)).values()
+            shares = [sum(empty for _, empty in own) / len(own) for own in turns]
+            x = float(row["x"])
+            numbers.append(
+                np.mean([x <= s < x + 0.1 or (s == 1 and x == 0.9) for s in shares])
+                if row["panel"] == "histogram"
+                else np.percentile(shares, x)
+            )
+        mean, low, high = student(numbers)
+        assert close(row["mean over runs"], mean)
+        assert close(row["low"], low)
+        assert close(row["high"], high)
+        assert drawn(product, float(row["x"]), mean)
+
+
+def test_figure_6_has_certified_values_that_grow_with_the_budget(sources):
+    product = built(figure_6.build, sources)
+    by_constraint = defaultdict(list)
+    for row in records(product):
+        by_constraint[row["constraint"]].append(row)
+    assert len(by_constraint) == 7
+    for own in by_constraint.values():
+        values = [float(row["value"]) for row in own]
+        assert values == sorted(values)
+        for row in own:
+            assert float(row["upper bound"]) - float(row["value"]) < 1e-9
+            assert drawn(product, float(row["budget (nats or TVD)"]), float(row["value"]))
+    kinds = ("expected KL", "fixed KL", "adaptive KL")
+    for expected, fixed, adaptive in zip(*(by_constraint[kind] for kind in kinds), strict=True):
+        assert float(expected["value"]) >= float(fixed["value"]) - 1e-9
+        assert float(fixed["value"]) >= float(adaptive["value"]) - 1e-9
+
+
+def test_figure_7_has_the_clocks_exact_lengths(sources):
+    product = built(figure_7.build, sources)
+    clock = [row for row in records(product) if row["panel"] == "clock"]
+    language = Language(n_actions=3, n_observations=2)
+    assert [int(row["K (bits)"]) for row in clock] == [
+        simplest_later_clock_event(language, 10**decade).bits for decade in CLOCK_DECADES
+    ]
+
+
+def test_figure_9_has_silent_shares_below_the_bound_and_a_closed_form(sources, run_folder):
+    product = built(figure_9.build, sources)
+    found = records(product)
+    for row in found:
+        if row["series"] not in ("exact budget", "realized budget"):
+            continue
+        kind = row["series"].removesuffix(" budget")
+        seeds = (0, 1) if kind == "exact" else (0,)
+        shares = []
+        for seed in seeds:
+            name = f"{kind}-budget{float(row['budget (nats)']):g}-seed{seed}"
+            turns = own_turns(stored(run_folder, name, row["tokens"]))
+            silent = [sum(e for _, e in own) > len(own) / 2 for own in turns.values()]
+            shares.append(sum(silent) / 5)
+        mean, low, high = student(shares)
+        assert close(row["silent share"], mean)
+        assert close(row["low"], low)
+        assert close(row["high"], high)
+        assert drawn(product, float(row["budget (nats)"]), mean)
+    base = json.loads((run_folder / "base" / "result.json").read_text())
+    p = base["first_silence_probability"]
+    for row in (row for row in found if row["series"] == "closed form"):
+        q, budget = float(row["silent share"]), float(row["budget (nats)"])
+        rest = 0.0 if q == 1 else (1 - q) * math.log((1 - q) / (1 - p))
+        spent = q * math.log(q / p) + rest
+        assert spent <= budget + 1e-9
+        assert spent == pytest.approx(budget, abs=1e-9) or q == 1
+
+
+def test_figure_10_has_the_spending_of_both_accountings(sources, run_folder):
+    product = built(figure_10.build, sources)
+    found = records(product)
+    theory = [row for row in found if row["panel"].startswith("a") and "no floor" in row["series"]]
+    for row in theory:
+        assert close(
+            row["mean"],
+            all_in_spending_nats(1.0, token_probability=0.01, horizon=int(row["steps or nats"])),
+        )
+    trained = [row for row in found if row["panel"].startswith("b")]
+    assert {row["series"] for row in trained} == {"exact, 12 nats", "realised, 12 nats"}
+    for row in trained:
+        kind, seeds = ("exact", (0, 1)) if row["series"][0] == "e" else ("realized", (0,))
+        level = float(row["steps or nats"])
+        shares = [
+            np.mean(
+                stored(run_folder, f"{kind}-budget12-seed{s}", 64)["kl_nats"].sum(axis=1) > level
+            )
+            for s in seeds
+        ]
+        assert close(row["mean"], student(shares)[0])
+        if kind == "exact" and level > 12:
+            assert float(row["mean"]) == 0
+
+
+def test_figure_11_counts_the_episodes_that_are_still_possible(sources, run_folder):
+    product = built(figure_11.build, sources)
+    found = [row for row in records(product) if row["panel"] == "possible"]
+    assert {row["group"] for row in found} == {"12 nats", "40 nats", "base policy"}
+    for row in (row for row in found if row["group"] != "base policy"):
+        n = int(row["tokens or d"])
+        budget = row["group"].removesuffix(" nats")
+        shares = [
+            np.mean(
+                [
+                    np.isfinite(logs[:n]).all()
+                    for logs in stored(run_folder, f"exact-budget{budget}-seed{seed}", 64)[
+                        "demonstrator_log_probs"
+                    ]
+                ]
+            )
+            for seed in (0, 1)
+        ]
+        mean, low, high = student(shares)
+        assert close(row["mean over runs"], mean)
+        assert close(row["low"], low)
+        assert close(row["high"], high)
+        assert drawn(product, n, mean)
+
+
+def test_table_1_is_what_the_judge_stored(run_folder, tmp_path):
+    with pytest.raises(MissingDataError, match=r"python -m llm_experiment\.judge"):
+        table_1.build(Sources(found=read_experiment([run_folder])))
+    judge([str(run_folder), "--n-pairs", "10"])
+    try:
+        product = table_1.build(Sources(found=read_experiment([run_folder])))
+        stored_judgements = json.loads((run_folder / "judge.json").read_text())["judgements"]
+    finally:
+        (run_folder / "judge.json").unlink()
+    found = records(product)
+    assert len(found) == len(stored_judgements) == product.picture.count("\n") - 1
+    for row in found:
+        (judgement,) = (
+            j
+            for j in stored_judgements
+            if (j["model"], j["comparison"]) == (row["model"], row["comparison"])
+        )
+        verdicts = judgement["verdicts"]
+        decided = verdicts.count("first") + verdicts.count("second")
+        assert int(row["first"]) == verdicts.count("first")
+        if decided:
+            assert float(row["share of the first"]) == verdicts.count("first") / decided
+
+
+def test_table_2_has_matched_budgets_and_a_safe_pessimist(sources):
+    for row in records(built(table_2.build, sources)):
+        constraint = Constraint(row["constraint"])
+        assert float(row["budget"]) == matched_budget(constraint, float(row["eps (nats)"]))
+        if constraint is Constraint.PESSIMISTIC:
+            assert float(row["P(never-done action)"]) == 0
+
+
+def test_table_3_has_a_row_for_every_constraint(sources, rows):
+    product = table_3.build(sources)
+    found = {(row["agent"], row["budget (nats)"], row["tokens"]): row for row in records(product)}
+    own = defaultdict(list)
+    for row in rows:
+        if row["n_tokens"] == row["trained_at_n_tokens"]:
+            own[row["variant"], str(float(row["budget_nats"])), str(row["n_tokens"])].append(row)
+    assert set(own) == {key for key in found if key[0] != "base policy"}
+    for key, group in own.items():
+        mean, low, _ = student([row["spent_nats_mean"] for row in group])
+        assert close(found[key]["spent_nats_mean, mean"], mean)
+        assert close(found[key]["spent_nats_mean, low"], low)
