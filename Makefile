@@ -23,7 +23,7 @@ run: .venv
 test: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=100
 
-test-all: lint
+test-all: lint .venv/.cluster
 	$(BIN)/pytest -q -n 2
 
 lint: .venv
@@ -50,6 +50,11 @@ fix: .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_TORCH_ARGS) $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# Ray and Dask, for the tests that start real clusters.
+.venv/.cluster: .venv/.installed requirements-cluster.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	touch $@
 
 clean:
