@@ -264,7 +264,7 @@ def _headline(groups: list[list[Row]], base: Row | None) -> Table:
 
 
 def _silence(groups: list[list[Row]], base: Row | None) -> Table:
-    shares = {"silent_share", "empty_any_share", "empty_share_per_episode", "empty_share"}
+    shares = ("silent_share", "empty_any_share", "empty_share_per_episode", "empty_share")
     rows = tuple(
         _who(group)
         | _metrics(group, "silent_share")
@@ -279,7 +279,7 @@ def _silence(groups: list[list[Row]], base: Row | None) -> Table:
         )
         for group in groups
     )
-    notes = [f"`{name}`: {METRICS[name]}" for name in (*sorted(shares), "turns_mean")]
+    notes = [f"`{name}`: {METRICS[name]}" for name in (*shares, "turns_mean")]
     notes.append(f"`return_mean`: {METRICS['return_mean']}")
     if base is not None and base["n_contexts"]:
         quartiles = ", ".join(f"{float(q):.2f}" for q in base["first_silence_nats"])
@@ -311,7 +311,7 @@ def _silence(groups: list[list[Row]], base: Row | None) -> Table:
             "turns_mean": "turns",
             "return_mean": "return",
         },
-        formats=dict.fromkeys(shares | {"closed_form", "at_most"}, ".1%")
+        formats=dict.fromkeys((*shares, "closed_form", "at_most"), ".1%")
         | {"turns_mean": ".1f", "return_mean": ".2f"},
         rows=rows,
     )

@@ -136,8 +136,11 @@ def claim(folder: Path, settings: Any, *, label: str, models: dict[str, str]) ->
 
 
 def seal(folder: Path, **facts: Any) -> None:
-    """Add `facts` and the hash of every file to the manifest of a finished run."""
-    manifest = read_manifest(folder) | facts
+    """Add `facts` and the hash of every file to the manifest of a finished run.
+
+    What it said when it was finished first stays, such as how long that took.
+    """
+    manifest = facts | read_manifest(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest[_HASHED] = {
         str(path.relative_to(folder)): hash_file(path)

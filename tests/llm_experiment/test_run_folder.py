@@ -108,6 +108,8 @@ def test_a_sealed_run_has_the_hash_of_every_file_but_its_manifest(tmp_path):
     assert hash_file(tmp_path / "agents" / "a.json") == hashlib.sha256(b"[]").hexdigest()
     claim(tmp_path, Settings(), label="", models={})
     assert "sha256" not in read_manifest(tmp_path)  # it is being written to again
+    seal(tmp_path, seconds=0.1)  # there was nothing left to do
+    assert read_manifest(tmp_path)["seconds"] == 3.5
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"label": "x"}'])
