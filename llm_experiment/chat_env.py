@@ -27,7 +27,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base_model import BaseModel, BaseStep, check_start
+from llm_experiment.base_model import BaseModel, BaseStep, Head, check_start
 from llm_experiment.turns import Speaker, TurnParser, turns_between
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.errors import InvalidArgumentError, InvalidShapeError
@@ -46,17 +46,29 @@ class Observation:
         features: of the base policy, shape (n, n_features).
         fraction_left: the share of the episode's tokens still to come, shape (n,).
         budget_nats: the remaining budget, shape (n,).
-        log_probs: of the base policy, in nats, shape (n, n_tokens).
+        carried: log-probabilities of the base policy, in nats, shape (n, n_tokens); none, (n, 0),
+            where the head gives them.
+        head: the base policy's, or None.
     """
 
     features: Tensor
     fraction_left: Tensor
     budget_nats: Tensor
-    log_probs: Tensor
+    carried: Tensor
+    head: Head | None
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Of the base policy, in nats, shape (n, n_tokens); a head makes them whenever asked."""
+        return self.carried if self.head is None else self.head(self.features)
 
 
 def pack_observation(
-    step: BaseStep, *, fraction_left: float | Tensor, budget_nats: Tensor
+    step: BaseStep,
+    *,
+    fraction_left: float | Tensor,
+    budget_nats: Tensor,
+    head: Head | None = None,
 ) -> Tensor:
     """One row of numbers for each of n episodes: the fields of `Observation`, in order.
 
@@ -65,35 +77,41 @@ def pack_observation(
         fraction_left: one number, or shape (n,).
         budget_nats: shape (n,); rounded down, so that nobody who spends what is seen here can
             overspend the ledger that it comes from.
+        head: the base policy's, if observations need not carry log-probabilities.
 
     Returns:
-        float32, shape (n, n_features + 2 + n_tokens).
+        float32, shape (n, n_features + 2 + n_tokens), or (n, n_features + 2) with a head.
     """
     scalars = step.features.new_empty(len(step.features), N_SCALARS)
     scalars[:, 0] = fraction_left
     nearest = budget_nats.to(scalars)
     below = torch.nextafter(nearest, torch.zeros_like(nearest))
     scalars[:, 1] = torch.where(nearest.double() > budget_nats.to(nearest.device), below, nearest)
-    return torch.cat([step.features, scalars, step.log_probs], dim=-1)
+    parts = [step.features, scalars, *(() if head else (step.log_probs,))]
+    return torch.cat(parts, dim=-1)
 
 
-def unpack_observation(observation: Tensor, *, n_tokens: int) -> Observation:
+def unpack_observation(
+    observation: Tensor, *, n_tokens: int, head: Head | None = None
+) -> Observation:
     """The parts of rows that `pack_observation` made, as views.
 
     Raises:
         InvalidShapeError: rows too short for so many tokens.
     """
-    n_features = observation.shape[-1] - N_SCALARS - n_tokens
+    n_carried = 0 if head else n_tokens
+    n_features = observation.shape[-1] - N_SCALARS - n_carried
     if observation.ndim != 2 or n_features < 0:
         raise InvalidShapeError(
-            f"observations must have shape (n, n_features + {N_SCALARS} + {n_tokens}), got "
+            f"observations must have shape (n, n_features + {N_SCALARS} + {n_carried}), got "
             f"{tuple(observation.shape)}"
         )
     return Observation(
         features=observation[:, :n_features],
         fraction_left=observation[:, n_features],
         budget_nats=observation[:, n_features + 1],
-        log_probs=observation[:, n_features + N_SCALARS :],
+        carried=observation[:, n_features + N_SCALARS :],
+        head=head,
     )
 
 
@@ -376,7 +394,7 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             n_positions=n_positions,
             student_temperature=student_temperature,
         )
-        width = base.n_features + N_SCALARS + base.n_tokens
+        width = base.n_features + N_SCALARS + (0 if base.head else base.n_tokens)
         low, high = np.full((2, width), [[-LARGEST], [LARGEST]], dtype=np.float32)
         low[base.n_features : base.n_features + N_SCALARS] = 0.0
         high[base.n_features] = 1.0
@@ -446,6 +464,7 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             self.chat.base_step,
             fraction_left=self.chat.fraction_left,
             budget_nats=self._ledger.remaining_nats,
+            head=self._base.head,
         )
         return packed[0].clamp(-LARGEST, LARGEST).cpu().numpy()
 

@@ -231,11 +231,12 @@ class BasePolicy:
 
     def __init__(self, world: World) -> None:
         self._n_tokens = world.base.n_tokens
+        self._head = world.base.head
         self.device = world.base.device
 
     def act_on(self, observation: Tensor) -> StepPolicy:
         """See `rollout.Agent`."""
-        seen = unpack_observation(observation, n_tokens=self._n_tokens)
+        seen = unpack_observation(observation, n_tokens=self._n_tokens, head=self._head)
         log_b = seen.log_probs.double().log_softmax(dim=-1)
         nothing = torch.zeros(len(log_b), dtype=torch.float64, device=log_b.device)
         return StepPolicy(

@@ -31,7 +31,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from llm_experiment.chat_env import LARGEST, Observation, sample_tokens, unpack_observation
+from llm_experiment.base_model import Head
+from llm_experiment.chat_env import (
+    LARGEST,
+    N_SCALARS,
+    Observation,
+    sample_tokens,
+    unpack_observation,
+)
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
@@ -177,12 +184,15 @@ class FixedKLPolicy(ActorCriticPolicy):
     """Actor and critic on observations as `chat_env.pack_observation` makes them.
 
     Args:
-        observation_space: a Box of shape (n_features + 2 + n_tokens,).
+        observation_space: a Box of shape (n_features + 2 + n_tokens,), or without the tokens where
+            there is a head.
         action_space: `Discrete(n_tokens)`.
         lr_schedule: the critic's learning rate, as stable-baselines3 hands it on.
         actor_learning_rate: the actor's own.
         target_rule: how a step's target is set; None for an agent without a budget.
         adam_epsilon: Adam's epsilon.
+        head: the base policy's, on this policy's device, if observations do not carry what it
+            gives.
         use_sde: is handed on by stable-baselines3; must be False.
     """
 
@@ -198,6 +208,7 @@ class FixedKLPolicy(ActorCriticPolicy):
         actor_learning_rate: float,
         target_rule: TargetRule | None,
         adam_epsilon: float = 1e-5,
+        head: Head | None = None,
         use_sde: bool = False,
     ) -> None:
         if not isinstance(action_space, spaces.Discrete) or not isinstance(
@@ -208,10 +219,12 @@ class FixedKLPolicy(ActorCriticPolicy):
                 f"{observation_space} and {action_space}"
             )
         self._n_tokens = int(action_space.n)
-        self._n_features = int(observation_space.shape[0]) - 2 - self._n_tokens
+        self._head = head
+        n_carried = 0 if head else self._n_tokens
+        self._n_features = int(observation_space.shape[0]) - N_SCALARS - n_carried
         if len(observation_space.shape) != 1 or self._n_features < 1:
             raise InvalidShapeError(
-                f"an observation must be a vector longer than {self._n_tokens} tokens + 2, got "
+                f"an observation must be a vector longer than {n_carried} tokens + 2, got "
                 f"shape {observation_space.shape}"
             )
         self.actor_learning_rate = actor_learning_rate
@@ -261,7 +274,7 @@ class FixedKLPolicy(ActorCriticPolicy):
         """The step policy in n episodes.
 
         Args:
-            observation: shape (n, n_features + 2 + n_tokens).
+            observation: rows of `pack_observation`.
         """
         return self._decide(*self._read(observation))
 
@@ -295,9 +308,10 @@ class FixedKLPolicy(ActorCriticPolicy):
     def _decide(self, seen: Observation, inputs: Tensor) -> StepPolicy:
         """The step policy, from what `_read` gives."""
         outputs = self.actor(inputs)
-        possible = seen.log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
+        log_probs = seen.log_probs
+        possible = log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
         return step_policy(
-            seen.log_probs.where(possible, -math.inf),
+            log_probs.where(possible, -math.inf),
             outputs[:, :-1],
             outputs[:, -1],
             seen.budget_nats,
@@ -306,7 +320,7 @@ class FixedKLPolicy(ActorCriticPolicy):
 
     def _read(self, observation: Tensor) -> tuple[Observation, Tensor]:
         """The parts of an observation, and what actor and critic make of it, (n, n_inputs)."""
-        seen = unpack_observation(observation, n_tokens=self._n_tokens)
+        seen = unpack_observation(observation, n_tokens=self._n_tokens, head=self._head)
         features = (seen.features - self.feature_mean) * self.feature_scale
         budget = seen.budget_nats if self.target_rule else torch.zeros_like(seen.budget_nats)
         context = torch.stack([seen.fraction_left, budget], dim=-1)

@@ -37,13 +37,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.utils import explained_variance, get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-from llm_experiment.chat_env import unpack_observation
 from llm_experiment.config import AgentConfig, ScheduleEntry, differences, from_jsonable
 from llm_experiment.policy import FixedKLPolicy
 from llm_experiment.rollout import Rollout, play, random_stream
@@ -237,7 +236,7 @@ class LockstepPPO(PPO):
         self.config = config
         self.records: list[UpdateRecord] = []
         self.last_rollout: Rollout | None = None
-        constraint, ppo = config.constraint, config.ppo
+        constraint, ppo, head = config.constraint, config.ppo, world.base.head
         super().__init__(
             FixedKLPolicy,
             world.env(config),
@@ -257,6 +256,7 @@ class LockstepPPO(PPO):
                 "actor_learning_rate": ppo.actor_learning_rate,
                 "target_rule": constraint.target_rule if constraint.budgeted else None,
                 "adam_epsilon": ppo.adam_epsilon,
+                "head": head and head.to(get_device(config.world.agent_device)),
             },
             tensorboard_log=None if tensorboard_log is None else str(tensorboard_log),
             verbose=verbose,
@@ -306,8 +306,8 @@ class LockstepPPO(PPO):
         if self.config.standardise_features and not self.records:
             # A new agent is the base policy whatever its features are, so this changes nothing
             # of what it just did.
-            seen = unpack_observation(rollout.kept_observations, n_tokens=self.world.base.n_tokens)
-            self.policy.standardise(seen.features)
+            features = rollout.kept_observations[:, : self.world.base.n_features]
+            self.policy.standardise(features)
         self._fill_buffer(rollout)
         self.num_timesteps += int(rollout.agent_steps.sum())
         self._log_episodes(rollout, schedule)

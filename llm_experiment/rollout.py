@@ -22,12 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base_model import BaseStep
-from llm_experiment.chat_env import Reply, pack_observation
+from llm_experiment.base_model import BaseStep, Head
+from llm_experiment.chat_env import LockstepChat, Reply, pack_observation
 from llm_experiment.policy import StepPolicy
 from llm_experiment.turns import Speaker, Turns, turns_between, writers_before
 from llm_experiment.world import World
-from theory.budget import Accounting, open_ledger
+from theory.arrays import reading_waits
+from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.errors import InvalidArgumentError
 
 _STEP_NUMBERS: Final = ("kl_nats", "target_nats", "log_ratio_nats", "log_probs")
@@ -72,7 +73,7 @@ class Rollout:
         turns: all turns, of both speakers, the prompt's included.
         empty_turns: which of `turns` are empty turns of the agent, shape (turns,).
         observations: what the agent saw at its steps, in order of episode and time, shape
-            (agent steps, n_features + 2 + n_tokens), on the agent's device; None if not kept.
+            (agent steps, width of `pack_observation`), on the agent's device; None if not kept.
     """
 
     prompt_length: int
@@ -194,46 +195,24 @@ def play(
     own = random_stream(seed, *stream, Speaker.AGENT, device=device)
     budget = torch.full((n_episodes,), budget_nats, dtype=torch.float64, device=device)
     ledger = open_ledger(budget, accounting=accounting)
-    dense = torch.zeros((len(_STEP_NUMBERS), n_episodes, n_tokens), dtype=torch.float64).to(device)
-    budgets = budget[:, None].repeat(1, n_tokens)
-    actors: list[Tensor] = []
-    observations: list[Tensor] = []
-    with torch.inference_mode():
-        while not chat.done:
-            t = chat.position
-            acts = chat.agent_acts
-            rows = acts.nonzero().squeeze(-1)
-            budgets[:, t] = ledger.remaining_nats
-            tokens = torch.zeros(n_episodes, dtype=torch.int64, device=world.base.device)
-            if len(rows):
-                observation = pack_observation(
-                    _of_rows(chat.base_step, rows),
-                    fraction_left=chat.fraction_left,
-                    budget_nats=ledger.remaining_nats.to(world.base.device)[rows],
-                ).to(device)
-                step = agent.act_on(observation)
-                chosen = step.sample(generator=own)
-                tokens[rows] = chosen.to(world.base.device)
-                dense[:, rows.to(device), t] = _step_numbers(step, chosen)
-                if keep_observations:
-                    actors.append(rows)
-                    observations.append(observation)
-            ledger = ledger.charge(
-                kl_nats=dense[0, :, t], log_ratio_nats=dense[2, :, t], unchecked=True
-            )
-            chat.step(tokens)
+    played = play_positions(
+        agent,
+        chat,
+        ledger,
+        generator=own,
+        head=world.base.head,
+        keep_observations=keep_observations,
+    )
+    ledger = played.ledger
     ledger.check_spending()
 
-    kl_nats, target_nats, log_ratio_nats, log_probs = dense.cpu().numpy()
+    kl_nats, target_nats, log_ratio_nats, log_probs = played.numbers.cpu().numpy()
     replies = chat.replies()
     reply_rewards = world.reward([reply.text for reply in replies])
     rewards = np.zeros_like(kl_nats)
     for reply, reward in zip(replies, reply_rewards, strict=True):
         rewards[reply.episode, chat.prompt_length + reply.agent_step] += reward
     turns = turns_between(chat.speakers)
-    kept = None
-    if keep_observations:
-        kept = torch.cat(observations)[torch.cat(actors).to(device).argsort(stable=True)]
     return Rollout(
         prompt_length=chat.prompt_length,
         tokens=chat.tokens.cpu().numpy(),
@@ -242,7 +221,7 @@ def play(
         target_nats=target_nats,
         log_ratio_nats=log_ratio_nats,
         log_probs=log_probs,
-        budget_nats=budgets.cpu().numpy(),
+        budget_nats=played.budgets_nats.cpu().numpy(),
         rewards=rewards,
         spent_nats=ledger.spent_nats.cpu().numpy(),
         leak_nats=ledger.leak_nats.cpu().numpy(),
@@ -250,7 +229,103 @@ def play(
         reply_rewards=reply_rewards,
         turns=turns,
         empty_turns=world.parser.are_empty(turns),
-        observations=kept,
+        observations=played.kept_observations() if keep_observations else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedPositions:
+    """What `play_positions` recorded of n episodes of t tokens, on the agent's device.
+
+    Attributes:
+        ledger: at the end of the episodes.
+        numbers: what `_STEP_NUMBERS` names, 0 where the agent did not act, shape (4, n, t).
+        budgets_nats: before each token, shape (n, t).
+        observations: for each position, what the agent was shown, one row an episode of `rows`.
+        rows: the episodes that it was shown, for each position.
+        acting: in which of these it acted, for each position.
+    """
+
+    ledger: BudgetLedger
+    numbers: Tensor
+    budgets_nats: Tensor
+    observations: list[Tensor]
+    rows: list[Tensor]
+    acting: list[Tensor]
+
+    def kept_observations(self) -> Tensor:
+        """What the agent saw where it acted, in order of episode and time."""
+        order = torch.cat(self.rows).argsort(stable=True)
+        return torch.cat(self.observations)[order[torch.cat(self.acting)[order]]]
+
+
+@torch.inference_mode()
+def play_positions(
+    agent: Agent,
+    chat: LockstepChat,
+    ledger: BudgetLedger,
+    *,
+    generator: torch.Generator,
+    head: Head | None,
+    keep_observations: bool,
+) -> PlayedPositions:
+    """Play from where `chat` stands to its end, without waiting for a device.
+
+    In which episodes the agent acts, the device knows. Where asking it waits for nothing the
+    others are left out; elsewhere the agent decides in all, and what it would have done in the
+    others is not recorded.
+
+    Args:
+        agent: chooses the agent's tokens.
+        chat: the episodes.
+        ledger: their budgets, on the agent's device.
+        generator: the agent's randomness, on its device.
+        head: the base policy's, if observations need not carry what it gives.
+        keep_observations: whether to keep what the agent is shown.
+    """
+    device, base_device = agent.device, chat.tokens.device
+    n_episodes, n_tokens = len(chat.tokens), chat.n_positions
+    dense = torch.zeros(
+        (len(_STEP_NUMBERS), n_episodes, n_tokens), dtype=torch.float64, device=device
+    )
+    budgets = ledger.remaining_nats[:, None].repeat(1, n_tokens)
+    everyone = torch.arange(n_episodes, device=base_device)
+    observations: list[Tensor] = []
+    shown: list[Tensor] = []
+    acting: list[Tensor] = []
+    while not chat.done:
+        t = chat.position
+        acts = chat.agent_acts
+        rows = everyone if reading_waits(acts) else acts.nonzero().squeeze(-1)
+        budgets[:, t] = ledger.remaining_nats
+        tokens = torch.zeros(n_episodes, dtype=torch.int64, device=base_device)
+        if len(rows):
+            observation = pack_observation(
+                _of_rows(chat.base_step, rows),
+                fraction_left=chat.fraction_left,
+                budget_nats=ledger.remaining_nats.to(base_device)[rows],
+                head=head,
+            ).to(device)
+            step = agent.act_on(observation)
+            chosen = step.sample(generator=generator)
+            tokens[rows] = chosen.to(base_device)
+            where, acted = rows.to(device), acts[rows].to(device)
+            dense[:, where, t] = _step_numbers(step, chosen).where(acted, 0.0)
+            if keep_observations:
+                observations.append(observation)
+                shown.append(where)
+                acting.append(acted)
+        ledger = ledger.charge(
+            kl_nats=dense[0, :, t], log_ratio_nats=dense[2, :, t], unchecked=True
+        )
+        chat.step(tokens)
+    return PlayedPositions(
+        ledger=ledger,
+        numbers=dense,
+        budgets_nats=budgets,
+        observations=observations,
+        rows=shown,
+        acting=acting,
     )
 
 

@@ -174,9 +174,22 @@ def like(model: Array, value: Array | float, *, name: str) -> Array:
     """
     if isinstance(value, (int, float)):
         xp = array_namespace(model)
-        return xp.asarray(value, dtype=model.dtype, device=array_api_compat.device(model))
+        # Filled where it lies: copying a number to a device would wait for it.
+        return xp.full((), value, dtype=model.dtype, device=array_api_compat.device(model))
     xp = common_namespace(**{name: value, "the others": model})
     return xp.astype(value, model.dtype, copy=False)
+
+
+def at_least(array: Array, bound: float) -> Array:
+    """The larger of every entry and `bound`, without copying `bound` to a device."""
+    xp = array_namespace(array)
+    return xp.clip(array, bound, None) if reading_waits(array) else xp.maximum(array, bound)
+
+
+def at_most(array: Array, bound: float) -> Array:
+    """The smaller of every entry and `bound`, without copying `bound` to a device."""
+    xp = array_namespace(array)
+    return xp.clip(array, None, bound) if reading_waits(array) else xp.minimum(array, bound)
 
 
 def row_dot(x: Array, y: Array) -> Array:

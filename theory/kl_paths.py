@@ -14,7 +14,7 @@ of `theory.fixed_kl_mixture`; here is how it keeps its digits.
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from theory.arrays import INF, Array, Namespace, array_namespace, row_dot
+from theory.arrays import INF, Array, Namespace, array_namespace, at_least, at_most, row_dot
 
 RESIDUAL_GOAL: Final = 2e-13
 """Relative error of the KL at which a row rests; the sums are right to about this."""
@@ -134,7 +134,7 @@ class LinearPath:
     def __init__(self, xp: Namespace, pair: _Pair) -> None:
         self._xp = xp
         self._pair = pair
-        self._excess = xp.maximum(pair.log_ratio - EXP_LIMIT, 0.0)
+        self._excess = at_least(pair.log_ratio - EXP_LIMIT, 0.0)
         self._net_gap = xp.sum(pair.gap, axis=-1)
         self.jump = xp.zeros_like(pair.kl)
 
@@ -514,13 +514,13 @@ def _weight(xp: Namespace, search: _Search) -> Array:
 
 def _pair(xp: Namespace, log_a: Array, log_b: Array) -> _Pair:
     """Both ends normalised, a first projected onto the support of b."""
-    log_a = xp.maximum(xp.where(log_b > -INF, log_a, LOG_ZERO), LOG_ZERO)
-    log_b = xp.maximum(log_b, LOG_ZERO)
+    log_a = at_least(xp.where(log_b > -INF, log_a, LOG_ZERO), LOG_ZERO)
+    log_b = at_least(log_b, LOG_ZERO)
     log_mass_a, a = _normalised(xp, log_a)
     log_mass_b, b = _normalised(xp, log_b)
     shift = (log_mass_a - log_mass_b)[:, None]
     log_ratio = _difference(log_a, log_b, shift)
-    ratio = xp.expm1(xp.minimum(log_ratio, EXP_LIMIT))
+    ratio = xp.expm1(at_most(log_ratio, EXP_LIMIT))
     gap = xp.where(log_ratio < EXP_MODERATE, b * ratio, a)
     return _Pair(
         raw_log_a=log_a,

@@ -64,6 +64,7 @@ class Playback:
         self.transcripts = transcripts
         self.n_tokens = N_TOKENS
         self.n_features = 2
+        self.head = None
         self.device = torch.device("cpu")
         self.agent_wrote: list[list[bool]] = []
 
