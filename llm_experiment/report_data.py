@@ -107,7 +107,6 @@ PLANES: Final = (
         agent_only=False,
     ),
     Plane(name="target_nats", title="KL aimed at", about="The KL that the step was projected to."),
-    Plane(name="values", title="value", about="The critic's estimate of the rewards to come."),
     Plane(
         name="rewards",
         title="reward",
@@ -551,9 +550,9 @@ def _caveats(run: RunFiles, n_episodes: int) -> Iterator[str]:
         )
     if run.suite.n_seeds > 1:
         yield (
-            "Intervals are Student's over runs, which are few: they can leave the range of a "
-            "share. Episodes of one agent are not independent evidence of what training does; "
-            "agents with a single seed have no interval."
+            "Intervals are Student's over runs, which are few. Episodes of one agent are not "
+            "independent evidence of what training does; agents with a single seed have no "
+            "interval."
         )
     yield (
         "The closed form predicts the silence that one purchase at one context would buy; it is "

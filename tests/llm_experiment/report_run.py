@@ -19,7 +19,7 @@ from theory.budget import Accounting
 LENGTHS = (24, 30)
 N_EPISODES = 4
 N_UPDATES = 3
-NUMBERS = ("kl_nats", "log_ratio_nats", "log_probs", "target_nats", "values")
+NUMBERS = ("kl_nats", "log_ratio_nats", "log_probs", "target_nats")
 HOSTILE = {
     " yes": "</script><script>document.body.dataset.hacked = 1</script>",
     " no": ' <img src=x onerror="document.body.dataset.hacked = 1"> & \'"',

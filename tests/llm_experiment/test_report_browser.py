@@ -277,7 +277,7 @@ def test_hovering_shows_the_numbers_of_that_token(show, folder):
     browser = show(episode=1)
     arrays = load(folder / AGENTS / FIRST, LENGTHS[0])
     assert_shows(browser, folder, agent=FIRST, length=LENGTHS[0], episode=1)
-    names = ("kl_nats", "log_ratio_nats", "log_probs", "budget_nats", "target_nats", "values")
+    names = ("kl_nats", "log_ratio_nats", "log_probs", "budget_nats", "target_nats")
     for i in agent_tokens(arrays, 1)[:4]:
         element = token(browser, i)
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
