@@ -22,7 +22,7 @@ from theory.errors import MissingDataError
 BUDGET_NATS: Final = 1.0
 TOKEN_PROBABILITY: Final = 0.01
 RELEASED_FLOOR_NATS: Final = 1e-6
-HORIZONS: Final = (1, 2, 3, 5, 8, 12, 20, 32, 50, 80, 128, 200, 320, 512)
+HORIZONS: Final = (1, 2, 3, 5, 8, 16, 32, 64, 128, 256)
 N_LEVELS: Final = 401
 _FLOORS: Final = {
     f"realised, floor {RELEASED_FLOOR_NATS:g}": (

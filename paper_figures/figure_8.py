@@ -1,7 +1,7 @@
 """Figure 8: what pessimism buys and costs (Definitions 3 and 4, Theorems 3 and 4).
 
-Computed and drawn by `toy_world.demo_pessimism`, with its defaults but for fewer runs of the full
-loop, which the figure does not show.
+Computed and drawn by `toy_world.demo_pessimism`, with its defaults but for half the simulated
+demonstrators, and fewer runs of the full loop, which the figure does not show.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,13 @@ from paper_figures.style import in_nats
 from toy_world.demo_pessimism import COMPARED_ALPHA, DEMO, PessimismOptions
 
 _FEWEST_CAREERS: Final = 2
+_N_SIMULATIONS: Final = 200
 
 
 def build(sources: Sources) -> Product:
     """The figure; it needs no run."""
     del sources
-    options = PessimismOptions(careers=_FEWEST_CAREERS)
+    options = PessimismOptions(runs=_N_SIMULATIONS, careers=_FEWEST_CAREERS)
     result = DEMO.run(options)
     return Product(
         picture=DEMO.draw(result),
