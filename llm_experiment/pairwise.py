@@ -16,8 +16,8 @@ name neither transcript are counted beside it. Two intervals, which answer two q
   This is the published kind. It is about these trained agents, and too narrow where transcripts
   recur in several pairs;
 - *over runs*, Student's interval for the mean of the units' shares. It is about training as such:
-  the transcripts of one trained agent share its training. It does not exist with one unit, and
-  its width is 0 where all units agree.
+  the transcripts of one trained agent share its training. It is cut at 0 and 1, does not exist
+  with one unit, and has width 0 where all units agree.
 """
 
 import math
@@ -218,7 +218,7 @@ def summarise(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Outcome:
         units=units,
         pairs_low=low,
         pairs_high=high,
-        over_runs=over_runs(unit.share for unit in units.values()),
+        over_runs=over_runs((unit.share for unit in units.values()), within=(0.0, 1.0)),
         in_front=float(np.mean(in_front)) if in_front else math.nan,
     )
 

@@ -133,15 +133,17 @@ def test_without_a_decided_pair_there_is_no_share_and_no_interval():
 def test_the_interval_over_runs_is_students_of_the_units_shares():
     """The transcripts of a run count once, however many there are."""
     pairs, verdicts = [], []
-    for seed, wins in enumerate((8, 6, 9)):
+    for seed, wins in enumerate((6, 5, 7)):
         pairs += pairs_of(10, seed=seed)
         verdicts += [FIRST] * wins + [SECOND] * (10 - wins)
     outcome = summarise(pairs, verdicts)
-    expected = stats.ttest_1samp([0.8, 0.6, 0.9], 0).confidence_interval(0.95)
-    assert outcome.over_runs.values == (0.8, 0.6, 0.9)
+    expected = stats.ttest_1samp([0.6, 0.5, 0.7], 0).confidence_interval(0.95)
+    assert outcome.over_runs.values == (0.6, 0.5, 0.7)
     assert outcome.over_runs.low == pytest.approx(expected.low, rel=1e-12)
     assert outcome.over_runs.high == pytest.approx(expected.high, rel=1e-12)
-    assert [outcome.units[seed].first for seed in range(3)] == [8, 6, 9]
+    assert [outcome.units[seed].first for seed in range(3)] == [6, 5, 7]
+    few = summarise(pairs_of(5) + pairs_of(5, seed=1), [SECOND] * 9 + [FIRST])
+    assert (few.over_runs.values, few.over_runs.low) == ((0.0, 0.2), 0.0)  # a share is no less
     one = summarise(pairs[:10], verdicts[:10])
     assert one.over_runs.low is one.over_runs.high is None
 
