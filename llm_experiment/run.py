@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,15 +27,26 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.config import AgentConfig, Fidelity, Preset, at_least, preset_config
+from llm_experiment.dry_run import RESULT_FILE as DRY_RUN_FILE
+from llm_experiment.dry_run import Protocol, dry_run
+from llm_experiment.dry_run import to_table as dry_run_table
 from llm_experiment.evaluate import Evaluation, evaluate, evaluate_base, known_demonstrator
 from llm_experiment.evaluation_tables import (
     SUMMARY_FILE,
-    TABLES_MARKDOWN,
     Table,
-    to_rich,
+    show_headline,
     write_tables,
 )
+from llm_experiment.memory import (
+    PlannedRun,
+    check_memory,
+    estimate_memory,
+    free_bytes,
+    read_shapes,
+)
 from llm_experiment.ppo import LockstepPPO
+from llm_experiment.random_models import RandomSize
+from llm_experiment.report import write_report
 from llm_experiment.run_folder import (
     AGENT_FILE,
     AGENTS,
@@ -53,7 +64,7 @@ from llm_experiment.world import load_world, model_names
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
 from mightnt.results import write_atomically, write_json
-from theory.errors import ResultsError
+from theory.errors import InvalidArgumentError, ResultsError
 
 PROG: Final = "python -m llm_experiment.run"
 QUICK_LABEL: Final = "quick (two budgets, one seed)"
@@ -100,6 +111,12 @@ class Settings:
         """What to call the run wherever its numbers are shown."""
         return QUICK_LABEL if self.quick else f"{self.preset.value}, {self.suite.value} suite"
 
+    @property
+    def episode_lengths(self) -> tuple[int, ...]:
+        """Every length, in tokens, at which episodes are played in training or evaluation."""
+        trained = {stage.n_tokens for stage in self.agent.stages}
+        return tuple(sorted(trained | {*self.agents.long_lengths, *self.agents.evaluation_lengths}))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -108,12 +125,20 @@ class Options:
     out: Path = Path("results/llm")
     """Folder of the run. The same command with the same folder goes on where it stopped."""
     processes: int = 2
-    """Agents trained side by side, each in a process of one thread."""
+    """Agents trained side by side, each in a process of one thread; 1 for the preset `paper`."""
+    dry_run: bool = False
+    """Only find out, in minutes, whether the run fits into memory and how long it would take."""
+    random_weights: RandomSize | None = None
+    """With --dry-run: models of this size with random weights, in place of the configured ones."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     """All that the numbers depend on."""
 
     def __post_init__(self) -> None:
         at_least("processes", self.processes, 1)
+        if self.random_weights is not None and not self.dry_run:
+            raise InvalidArgumentError(
+                f"random_weights {self.random_weights.value} teach nothing; use them with --dry-run"
+            )
 
 
 # --------------------------------------------------------------------------- one job
@@ -135,37 +160,63 @@ def run_job(job: Job, suite: SuiteConfig, folder: Path, *, run_pid: int) -> list
         ResultsError: the folder cannot be used, or holds something else.
         ModelError: a model cannot be loaded.
     """
+    with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
+        return finish_job(job, suite, folder, check_wanted=partial(_check_alive, run_pid))
+
+
+def finish_job(
+    job: Job, suite: SuiteConfig, folder: Path, *, check_wanted: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """As `run_job`, in a folder that is already the caller's alone.
+
+    Args:
+        job: the agent.
+        suite: how to evaluate it.
+        folder: the job's own.
+        check_wanted: called before anything is written; raises once nobody wants it any more.
+    """
     result = folder / RESULT_FILE
     if not result.exists():
         torch.set_num_threads(1)
-        with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
-            agent = train_job(job, folder, run_pid=run_pid)
-            lengths = suite.evaluation_lengths
-            write_json(result, [evaluate_job(job, agent, suite, n, folder) for n in lengths])
-    rows: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
-    return rows
+        agent = train_job(job, folder, check_wanted=check_wanted)
+        lengths = suite.evaluation_lengths
+        rows = [evaluate_job(job, agent, suite, n, folder) for n in lengths]
+        check_wanted()
+        write_json(result, rows)
+    written: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+    return written
 
 
-def train_job(job: Job, folder: Path, *, run_pid: int) -> LockstepPPO:
+def train_job(job: Job, folder: Path, *, check_wanted: Callable[[], None]) -> LockstepPPO:
     """The trained agent of a job, from where it was left in `folder`."""
     world = load_world(job.config.world)
     agent = LockstepPPO(world, job.config, tensorboard_log=folder / "tensorboard")
     if (folder / AGENT_FILE).exists():
         agent.restore(folder / AGENT_FILE)
     if not agent.finished:
-        agent.finish(_Saving(folder, run_pid=run_pid))
+        agent.finish(_Saving(folder, check_wanted=check_wanted))
+    # A job that was killed between its last two files has an agent without its last record.
+    write_json(folder / UPDATES_FILE, agent.records)
     return agent
 
 
+def _check_alive(pid: int) -> None:
+    """Raise if there is no process `pid`."""
+    try:
+        os.kill(pid, 0)  # no signal: asks whether the process exists
+    except ProcessLookupError:
+        raise ResultsError("the run that started this job has ended") from None
+
+
 class _Saving(BaseCallback):
-    """Writes agent and records after every update, and stops if nobody waits for them."""
+    """Writes agent and records after every update, unless nobody wants them any more."""
 
     model: LockstepPPO
 
-    def __init__(self, folder: Path, *, run_pid: int) -> None:
+    def __init__(self, folder: Path, *, check_wanted: Callable[[], None]) -> None:
         super().__init__()
         self._folder = folder
-        self._run_pid = run_pid
+        self._check_wanted = check_wanted
 
     def _on_step(self) -> bool:
         return True
@@ -173,15 +224,12 @@ class _Saving(BaseCallback):
     def _on_rollout_start(self) -> None:
         """The update before this rollout is complete."""
         self._write(due=self.model.n_updates % self.model.config.checkpoint_every == 0)
-        try:
-            os.kill(self._run_pid, 0)  # no signal: asks whether the process exists
-        except ProcessLookupError:
-            raise ResultsError("the run that started this job has ended") from None
 
     def _on_training_end(self) -> None:
         self._write(due=True)
 
     def _write(self, *, due: bool) -> None:
+        self._check_wanted()
         if due and self.model.records:
             self.model.save(self._folder / AGENT_FILE)
         write_json(self._folder / UPDATES_FILE, self.model.records)
@@ -274,10 +322,9 @@ def run(options: Options, console: Console) -> tuple[Table, ...]:
     folders = [options.out / AGENTS / job.name for job in jobs]
     with exclusive(options.out):
         started = time.monotonic()
-        load_world(settings.agent.world)  # one clear error here, not one in every process
-        models = fingerprints(*map(Path, model_names(settings.agent.world)))
-        claim(options.out, settings, label=settings.label, models=models)
-        with _watch(jobs, folders, settings.agents, console):
+        check_machine(settings, min(options.processes, len(jobs)), console)
+        begin(settings, options.out)
+        with watch(jobs, folders, settings.agents, console):
             tasks = [
                 joblib.delayed(run_job)(job, settings.agents, folder, run_pid=os.getpid())
                 for job, folder in zip(jobs, folders, strict=True)
@@ -288,16 +335,62 @@ def run(options: Options, console: Console) -> tuple[Table, ...]:
             *results, base = joblib.Parallel(n_jobs=min(options.processes, len(tasks)))(
                 [*tasks, base_task]
             )
-        rows = [row for job_rows in results for row in job_rows]
-        summary = {"label": settings.label, "base": base, "rows": rows}
-        write_json(options.out / SUMMARY_FILE, summary)
-        tables = write_tables(options.out)
-        seal(options.out, seconds=round(time.monotonic() - started, 1))
+        return conclude(settings, options.out, results, base, seconds=time.monotonic() - started)
+
+
+def begin(settings: Settings, out: Path) -> None:
+    """Make a folder the run of `settings`, or make sure that it is."""
+    models = fingerprints(*map(Path, model_names(settings.agent.world)))
+    claim(out, settings, label=settings.label, models=models)
+
+
+def conclude(
+    settings: Settings,
+    out: Path,
+    results: Sequence[list[dict[str, Any]]],
+    base: dict[str, Any],
+    *,
+    seconds: float,
+) -> tuple[Table, ...]:
+    """Write what the jobs of a run amount to, and seal its folder.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+        results: of its jobs, as `run_job` gives them.
+        base: as `run_base` gives it.
+        seconds: how long it took.
+    """
+    rows = [row for job_rows in results for row in job_rows]
+    summary = {"label": settings.label, "base": base, "rows": rows}
+    write_json(out / SUMMARY_FILE, summary)
+    tables = write_tables(out)
+    seal(out, seconds=round(seconds, 1))
     return tables
 
 
+def check_machine(settings: Settings, n_processes: int, console: Console) -> None:
+    """Raise unless this machine can do the run: one clear error here, not one in every process.
+
+    Models have to load and to fit into memory; of large ones it is shown what they need.
+    """
+    planned = PlannedRun(
+        agent=settings.agent,
+        shapes=read_shapes(*model_names(settings.agent.world)),
+        n_evaluation_episodes=settings.agents.n_evaluation_episodes,
+        evaluation_lengths=settings.agents.evaluation_lengths,
+        n_processes=n_processes,
+    )
+    estimate = estimate_memory(planned)
+    free = free_bytes(estimate.needed())
+    if settings.preset is Preset.PAPER:
+        console.print(estimate.table(free))
+    check_memory(planned, estimate, free)
+    load_world(settings.agent.world).check_lengths(*settings.episode_lengths)
+
+
 @contextmanager
-def _watch(
+def watch(
     jobs: Sequence[Job], folders: Sequence[Path], suite: SuiteConfig, console: Console
 ) -> Iterator[None]:
     """Print a line for every update that appears in the folders, under a bar with the time left.
@@ -365,6 +458,13 @@ def _line(job: Job, record: dict[str, Any]) -> str:
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """Options from a command line; the preset gives the defaults of all others."""
+    start = starting_settings(argv)
+    default = Options(processes=1 if start.preset is Preset.PAPER else 2, settings=start)
+    return parse_command_line(Options, argv, prog=PROG, default=default)
+
+
+def starting_settings(argv: Sequence[str] | None = None) -> Settings:
+    """The settings from which the options of a command line start."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default=Preset.TINY.value)
     first.add_argument("--fidelity", default=Fidelity.OURS.value)
@@ -378,8 +478,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
     except ValueError:
         start = Settings()  # the real parser will say which word it does not know
     # A flag whose default is True would be spelt --no-quick.
-    default = Options(settings=replace(start, quick=False))
-    return parse_command_line(Options, argv, prog=PROG, default=default)
+    return replace(start, quick=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -388,16 +487,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     def command() -> None:
         options = parse_options(argv)
         console = Console(stderr=True)
+        if options.dry_run:
+            _dry_run(options, console)
+            return
         console.print(f"{options.settings.label}, into {options.out}", highlight=False)
-        headline, *_ = run(options, console)
-        Console().print(to_rich(headline))
-        # The others are too wide for a terminal.
-        console.print(
-            f"everything is in {options.out}, all tables in {options.out / TABLES_MARKDOWN}",
-            highlight=False,
-        )
+        show_headline(run(options, console), options.out)
+        report = write_report(options.out)
+        console.print(f"to look at it, open {report} in a browser", highlight=False, soft_wrap=True)
 
     run_command(command)
+
+
+def _dry_run(options: Options, console: Console) -> None:
+    """Do a dry run and print what it found."""
+    settings = options.settings
+    protocol = Protocol(
+        agent=settings.agent,
+        n_agents=len(suite_jobs(settings.agent, settings.agents)),
+        n_evaluation_episodes=settings.agents.n_evaluation_episodes,
+        evaluation_lengths=settings.agents.evaluation_lengths,
+    )
+    result = dry_run(protocol, size=options.random_weights, out=options.out, console=console)
+    Console().print(dry_run_table(result))
+    for assumption in result.assumptions:
+        console.print(f"• {assumption}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{result.label}: all of it is in {options.out / DRY_RUN_FILE}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def _jobs(agent: AgentConfig, suite: SuiteConfig) -> Iterator[Job]:
         shifted = replace(agent, world=replace(agent.world, reward_shift=shift))
         yield _job(f"shift{shift:+g}", f"reward shift {shift:+g}", shifted, largest)
     for length in suite.long_lengths:
-        stages = tuple(_lengthened(stage, length) for stage in agent.stages)
+        stages = tuple(lengthened(stage, length) for stage in agent.stages)
         long = replace(agent, stages=stages)
         yield _job(f"length{length}", f"trained at {length}", long, largest)
     for penalty in suite.penalties_per_nat:
@@ -175,7 +175,7 @@ def _constrained(agent: AgentConfig, **changes: Any) -> AgentConfig:
     return replace(agent, constraint=replace(agent.constraint, **changes))
 
 
-def _lengthened(stage: Stage, n_tokens: int) -> Stage:
+def lengthened(stage: Stage, n_tokens: int) -> Stage:
     """The stage on longer episodes, with about as many updates."""
     agent_steps = stage.agent_steps * n_tokens // stage.n_tokens
     return replace(stage, agent_steps=agent_steps, n_tokens=n_tokens)

@@ -41,6 +41,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def kill_session(leader):
+    """SIGKILL to every process of a session: what a machine's loss of power does."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid := int(folder.name)) == leader:
+                os.kill(pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def running(*argv, log):
     """A command of this interpreter in its own session, ended with all that it started."""
@@ -59,8 +67,7 @@ def running(*argv, log):
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_session(process.pid)
         process.wait()
 
 

@@ -13,66 +13,30 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llm_experiment.config import Fidelity, Preset, Stage, preset_config
-from llm_experiment.demonstrator import DialogueProcess, load_task
+from llm_experiment.config import Fidelity, Preset, preset_config
 from llm_experiment.ppo import LockstepPPO
 from llm_experiment.run import Options, Settings, main, parse_options, run, run_job
 from llm_experiment.run_folder import exclusive, hash_file, read_manifest
-from llm_experiment.suite import Suite, SuiteConfig, suite_jobs
-from llm_experiment.tiny_models import (
-    new_language_model,
-    new_reward_model,
-    reply_tokenizer,
-    save_models,
-)
+from llm_experiment.suite import Suite, suite_jobs
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
+from tests.llm_experiment.tiny_run import (
+    PROMPT_TOKENS,
+    assert_same_episodes,
+    contents,
+    tiny_models,
+    tiny_settings,
+)
 from theory.errors import ResultsError
-
-PROMPT_TOKENS = 37
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """Untrained models of the shipped ones' shapes."""
-    folder = tmp_path_factory.mktemp("models") / "models"
-    process = DialogueProcess(load_task("classroom"))
-    save_models(
-        folder,
-        process,
-        new_language_model(process, seed=0),
-        new_reward_model(reply_tokenizer(process), seed=0),
-        {},
-    )
-    return folder
+    return tiny_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def settings(models) -> Settings:
-    """Two agents of three updates each."""
-    agent = preset_config(Preset.TINY)
-    world = replace(
-        agent.world,
-        base_model=str(models / "language_model"),
-        reward_model=str(models / "reward_model"),
-    )
-    stages = (Stage(agent_steps=3 * 4 * 5, n_tokens=PROMPT_TOKENS + 5),)
-    return Settings(
-        agents=SuiteConfig(
-            budgets_nats=(1.0,),
-            n_seeds=2,
-            realized_budgets_nats=(),
-            control_shifts=(),
-            evaluation_lengths=(PROMPT_TOKENS + 5, PROMPT_TOKENS + 9),
-            n_evaluation_episodes=3,
-        ),
-        agent=replace(
-            agent,
-            world=world,
-            stages=stages,
-            n_episodes=4,
-            ppo=replace(agent.ppo, n_epochs=1),
-        ),
-    )
+    return tiny_settings(models)
 
 
 def silently(settings: Settings, out: Path) -> list[dict]:
@@ -86,25 +50,6 @@ def finished(settings, tmp_path_factory):
     """A finished run: its folder and its rows."""
     out = tmp_path_factory.mktemp("finished") / "run"
     return out, silently(settings, out)
-
-
-def contents(out: Path) -> dict[str, str]:
-    """Hashes of everything whose bytes a run determines: not logs, which hold the time."""
-    return {
-        str(path.relative_to(out)): hash_file(path)
-        for path in sorted(out.rglob("*"))
-        if path.suffix in {".safetensors", ".json"} and path.name != "manifest.json"
-    }
-
-
-def assert_same_episodes(first: Path, second: Path) -> None:
-    paths = sorted(path.relative_to(first) for path in first.rglob("*.npz"))
-    assert paths
-    for path in paths:
-        with np.load(first / path) as a, np.load(second / path) as b:
-            assert a.files == b.files
-            for name in a.files:
-                np.testing.assert_array_equal(a[name], b[name])
 
 
 def test_a_run_writes_agents_updates_episodes_and_a_summary(finished, settings):

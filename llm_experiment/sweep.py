@@ -1,0 +1,281 @@
+"""Many runs at once, here or on a cluster: over tasks, episode lengths and constraints.
+
+    python -m llm_experiment.sweep --lengths 256 512 --budgets-nats 1 3 10 --n-seeds 5
+    python -m llm_experiment.sweep ... --cluster ray --out /shared/sweep
+
+A *sweep* is one run (`llm_experiment.run`) for each task, length and constraint, and a run is one
+agent for each budget and seed, and for each comparison of its suite. All agents of all runs
+are independent jobs; here a few work side by side, on a Ray cluster as many as its machines hold.
+
+    manifest.json          settings, and when and with what the sweep started or went on
+    tables.*, *.csv        the results of all runs as one table (`sweep_tables`)
+    <run>/                 a folder of `llm_experiment.run`, complete in itself (`run_folder`)
+    <run>/agents/<name>/attempts.json   on a cluster: which machines were at work on it
+
+Every update of an agent ends with it on disk. The same command goes on where a sweep stopped,
+however it stopped and wherever: what was begun here may go on on a cluster, and the other way
+round. Numbers do not depend on where an agent was trained, as far as the machines compute alike.
+
+On a cluster `--out` has to be on a file system that all its machines share, and so have models
+that are given as folders; each machine needs the same versions of this package and its libraries.
+A worker, process or machine that dies takes an update or so with it: Ray starts the job again
+elsewhere, and it goes on from its last checkpoint. Nothing is run twice: see
+`llm_experiment.attempts` for how that is kept, and what it needs of the file system. If this
+command dies, its jobs are ended by Ray.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import joblib
+import tyro
+from rich.console import Console
+
+from llm_experiment.attempts import attempt_job, with_versions
+from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
+from llm_experiment.evaluation_tables import Table, show_headline
+from llm_experiment.run import (
+    Settings,
+    begin,
+    check_machine,
+    conclude,
+    run_base,
+    run_job,
+    starting_settings,
+    watch,
+)
+from llm_experiment.run_folder import AGENTS, BASE, claim, exclusive, versions
+from llm_experiment.suite import Job, lengthened, suite_jobs
+from llm_experiment.sweep_tables import FinishedRun, write_sweep_tables
+from mightnt.clusters import Cluster, System, call_on_ray, ray_cluster
+from mightnt.command_line import parse_command_line, run_command
+from theory.errors import InvalidArgumentError
+
+PROG: Final = "python -m llm_experiment.sweep"
+
+Task = Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """All that a sweep's numbers depend on."""
+
+    tasks: tuple[str, ...] = ()
+    """Dialogue tasks, a run each; --task alone if left out."""
+    lengths: tuple[int, ...] = ()
+    """Episode lengths in tokens to train on, a run each, with about as many updates at any
+    length; those of --stages if left out."""
+    fidelities: tuple[Fidelity, ...] = ()
+    """Whose constraint, a run each; --fidelity and --constraint alone if left out."""
+    run: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    """What all runs share."""
+
+    def __post_init__(self) -> None:
+        for length in self.lengths:
+            at_least("lengths", length, 2)
+        for name, values in (
+            ("tasks", self.tasks),
+            ("lengths", self.lengths),
+            ("fidelities", self.fidelities),
+        ):
+            if len(set(values)) < len(values):
+                raise InvalidArgumentError(f"{name} must name everything once, got {values}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Runs over tasks, lengths and constraints, here or on a Ray cluster; resumes by itself."""
+
+    out: Path = Path("results/sweep")
+    """Folder of the sweep. The same command with the same folder goes on where it stopped."""
+    processes: int = 2
+    """Agents trained side by side on this machine, if there is no --cluster."""
+    cluster: str | None = None
+    """Train on this Ray cluster: `ray`, the one that this machine belongs to, or `ray:HOST:PORT`.
+    All its machines have to share the file system of --out."""
+    gpus_per_agent: float = 0.0
+    """GPUs that an agent takes on the cluster, besides one processor."""
+    retries: int = 10
+    """How often one agent may be begun again on the cluster after its process or machine died."""
+    settings: Annotated[SweepSettings, tyro.conf.arg(name="")] = field(
+        default_factory=SweepSettings
+    )
+    """All that the numbers depend on."""
+
+    def __post_init__(self) -> None:
+        at_least("processes", self.processes, 1)
+        at_least("gpus_per_agent", self.gpus_per_agent, 0)
+        at_least("retries", self.retries, 0)
+        if self.cluster is None:
+            return
+        if Cluster.parse(self.cluster).system is not System.RAY:
+            raise InvalidArgumentError(f"a sweep needs a Ray cluster, got {self.cluster!r}")
+        device = self.settings.run.agent.world.device
+        if device != "cpu" and self.gpus_per_agent == 0:
+            raise InvalidArgumentError(
+                f"gpus_per_agent must be > 0 for device {device!r} on a cluster, got 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+        name: unlike any other's in the sweep; also its folder's.
+        settings: of the run.
+    """
+
+    name: str
+    settings: Settings
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Its agents."""
+        return suite_jobs(self.settings.agent, self.settings.agents)
+
+
+def sweep_runs(settings: SweepSettings) -> tuple[SweepRun, ...]:
+    """The runs of a sweep, task by task.
+
+    Raises:
+        InvalidArgumentError: a run would have two equal agents.
+    """
+    shared = settings.run
+    return tuple(
+        _run(shared, task, length, fidelity)
+        for task in settings.tasks or (shared.agent.world.task,)
+        for length in settings.lengths or (None,)
+        for fidelity in settings.fidelities or (None,)
+    )
+
+
+def _run(shared: Settings, task: str, length: int | None, fidelity: Fidelity | None) -> SweepRun:
+    agent, agents = shared.agent, shared.agents
+    agent = replace(agent, world=replace(agent.world, task=task))
+    name = task
+    if length is not None:
+        agent = replace(agent, stages=tuple(lengthened(stage, length) for stage in agent.stages))
+        name += f"-length{length}"
+    if fidelity is not None:
+        agent = with_fidelity(agent, fidelity)
+        name += f"-{fidelity.value}"
+        shared = replace(shared, fidelity=fidelity)
+    if fidelity is Fidelity.PUBLISHED:
+        agents = replace(agents, realized_budgets_nats=())  # all of its agents are charged so
+    return SweepRun(name=name, settings=replace(shared, agent=agent, agents=agents))
+
+
+def sweep(options: Options, console: Console) -> tuple[Table, ...]:
+    """Train and evaluate every agent of every run.
+
+    Args:
+        options: what and where.
+        console: progress goes there.
+
+    Returns:
+        The tables of all runs as one; they and what they come from are in the sweep's folder.
+
+    Raises:
+        ResultsError: a folder belongs to another sweep or process, or cannot be written.
+        ModelError: a model cannot be loaded.
+        ClusterError: the cluster cannot be used.
+    """
+    out = options.out.resolve()  # other machines work in other folders
+    runs = sweep_runs(options.settings)
+    jobs = [replace(job, name=f"{run.name}/{job.name}") for run in runs for job in run.jobs]
+    folders = [out / run.name / AGENTS / job.name for run in runs for job in run.jobs]
+    with ExitStack() as stack:
+        for folder in (out, *(out / run.name for run in runs)):
+            stack.enter_context(exclusive(folder))
+        started = time.monotonic()
+        if options.cluster is None:
+            for run in runs:
+                check_machine(run.settings, min(options.processes, len(jobs)), console)
+        claim(out, options.settings, label=_label(runs), models={})
+        for run in runs:
+            begin(run.settings, out / run.name)
+        work = _here if options.cluster is None else _on_cluster
+        with watch(jobs, folders, runs[0].settings.agents, console):
+            results = iter(work(options, runs, out))
+        for run in runs:
+            of_jobs = [next(results) for _ in run.jobs]
+            seconds = time.monotonic() - started
+            conclude(run.settings, out / run.name, of_jobs, next(results), seconds=seconds)
+        finished = [
+            FinishedRun(
+                folder=out / run.name,
+                task=run.settings.agent.world.task,
+                constraint=run.settings.fidelity.value,
+                n_tokens=run.settings.agent.stages[-1].n_tokens,
+            )
+            for run in runs
+        ]
+        return write_sweep_tables(out, finished, _label(runs))
+
+
+def _label(runs: Sequence[SweepRun]) -> str:
+    n_agents = sum(len(run.jobs) for run in runs)
+    return f"sweep of {len(runs)} runs, {n_agents} agents; each run: {runs[0].settings.label}"
+
+
+def _here(options: Options, runs: Sequence[SweepRun], out: Path) -> list[Any]:
+    """The result of every job, in the order of `_tasks`, from processes of this machine."""
+    tasks = _tasks(runs, out, partial(run_job, run_pid=os.getpid()))
+    workers = joblib.Parallel(n_jobs=min(options.processes, len(tasks)))
+    results: list[Any] = workers(joblib.delayed(task)() for task in tasks)
+    return results
+
+
+def _on_cluster(options: Options, runs: Sequence[SweepRun], out: Path) -> list[Any]:
+    """The same from the cluster."""
+    here = versions()
+    tasks = [partial(with_versions, here, task) for task in _tasks(runs, out, attempt_job)]
+    cluster = Cluster.parse(str(options.cluster))
+    with ray_cluster(cluster, "--cluster") as ray:
+        return call_on_ray(ray, tasks, cpus=1, gpus=options.gpus_per_agent, retries=options.retries)
+
+
+def _tasks(runs: Sequence[SweepRun], out: Path, train: Callable[..., Any]) -> list[Task]:
+    """Every job of every run, run by run, the evaluation of its base policy last."""
+    tasks: list[Task] = []
+    for run in runs:
+        agents, folder = run.settings.agents, out / run.name
+        tasks += [partial(train, job, agents, folder / AGENTS / job.name) for job in run.jobs]
+        tasks.append(partial(run_base, run.settings.agent, agents, folder / BASE))
+    return tasks
+
+
+# --------------------------------------------------------------------------- command line
+
+
+def parse_options(argv: Sequence[str] | None = None) -> Options:
+    """Options from a command line; the preset gives the defaults of all others."""
+    start = starting_settings(argv)
+    default = Options(
+        processes=1 if start.preset is Preset.PAPER else 2, settings=SweepSettings(run=start)
+    )
+    return parse_command_line(Options, argv, prog=PROG, default=default)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, run, print."""
+
+    def command() -> None:
+        options = parse_options(argv)
+        console = Console(stderr=True)
+        runs = sweep_runs(options.settings)
+        console.print(f"{_label(runs)}; into {options.out}", highlight=False)
+        show_headline(sweep(options, console), options.out)
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The tables of several runs as one: a run's own tables, with what sets the runs apart first.
+
+    tables.json, tables.md   the tables of `evaluation_tables`, the rows of all runs in each
+    table.csv                one row a group, with the columns of all these tables but `prices`;
+                             an interval's ends are `<column>_low` and `<column>_high`
+    runs.csv                 one row an agent and evaluation length, with every single number
+
+Means and intervals are over agents that differ by their seed alone, as in a run: an agent is the
+unit of independence, never an episode.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from llm_experiment.evaluation_tables import (
+    BASE_VARIANT,
+    Cell,
+    OverRuns,
+    Row,
+    Table,
+    read_summary,
+    store_tables,
+    write_tables,
+)
+from mightnt.results import write_atomically
+
+TABLE_CSV: Final = "table.csv"
+RUNS_CSV: Final = "runs.csv"
+_NAMES: Final = {
+    "task": "task",
+    "constraint": "constraint",
+    "trained_at_n_tokens": "trained at",
+}
+"""Headers of the first columns."""
+_GROUP: Final = (*_NAMES, "agent", "budget_nats", "length", "runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """One run of a sweep.
+
+    Attributes:
+        folder: with its summary.
+        task: of its dialogues.
+        constraint: whose it is.
+        n_tokens: length of the episodes that its agents are trained on in the end.
+    """
+
+    folder: Path
+    task: str
+    constraint: str
+    n_tokens: int
+
+    @property
+    def names(self) -> dict[str, Cell]:
+        """What sets the rows of this run apart from those of others."""
+        return {
+            "task": self.task,
+            "constraint": self.constraint,
+            "trained_at_n_tokens": str(self.n_tokens),
+        }
+
+
+def write_sweep_tables(out: Path, runs: Sequence[FinishedRun], label: str) -> tuple[Table, ...]:
+    """Write the tables of all runs as one into `out`.
+
+    Raises:
+        ResultsError: a run is not finished, or a file cannot be written.
+    """
+    tables = joined([(run.names, write_tables(run.folder)) for run in runs])
+    store_tables(out, tables, label)
+    _write_csv(out / TABLE_CSV, _wide(tables))
+    rows = [{**run.names, **row} for run in runs for row in read_summary(run.folder)["rows"]]
+    _write_csv(out / RUNS_CSV, [_single_numbers(row) for row in rows])
+    return tables
+
+
+def joined(runs: Sequence[tuple[dict[str, Cell], Sequence[Table]]]) -> tuple[Table, ...]:
+    """Each table with the rows of all runs, what sets the runs apart in the first columns.
+
+    The base policy is not trained: runs that differ by the length of training have it in common,
+    and its rows appear once. A note that not all runs have says of which task it is.
+
+    Args:
+        runs: what sets each apart (`FinishedRun.names`), and its tables.
+    """
+    by_name: dict[str, list[tuple[dict[str, Cell], Table]]] = {}
+    for names, tables in runs:
+        for table in tables:
+            by_name.setdefault(table.name, []).append((names, table))
+    return tuple(_joined(parts) for parts in by_name.values())
+
+
+def _joined(parts: Sequence[tuple[dict[str, Cell], Table]]) -> Table:
+    rows: list[dict[str, Cell]] = []
+    seen: set[tuple[Cell, ...]] = set()
+    notes: dict[str, None] = {}
+    columns = dict(_NAMES)
+    for names, table in parts:
+        columns |= table.columns
+        for row in table.rows:
+            whole: dict[str, Cell] = {**names, **row}
+            if row["agent"] == BASE_VARIANT:
+                whole["trained_at_n_tokens"] = None
+                who = tuple(whole.get(key) for key in (*_GROUP, "turn"))
+                if who in seen:
+                    continue
+                seen.add(who)
+            rows.append(whole)
+        for note in table.notes:
+            shared = all(note in other.notes for _, other in parts)
+            notes.setdefault(note if shared else f"{names['task']}: {note}")
+    filled = tuple({key: row.get(key) for key in columns} for row in rows)
+    return replace(parts[0][1], notes=tuple(notes), columns=columns, rows=filled)
+
+
+def _wide(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """One row a group, with the columns of every table that has one row a group."""
+    groups: dict[tuple[Cell, ...], dict[str, Any]] = {}
+    for table in tables:
+        if "turn" in table.columns or not set(_GROUP) <= set(table.columns):
+            continue
+        for row in table.rows:
+            whole = groups.setdefault(tuple(row[key] for key in _GROUP), {})
+            for key, cell in row.items():
+                whole |= _flat(key, cell)
+    return list(groups.values())
+
+
+def _flat(key: str, cell: Cell) -> dict[str, Any]:
+    if isinstance(cell, OverRuns):
+        return {key: cell.mean, f"{key}_low": cell.low, f"{key}_high": cell.high}
+    return {key: cell}
+
+
+def _single_numbers(row: Row) -> dict[str, Any]:
+    """A row without what is a list or a table itself."""
+    return {key: value for key, value in row.items() if not isinstance(value, list | dict)}
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
