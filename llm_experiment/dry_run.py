@@ -71,8 +71,10 @@ one, the published 9 million steps are 216,000 positions of 64 episodes."""
 TOKENS_PER_REPLY: Final = 16
 """Tokens of an episode for each reply of the student: two short turns."""
 N_UPDATES: Final = 2
-N_POSITIONS: Final = 8
-"""Positions that an episode of a dry run has beyond the starting transcript."""
+N_LEARNT_POSITIONS: Final = 4
+"""Positions that an episode has beyond the starting transcript where an update learns from it."""
+N_POSITIONS: Final = 6
+"""Positions that are timed, in the middle of an episode."""
 N_WARM_POSITIONS: Final = 2
 N_REPETITIONS: Final = 3
 N_REPLIES: Final = 256
@@ -274,7 +276,7 @@ def _say_whether_it_fits(
 def _shortened(agent: AgentConfig) -> AgentConfig:
     """The configuration, with one stage as long as the longest episode that is timed."""
     longest = max(stage.n_tokens for stage in agent.stages)
-    stage = Stage(agent_steps=1, n_tokens=longest // 2 + N_POSITIONS)
+    stage = Stage(agent_steps=1, n_tokens=longest // 2 + N_WARM_POSITIONS + N_POSITIONS)
     return replace(agent, stages=(stage,))
 
 
@@ -293,6 +295,7 @@ class _Trial:
         self._lengths = sorted(lengths)
         n_steps = 1 + N_UPDATES + 1 + N_REPETITIONS * len(lengths) + 2
         self._task = bar.add_task(LABEL, total=n_steps)
+        self._started = time.perf_counter()
 
     def run(self) -> tuple[Timings, int]:
         """The timings, and the tokens of the starting transcript."""
@@ -323,6 +326,8 @@ class _Trial:
 
     def _say(self, what: str) -> None:
         self._bar.update(self._task, description=f"{LABEL}: {what}", advance=1)
+        seconds = time.perf_counter() - self._started
+        self._bar.console.print(f"{LABEL}: {seconds:6.1f} s  {what}", highlight=False)
 
     def _world(self) -> World:
         config, folder = self._agent.world, self._out / MODELS
@@ -346,14 +351,14 @@ class _Trial:
         )
 
     def _train(self, world: World) -> tuple[Range, LockstepPPO]:
-        n_tokens = len(world.prompt_tokens) + N_POSITIONS
+        n_tokens = len(world.prompt_tokens) + N_LEARNT_POSITIONS
         # The agent cannot write more than all tokens, so an update more would be too many.
-        steps = (N_UPDATES - 1) * self._agent.n_episodes * N_POSITIONS + 1
+        steps = (N_UPDATES - 1) * self._agent.n_episodes * N_LEARNT_POSITIONS + 1
         config = replace(
             self._agent, stages=(Stage(agent_steps=steps, n_tokens=n_tokens, ramp_fraction=0.0),)
         )
         agent = LockstepPPO(world, config)
-        clock = _UpdateClock(lambda: self._say("updates"))
+        clock = _UpdateClock(lambda: self._say("learnt"))
         agent.finish(clock)
         return Range.of(clock.seconds_per_step), agent
 
@@ -398,7 +403,7 @@ class _Trial:
             world,
             process=None,
             n_episodes=N_EVALUATED,
-            n_tokens=len(world.prompt_tokens) + N_POSITIONS,
+            n_tokens=len(world.prompt_tokens) + N_LEARNT_POSITIONS,
             budget_nats=self._agent.constraint.episode_budget_nats,
             accounting=self._agent.constraint.accounting,
             seed=self._agent.seed,
@@ -521,8 +526,8 @@ def _assumptions(agent: AgentConfig) -> tuple[str, ...]:
         f"{likely:.0%}; each reply and the turn before it have {TOKENS_PER_REPLY} tokens",
         f"every position takes what one in the middle of an episode does, the agent acting in all "
         f"{agent.n_episodes} episodes",
-        f"an update takes as long for each step as one of {agent.n_episodes * N_POSITIONS} steps "
-        "at most, which has more optimiser steps for each",
+        f"an update takes as long for each step as one of {agent.n_episodes * N_LEARNT_POSITIONS} "
+        "steps or fewer, which has more optimiser steps for each",
         f"the range is that of {N_REPETITIONS} timings ({N_UPDATES} updates, 1 checkpoint); the "
         "machine stays as busy as it was",
         "evaluation and loading are left out",

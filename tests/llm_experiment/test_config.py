@@ -8,6 +8,7 @@ from llm_experiment.config import (
     ConstraintConfig,
     Fidelity,
     PPOConfig,
+    Precision,
     Preset,
     Regulariser,
     Stage,
@@ -17,6 +18,8 @@ from llm_experiment.config import (
     from_jsonable,
     preset_config,
 )
+from llm_experiment.run import parse_options
+from llm_experiment.suite import Suite, default_suite, suite_jobs
 from mightnt.results import to_jsonable
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
@@ -42,6 +45,44 @@ def test_the_paper_preset_holds_the_published_protocol():
     assert (ppo.gamma, ppo.gae_lambda) == (1.0, 1.0)
     assert (ppo.actor_learning_rate, ppo.critic_learning_rate) == (2e-5, 1e-4)
     assert (ppo.adam_epsilon, ppo.max_gradient_norm, ppo.clip_actor_only) == (1e-5, 0.1, True)
+    assert not PAPER.standardise_features
+    assert PAPER.world.base_model == "mistralai/Mixtral-8x7B-v0.1"
+    assert PAPER.world.reward_model.endswith("distilbert-base-uncased-finetuned-sst-2-english")
+    assert PAPER.constraint.episode_budget_nats < math.inf
+
+
+@pytest.mark.parametrize("fidelity", Fidelity)
+def test_the_paper_preset_trains_three_agents_at_each_published_budget_and_no_others(fidelity):
+    suite = default_suite(Preset.PAPER, fidelity, Suite.DEFAULT, quick=False)
+    jobs = suite_jobs(preset_config(Preset.PAPER, fidelity), suite)
+    trained = {(job.config.constraint.budget_nats, job.config.seed) for job in jobs}
+    assert trained == {(budget, seed) for budget in (10.0, 20.0) for seed in (0, 1, 2)}
+    assert len(jobs) == 6
+    assert {job.config.total_agent_steps for job in jobs} == {9_000_000}
+
+
+def test_the_published_budget_rises_over_the_first_three_million_steps():
+    config = replace(PAPER, constraint=replace(PAPER.constraint, budget_nats=20.0))
+    steps = (0, 1_500_000, 3_000_000, 5_999_999, 6_000_000, 8_999_999)
+    seen = [config.schedule_at(done) for done in steps]
+    assert [entry.budget_nats for entry in seen] == [0.0, 10.0, 20.0, 20.0, 20.0, 20.0]
+    assert [entry.stage.n_tokens for entry in seen] == [256, 256, 256, 256, 512, 512]
+
+
+def test_everything_published_is_an_option_of_the_paper_preset():
+    options = parse_options([
+        "--preset", "paper", "--fidelity", "published", "--dtype", "nf4", "--score-blank-replies",
+        "--device", "cuda:0", "--agent-device", "cuda:1", "--base-model", "some/model",
+    ])  # fmt: skip
+    agent = options.settings.agent
+    assert agent.constraint.accounting is Accounting.REALIZED
+    assert agent.constraint.target_rule is TargetRule.PUBLISHED
+    assert agent.world.dtype is Precision.NF4
+    assert agent.world.score_blank_replies
+    assert not PAPER.world.score_blank_replies
+    assert agent.world.prompt == PAPER.world.prompt
+    assert (agent.world.device, agent.world.agent_device) == ("cuda:0", "cuda:1")
+    assert agent.stages == PAPER.stages
 
 
 def test_the_budget_is_exact_unless_the_published_fidelity_is_asked_for():
