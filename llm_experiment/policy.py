@@ -40,6 +40,7 @@ from llm_experiment.chat_env import (
     unpack_observation,
 )
 from llm_experiment.config import TargetRule
+from llm_experiment.fused import FusedFunction
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
 from theory.fixed_kl_mixture import fixed_kl_mixture
@@ -132,6 +133,10 @@ def step_policy(
     return StepPolicy(
         log_probs=x.log_x, base_log_probs=log_b, kl_nats=x.kl_nats, target_nats=target
     )
+
+
+_fused_step_policy: Final = FusedFunction(step_policy)
+"""The same in few passes over the vocabulary."""
 
 
 class FixedKLDistribution(Distribution):
@@ -310,7 +315,8 @@ class FixedKLPolicy(ActorCriticPolicy):
         outputs = self.actor(inputs)
         log_probs = seen.log_probs
         possible = log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
-        return step_policy(
+        decide = _fused_step_policy if inputs.device.type == "cuda" else step_policy
+        return decide(
             log_probs.where(possible, -math.inf),
             outputs[:, :-1],
             outputs[:, -1],
