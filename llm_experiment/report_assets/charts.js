@@ -8,7 +8,8 @@ const SHAPES = {
   diamond: (r) => svg("path", { d: `M0 ${-1.35 * r}L${1.35 * r} 0L0 ${1.35 * r}L${-1.35 * r} 0Z` }),
 };
 const DASHES = ["", "5 3", "1.5 3", "8 3 1.5 3"];
-const VARIANTS = [...new Set(RUN.subjects.filter((s) => !isBase(s)).map((s) => s.variant))];
+const BUDGETED = RUN.subjects.filter((s) => !isBase(s) && s.budget_nats !== null);
+const VARIANTS = [...new Set(BUDGETED.map((s) => s.variant))];
 const SNAP_PIXELS = 28;
 const LABEL_PIXELS = 13;
 const DODGE_PIXELS = 7;

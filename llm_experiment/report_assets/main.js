@@ -242,15 +242,22 @@ function drawSilence() {
 
 /** Medians over all episodes; the band is the selected agent's quartiles. */
 async function drawLeft() {
-  if (!state.entry) return;
-  const { length, variant } = state.entry;
+  const { entry } = state;
+  if (!entry) return;
+  const { length, variant } = entry;
+  if (entry.budget === null) {
+    $("left-title").textContent = `Budget left over time: ${variant}`;
+    $("left").replaceChildren(el("p", { class: "faint" }, "This agent has no budget."));
+    return;
+  }
   const same = ENTRIES.filter((e) => !e.base && e.length === length && e.variant === variant
-    && e.budget !== null && e.seed === state.entry.seed);
+    && e.budget !== null && e.seed === entry.seed);
   const quartiles = await Promise.all(same.map((e) => quartilesOf(e.evaluation)));
-  const start = state.entry.evaluation.prompt_length;
+  if (entry !== state.entry) return;
+  const start = entry.evaluation.prompt_length;
   const lines = same.map((e, k) => {
     const [low, median, high] = quartiles[k];
-    const bold = e.subject === state.entry.subject;
+    const bold = e.subject === entry.subject;
     const steps = [...median.keys()].filter((i) => i >= start);
     return {
       points: steps.map((i) => [i, median[i]]),
@@ -259,9 +266,9 @@ async function drawLeft() {
       label: short(e.budget),
     };
   });
-  const top = Math.max(1e-9, ...same.map((e) => e.budget));
+  const top = Math.max(...same.map((e) => e.budget)) || 1;
   $("left-title").textContent =
-    `Budget left over time: ${variant}, seed ${state.entry.seed}; band: quartiles`;
+    `Budget left over time: ${variant}, seed ${entry.seed}; band: quartiles`;
   drawChart($("left"), {
     about: "Median budget left at every token of an episode",
     height: 320,
@@ -315,6 +322,11 @@ function drawLegend() {
       svg("svg", { viewBox: "-16 -8 32 16", width: 28, height: 14 },
         svg("line", { x1: -16, x2: 16, y1: 0, y2: 0, "stroke-dasharray": dashOf(variant) }),
         SHAPES[shapeOf(variant)](5)), variant));
+  }
+  if (RUN.subjects.some((s) => s.budget_nats === null)) {
+    legend.append(el("span", { class: "key plain" },
+      svg("svg", { viewBox: "-16 -8 32 16", width: 28, height: 14 },
+        svg("line", { x1: -16, x2: 16, y1: 0, y2: 0 })), "without a budget (training only)"));
   }
   if (RUN.closed_form) {
     legend.append(el("span", { class: "key predicted" },

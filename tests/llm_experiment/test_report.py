@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from llm_experiment.evaluation_tables import make_tables
 from llm_experiment.report import main, write_report
+from llm_experiment.report_data import read_run
+from llm_experiment.run import main as run_main
 from llm_experiment.run_folder import REPORT_FILE, seal
 from mightnt.command_line import BAD_USAGE
 from tests.llm_experiment.report_run import page_data, settings, write_run
@@ -36,6 +39,21 @@ def test_the_number_of_transcripts_is_an_option(folder, tmp_path):
     for subject in data["subjects"]:
         for evaluation in subject["evaluations"]:
             assert len(evaluation["episodes"]["silent"]) == 1
+
+
+def test_a_run_ends_with_its_report_and_the_last_line_names_it(folder, monkeypatch, capsys):
+    """The training replaced by the run that is there."""
+    run = read_run(folder)
+    rows = [row for job in run.jobs for row in run.rows[job.name]]
+    monkeypatch.setattr(
+        "llm_experiment.run.run", lambda options, console: make_tables(rows, run.base)
+    )
+    path = folder / REPORT_FILE
+    path.unlink(missing_ok=True)
+    run_main(["--out", str(folder)])
+    *_, last = capsys.readouterr().err.splitlines()
+    assert str(path) in last
+    assert page_data(path.read_text(encoding="utf-8"))["label"] == "a trial"
 
 
 def test_a_report_is_not_sealed_with_its_run(folder):

@@ -329,6 +329,13 @@ def test_the_charts_show_every_agent(show):
     until(browser, lambda b: len(b.find_elements(By.CSS_SELECTOR, "#left .series .line")) == 2)
 
 
+def test_an_agent_without_a_budget_has_none_to_draw(show):
+    browser = show(agent="unconstrained-seed0")
+    pane(browser)
+    until(browser, lambda b: b.find_element(By.ID, "left").text == "This agent has no budget.")
+    assert errors(browser) == []
+
+
 # ----------------------------------------------------------------- the choice
 
 
