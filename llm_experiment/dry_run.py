@@ -378,7 +378,8 @@ class _Trial:
         # Ends as the prompt does, so that it leaves the turn to the agent.
         prompt = world.prompt_tokens.repeat(copies)[-n_read:]
         middle = replace(world, prompt_tokens=prompt)
-        short, long = [], []
+        short: list[float] = []
+        long: list[float] = []
         for repetition in range(N_REPETITIONS):
             self._say(f"positions at {length}")
             for n, seconds in ((N_WARM_POSITIONS, short), (N_WARM_POSITIONS + N_POSITIONS, long)):
