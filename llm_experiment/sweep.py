@@ -52,7 +52,7 @@ from llm_experiment.run import (
 )
 from llm_experiment.run_folder import AGENTS, BASE, claim, exclusive, versions
 from llm_experiment.suite import Job, lengthened, suite_jobs
-from llm_experiment.sweep_tables import FinishedRun, write_sweep_tables
+from llm_experiment.sweep_tables import FinishedRun, narrowed, write_sweep_tables
 from mightnt.clusters import Cluster, System, call_on_ray, ray_cluster
 from mightnt.command_line import parse_command_line, run_command
 from theory.errors import InvalidArgumentError
@@ -90,7 +90,12 @@ class SweepSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Runs over tasks, lengths and constraints, here or on a Ray cluster; resumes by itself."""
+    """Runs over tasks, lengths and constraints, here or on a Ray cluster; resumes by itself.
+
+    One run of `python -m llm_experiment.run` for each of --tasks, --lengths and --fidelities, each
+    in its own folder, and one table of them all; the other options are that command's and hold for
+    every run.
+    """
 
     out: Path = Path("results/sweep")
     """Folder of the sweep. The same command with the same folder goes on where it stopped."""
@@ -272,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         console = Console(stderr=True)
         runs = sweep_runs(options.settings)
         console.print(f"{_label(runs)}; into {options.out}", highlight=False)
-        show_headline(sweep(options, console), options.out)
+        headline, *others = sweep(options, console)
+        show_headline([narrowed(headline), *others], options.out)
 
     run_command(command)
 

@@ -117,6 +117,13 @@ def _joined(parts: Sequence[tuple[dict[str, Cell], Table]]) -> Table:
     return replace(parts[0][1], notes=tuple(notes), columns=columns, rows=filled)
 
 
+def narrowed(table: Table) -> Table:
+    """A joined table without the first columns that set nothing apart, for a narrow terminal."""
+    constant = {name for name in _NAMES if len({row[name] for row in table.rows} - {None}) <= 1}
+    columns = {key: header for key, header in table.columns.items() if key not in constant}
+    return replace(table, columns=columns)
+
+
 def _wide(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """One row a group, with the columns of every table that has one row a group."""
     groups: dict[tuple[Cell, ...], dict[str, Any]] = {}

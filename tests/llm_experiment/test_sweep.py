@@ -17,7 +17,7 @@ from llm_experiment.run import Options as RunOptions
 from llm_experiment.run import run
 from llm_experiment.run_folder import exclusive, read_manifest
 from llm_experiment.sweep import Options, SweepSettings, main, parse_options, sweep, sweep_runs
-from llm_experiment.sweep_tables import joined
+from llm_experiment.sweep_tables import joined, narrowed
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import to_jsonable
 from tests.llm_experiment.tiny_run import (
@@ -159,6 +159,14 @@ def test_the_csv_files_hold_every_number(finished):
     ]
     trained_at = [int(row["trained_at_n_tokens"]) for row in single]
     assert trained_at == [length for length in LENGTHS for _ in range(4)]
+
+
+def test_a_terminal_is_shown_only_what_sets_the_runs_apart(finished):
+    _, (headline, *_) = finished
+    shown = narrowed(headline)
+    assert "trained_at_n_tokens" in shown.columns
+    assert not {"task", "constraint"} & set(shown.columns)
+    assert shown.rows == headline.rows
 
 
 def test_rows_that_runs_share_appear_once_and_notes_say_of_which_task_they_are():
