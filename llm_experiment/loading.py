@@ -10,6 +10,7 @@ expanded to bfloat16 whenever it is used.
 """
 
 import contextlib
+import gc
 import importlib
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ def load_language_model(
             or do not fit, no such device, not enough memory on it, or a library that is missing.
     """
     devices = find_devices(device)
+    release_memory()  # of a model that was used before and does not fit beside this one
     with one_line_errors("language model", name):
         where = _where_to_read(devices, precision)
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # with info, a pair
@@ -191,6 +193,13 @@ def find_device(device: str | torch.device) -> torch.device:
             "choose device cpu"
         ) from error
     return torch.device(device)
+
+
+def release_memory() -> None:
+    """Give back the memory of what nothing refers to any more, on GPUs too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def require(library: str, *, extra: str, purpose: str) -> None:

@@ -11,7 +11,6 @@ A language model on several devices is divided evenly; each of several processes
 """
 
 import copy
-import gc
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +44,7 @@ from llm_experiment.loading import (
     nf4_weights,
     one_line_errors,
     reads_through_host,
+    release_memory,
 )
 from llm_experiment.policy import CRITIC_WIDTH
 from theory.errors import ModelError
@@ -321,8 +321,7 @@ def free_bytes(devices: Iterable[str]) -> dict[str, int]:
 
 def _free_on(device: torch.device) -> int:
     if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
+        release_memory()
         return int(torch.cuda.mem_get_info(device)[0])
     return int(min(psutil.virtual_memory().available, cgroup_bytes(_CGROUP)))
 

@@ -1,5 +1,7 @@
 """What a loaded model is made of: precisions, devices, and libraries that may be missing."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,20 @@ def test_a_missing_library_names_the_extra_that_brings_it(saved, monkeypatch):
         load_language_model(str(saved), precision=Precision.NF4)
     # Nothing else needs an optional library on one device.
     load_language_model(str(saved), precision=Precision.BFLOAT16)
+
+
+def test_a_model_that_nobody_uses_any_more_is_gone_before_the_next_is_loaded(saved):
+    base = load_language_model(str(saved))
+    base.itself = base  # a cycle, such as agents have
+    before = weakref.ref(base._model)
+    gc.disable()
+    try:
+        del base
+        assert before() is not None
+        load_language_model(str(saved))
+        assert before() is None
+    finally:
+        gc.enable()
 
 
 def test_nf4_stays_on_one_device():
