@@ -15,9 +15,9 @@ system. Two things keep attempts apart.
   a function of the configuration. It costs time, never an update.
 
 An update counts when it is in the agent's file, which holds its own records: so each is in the
-final records exactly once, however many attempts there were. What a lost attempt loses is the
-update under way, and those since the last checkpoint (`checkpoint_every`). A job with a
-`result.json`, its last file, is never begun again.
+final records exactly once, however many attempts there were. What a lost attempt loses, and the
+next one does again, is the update or evaluation under way, and the updates since the last
+checkpoint (`checkpoint_every`). A job with a `result.json`, its last file, is never begun again.
 """
 
 import json

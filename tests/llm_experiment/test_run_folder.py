@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         pytest.raises(ResultsError, match=r"cannot use .*name another --out"),
         exclusive(tmp_path / "file" / "run"),
     ):
+        pass
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    message = r"keeps no locks \(flock: No locks available\); name an --out on one that does"
+    with pytest.raises(ResultsError, match=message), exclusive(tmp_path):
         pass
 
 
