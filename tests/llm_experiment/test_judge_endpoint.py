@@ -95,10 +95,13 @@ def test_a_trailing_slash_of_the_url_does_not_matter(tmp_path):
 
 
 def test_questions_are_asked_side_by_side_but_not_more_than_allowed(tmp_path):
-    def slow(number, request):
-        return replace(echo(number, request), delay_seconds=0.05)
+    together = threading.Barrier(4)
 
-    with openai_server(slow) as server:
+    def all_at_once(number, request):
+        together.wait(timeout=60)
+        return echo(number, request)
+
+    with openai_server(all_at_once) as server:
         Asker(server, tmp_path)(questions(16), replace(FAST, concurrency=4))
     assert server.most_at_once == 4
 
@@ -168,6 +171,8 @@ def test_after_ctrl_c_what_was_under_way_is_kept_and_nothing_is_asked_twice(tmp_
     """Ctrl-C reaches the main thread, here out of its progress report."""
 
     def slow(number, request):
+        while len(server.received) < FAST.concurrency:
+            time.sleep(0.01)
         return replace(echo(number, request), delay_seconds=0.1)
 
     def interrupt(n):
@@ -240,18 +245,19 @@ def test_without_advice_the_wait_grows(tmp_path):
     with openai_server(silent_server) as server:
         Asker(server, tmp_path)(questions(1))
     gaps = [b.at_seconds - a.at_seconds for a, b in pairwise(server.received)]
-    assert 0.3 < gaps[0] < gaps[1]
+    # Half a second, then twice as long, each less at most a quarter.
+    assert gaps[0] >= 0.75 * 0.5
+    assert gaps[1] >= 0.75 * 1.0
 
 
 def test_a_timeout_is_tried_again(tmp_path):
     def slow_at_first(number, request):
-        return replace(echo(number, request), delay_seconds=1.0 if number == 0 else 0.0)
+        return replace(echo(number, request), delay_seconds=2.0 if number == 0 else 0.0)
 
     with openai_server(slow_at_first) as server:
-        answers = Asker(server, tmp_path)(questions(1), replace(FAST, timeout_seconds=0.3))
-        time.sleep(1.0)  # until the first reply has found nobody
+        answers = Asker(server, tmp_path)(questions(1), replace(FAST, timeout_seconds=0.5))
     assert answers == ["A| one 0"]
-    assert len(server.received) == 2
+    assert len(server.received) >= 2
 
 
 @pytest.mark.parametrize(
@@ -341,12 +347,13 @@ def test_the_server_sees_no_more_requests_than_allowed_retries_included(tmp_path
 
     config = replace(FAST, requests_per_minute=1200.0, max_retries=30)
     with openai_server(every_other_fails) as server:
-        Asker(server, tmp_path)(questions(8), config)
-    times = sorted(request.at_seconds for request in server.received)
-    assert len(times) == 16
-    assert times[-1] - times[0] >= 15 * 0.05 - 0.02
-    # Never two within less than one spacing, but for how long a request takes to arrive.
-    assert sum(b - a < 0.02 for a, b in pairwise(times)) <= 2
+        ask = Asker(server, tmp_path)
+        started = time.monotonic()
+        ask(questions(8), config)
+    assert len(server.received) == 16
+    # The i-th request is sent no earlier than i spacings of 0.05 s after the first could be.
+    for i, received_at in enumerate(sorted(r.at_seconds for r in server.received)):
+        assert received_at - started >= 0.05 * i - 1e-3  # what timers promise
 
 
 # ----------------------------------------------------------------- the key
