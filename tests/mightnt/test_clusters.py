@@ -1,10 +1,11 @@
 import os
 import sys
+from functools import partial
 
 import joblib
 import pytest
 
-from mightnt.clusters import Cluster, System, on_cluster
+from mightnt.clusters import Cluster, System, call_on_ray, on_cluster, ray_cluster
 from tests.clusters import dask_cluster, free_port, needs, ray_head
 from theory.errors import ClusterError, InvalidArgumentError
 
@@ -72,3 +73,19 @@ def test_joblib_works_on_a_dask_cluster():
 def test_joblib_works_on_a_ray_cluster():
     with ray_head(n_cpus=2) as address:
         assert os.getpid() not in processes_at_work(f"ray:{address}")
+
+
+@pytest.mark.slow
+@needs("ray")
+def test_what_a_task_raises_on_ray_is_raised_here_and_a_task_that_always_dies_is_given_up():
+    def called(*tasks):
+        return call_on_ray(ray, tasks, cpus=1, gpus=0, retries=1)
+
+    with ray_head(n_cpus=2) as address, ray_cluster(Cluster.parse(f"ray:{address}"), "this") as ray:
+        assert called(*(partial(pow, 2, n) for n in range(5))) == [1, 2, 4, 8, 16]
+        with pytest.raises(InvalidArgumentError, match="'slurm' is no cluster"):
+            called(partial(pow, 2, 3), partial(Cluster.parse, "slurm"))
+        with pytest.raises(ZeroDivisionError):
+            called(partial(divmod, 1, 0))
+        with pytest.raises(ClusterError, match=r"gave up a task after 1 retries .*goes on where"):
+            called(partial(os._exit, 1))
