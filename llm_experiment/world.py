@@ -18,7 +18,7 @@ from llm_experiment.base_model import BaseModel
 from llm_experiment.chat_env import ChatEnv, LockstepChat, check_chat
 from llm_experiment.config import TINY, AgentConfig, WorldConfig
 from llm_experiment.demonstrator import load_task
-from llm_experiment.loading import load_language_model, load_tokenizer
+from llm_experiment.loading import find_device, load_language_model, load_tokenizer
 from llm_experiment.reward import BLANK_REWARD, load_reward
 from llm_experiment.tiny_models import language_model_folder, reward_model_folder
 from llm_experiment.turns import TurnParser, TurnRules
@@ -71,6 +71,15 @@ class World:
             generator=generator,
         )
 
+    def check_lengths(self, *lengths: int) -> None:
+        """Raise unless episodes of each of these `lengths` can be played; reads the prompt.
+
+        Raises:
+            InvalidArgumentError: one that is no longer than the prompt, or too long for the model.
+        """
+        for n_tokens in lengths:
+            self.base.begin(self.prompt_tokens, n_episodes=1, n_positions=n_tokens)
+
     def env(self, config: AgentConfig) -> ChatEnv:
         """One episode at a time, of the first stage's length, with the full budget."""
         return ChatEnv(
@@ -107,6 +116,7 @@ def load_world(config: WorldConfig) -> World:
         InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
     """
     load_task(config.task)  # before anything that takes long
+    find_device(config.agent_device)
     language_model, reward_model = model_names(config)
     base = load_language_model(language_model, device=config.device, precision=config.dtype)
     score = load_reward(

@@ -194,8 +194,11 @@ def one_line_error(capsys, *argv):
         (["--processes", "0"], "processes must be >= 1"),
         (["--base-model", "/no/such/folder"], "/no/such/folder"),
         (["--device", "cuda:77"], "cuda:77"),
+        (["--agent-device", "cuda:77"], "device cuda:77 cannot be used on this machine"),
         (["--task", "opera"], "opera"),
         (["--stages.0.n-tokens", "20"], "the prompt has 37 tokens and the episode only 20"),
+        (["--evaluation-lengths", "20"], "the prompt has 37 tokens and the episode only 20"),
+        (["--evaluation-lengths", "9999"], "do not fit the language model, which reads at most"),
         (["--agent-name", "Nobody"], "Nobody:"),
     ],
 )
@@ -235,7 +238,7 @@ def test_kill_9_of_two_processes_loses_one_update_at_most(finished, settings, tm
         "--stages.0.ramp-fraction", "0",
     ]  # fmt: skip
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not list((tmp_path / "run").rglob("agent.safetensors")):
         assert time.monotonic() < deadline
         assert process.poll() is None
