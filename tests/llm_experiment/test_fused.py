@@ -21,6 +21,13 @@ def arguments(n=5, d=37, device="cpu"):
     return tuple(tensor.to(device) for tensor in tensors)
 
 
+def act(decide, arguments):
+    """The step policy's numbers as a rollout asks for them."""
+    with torch.inference_mode():
+        step = decide(*(x.clone() for x in arguments), rule=TargetRule.ATTAINABLE)
+    return step.log_probs, step.kl_nats, step.target_nats
+
+
 def learn(decide, arguments):
     """The step policy's numbers, and gradients of a loss of them all by what the actor says."""
     base, residual, neuron, budget = arguments
@@ -32,12 +39,13 @@ def learn(decide, arguments):
 
 
 @pytest.mark.slow
-def test_fused_the_step_policy_and_its_gradients_are_the_same_to_rounding(monkeypatch):
-    expected = learn(step_policy, arguments())
+@pytest.mark.parametrize("use", [act, learn])
+def test_fused_the_step_policy_is_the_same_to_rounding(monkeypatch, use):
+    expected = use(step_policy, arguments())
     # The path of a GPU: torch's own operations, and every step that could be needed.
     for module in ("theory.arrays", "theory.fixed_kl_mixture"):
         monkeypatch.setattr(f"{module}.reading_waits", lambda array: True)
-    found = learn(FusedFunction(step_policy), arguments())
+    found = use(FusedFunction(step_policy), arguments())
     for a, b in zip(found, expected, strict=True):
         finite = torch.isfinite(b)
         assert torch.equal(torch.isfinite(a), finite)
@@ -56,9 +64,10 @@ def test_what_cannot_be_compiled_is_called_as_it_is_after_a_warning():
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_the_step_policy_is_the_processor_s():
-    expected = learn(step_policy, arguments(d=3200))
-    found = learn(FusedFunction(step_policy), arguments(d=3200, device="cuda"))
+@pytest.mark.parametrize("use", [act, learn])
+def test_on_a_gpu_the_step_policy_is_the_processor_s(use):
+    expected = use(step_policy, arguments(d=3200))
+    found = use(FusedFunction(step_policy), arguments(d=3200, device="cuda"))
     for a, b in zip(found, expected, strict=True):
         finite = torch.isfinite(b)
         tolerance = 1e-11 if b.dtype == torch.float64 else 1e-5
