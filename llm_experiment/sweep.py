@@ -40,6 +40,7 @@ from rich.console import Console
 from llm_experiment.attempts import attempt_job, with_versions
 from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
 from llm_experiment.evaluation_tables import Table, show_headline
+from llm_experiment.report import write_report
 from llm_experiment.run import (
     Settings,
     begin,
@@ -279,6 +280,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(f"{_label(runs)}; into {options.out}", highlight=False)
         headline, *others = sweep(options, console)
         show_headline([narrowed(headline), *others], options.out)
+        for run in runs:
+            write_report(options.out / run.name)
+        console.print(f"to look at a run, open its report.html in {options.out}", highlight=False)
 
     run_command(command)
 

@@ -283,6 +283,26 @@ def one_line_error(capsys, *argv):
     return line
 
 
+def test_the_command_ends_with_the_headline_and_a_report_of_every_run(finished, models, capsys):
+    """On a sweep that is done: the options below are its settings."""
+    out, _ = finished
+    main(
+        ["--out", str(out), "--processes", "1", "--lengths", *map(str, LENGTHS),
+         "--base-model", str(models / "language_model"),
+         "--reward-model", str(models / "reward_model"),
+         "--budgets-nats", "1", "--n-seeds", "2", "--realized-budgets-nats", "--control-shifts",
+         "--evaluation-lengths", str(PROMPT_TOKENS + 5), str(PROMPT_TOKENS + 9),
+         "--n-evaluation-episodes", "3", "--n-episodes", "4", "--ppo.n-epochs", "1",
+         "--stages.0.agent-steps", "60", "--stages.0.n-tokens", str(PROMPT_TOKENS + 5),
+         "--stages.0.ramp-fraction", "0"]
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("exact budget" in line for line in lines) == len(RUNS)
+    for name in RUNS:
+        assert "<html" in (out / name / "report.html").read_text()
+
+
 def test_without_ray_a_cluster_is_refused_with_what_to_install(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # how Python marks what is not there
     line = one_line_error(capsys, "--out", str(tmp_path), "--cluster", "ray:h:1")
