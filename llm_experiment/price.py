@@ -31,6 +31,7 @@ from llm_experiment.config import TINY, WorldConfig, at_least
 from llm_experiment.loading import load_tokenizer
 from llm_experiment.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
 from llm_experiment.tiny_models import language_model_folder
+from llm_experiment.turns import decode_tokens
 from llm_experiment.world import World, load_world
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.figure_style import GREY, figure_style, new_figure, save_figure
@@ -149,18 +150,26 @@ def encode_phrases(
 ) -> dict[str, Tokens]:
     """The tokens of phrases by their text.
 
+    Some tokenizers put a blank before whatever they encode. Of the tokens of a phrase with and
+    without its own blanks those count that add just the phrase to the colon before it.
+
     Raises:
         InvalidArgumentError: a phrase without tokens, with a line break, or that the tokenizer
             cannot write.
     """
+    colon = tokenizer.encode(f"{world.parser.rules.agent}:", add_special_tokens=False)[-1:]
+    start = len(decode_tokens(tokenizer, colon))
     found = {}
     for phrase in phrases:
-        tokens = tuple(int(x) for x in tokenizer.encode(phrase, add_special_tokens=False))
-        written = tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
-        if not tokens or "\n" in phrase or str(written).strip() != phrase.strip():
+        written: dict[str, Tokens] = {}
+        for text in (phrase, phrase.strip()):
+            encoded = tuple(int(x) for x in tokenizer.encode(text, add_special_tokens=False))
+            written.setdefault(decode_tokens(tokenizer, [*colon, *encoded])[start:], encoded)
+        tokens = written.get(phrase)
+        if not tokens or "\n" in phrase:
             raise InvalidArgumentError(
                 f"a phrase must be one line that the tokenizer can write, got {phrase!r}, which "
-                f"it writes as {written!r}; choose other words"
+                f"it writes as {next(iter(written))!r}; choose other words"
             )
         if max(tokens) >= world.base.n_tokens:
             raise InvalidArgumentError(

@@ -30,7 +30,9 @@ def build(sources: Sources) -> Product:
     judgements = sorted(  # stable: comparisons and statistics keep their order
         judged["judgements"], key=lambda judgement: list(_QUESTIONS).index(judgement["question"])
     )
-    criteria = {judgement["model"]: judgement["criterion"] for judgement in judgements}
+    criteria = dict.fromkeys(
+        f"{judgement['model']}: {judgement['criterion']}" for judgement in judgements
+    )
     return Product(
         picture=markdown_table(
             ["question", "first / second", "judge", "share of the first", "over runs", "undecided"],
@@ -43,9 +45,7 @@ def build(sources: Sources) -> Product:
             "the decided pairs in which the first side was named, with Wilson's "
             f"{protocol['confidence']:.0%} interval over pairs (as published: about these "
             "agents), and the mean of the runs' shares with Student's over runs (about training). "
-            "Judges: "
-            + "; ".join(f"{model}: {criterion}" for model, criterion in criteria.items())
-            + f". Run: {judged['label']}."
+            "Judges: " + "; ".join(criteria) + f". Run: {judged['label']}."
         ),
         data=Data(
             columns=(

@@ -40,6 +40,7 @@ from tests.llm_experiment.small_world import (
     T,
     small_world,
 )
+from tests.llm_experiment.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
 from theory.errors import InvalidArgumentError
 
 TOKENIZER = transcript_tokenizer(DialogueProcess(load_task("classroom")))
@@ -107,6 +108,16 @@ def test_phrases_are_written_as_the_tokenizer_writes_them():
             encode_phrases(TOKENIZER, (phrase,), world=world)
     with pytest.raises(InvalidArgumentError, match="beyond the base model's 3"):
         encode_phrases(TOKENIZER, (" Yes.",), world=replace(world, base=_OfSize(3)))
+
+
+@pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_tokenizer])
+def test_a_phrase_adds_just_itself_to_the_colon_whatever_blanks_the_tokenizer_adds(make):
+    tokenizer = make("Student: Hello?\nTeacher: Yes. Good!\n" * 3, vocab_size=300)
+    world = replace(small_world(), base=_OfSize(len(tokenizer)))
+    before = tokenizer.encode("Teacher:", add_special_tokens=False)
+    for phrase in (" Yes.", " Good!"):
+        ((_, tokens),) = encode_phrases(tokenizer, (phrase,), world=world).items()
+        assert tokenizer.decode([*before, *tokens]) == f"Teacher:{phrase}"
 
 
 class _OfSize:
