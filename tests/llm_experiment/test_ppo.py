@@ -249,6 +249,22 @@ def test_only_the_agents_own_steps_are_learnt_from():
     assert sorted(batch.actions.tolist()) == sorted(rollout.tokens[rollout.agent_steps].tolist())
 
 
+def test_the_critic_judges_each_step_by_what_the_agent_saw_there():
+    agent = collected()
+    with torch.no_grad():
+        agent.policy.critic[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+    agent.finish(StopAfter(updates=agent.n_updates))
+    rollout = agent.last_rollout
+    rows = iter(rollout.kept_observations)
+    expected = [
+        float(agent.policy.predict_values(next(rows)[None]).detach())
+        for episode in rollout.agent_steps
+        for _ in range(episode.sum())
+    ]
+    np.testing.assert_allclose(agent.rollout_buffer.values, expected, rtol=1e-4, atol=1e-6)
+    assert np.std(expected) > 0.01
+
+
 # ----------------------------------------------------------------- learning
 
 
