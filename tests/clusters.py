@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 
 
 def needs(library):
