@@ -251,9 +251,6 @@ def test_only_the_agents_own_steps_are_learnt_from():
 
 def test_the_critic_judges_each_step_by_what_the_agent_saw_there():
     agent = collected()
-    with torch.no_grad():
-        agent.policy.critic[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
-    agent.finish(StopAfter(updates=agent.n_updates))
     rollout = agent.last_rollout
     rows = iter(rollout.kept_observations)
     expected = [
