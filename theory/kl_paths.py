@@ -379,9 +379,10 @@ def solve(
     xp = array_namespace(log_a)
     pair = _pair(xp, log_a, log_b)
     path = path_type(xp, pair)
-    to_spend = (k > SMALLEST_KL) & (k > path.jump) & xp.any(pair.a > 0, axis=-1)
+    something = (k > SMALLEST_KL) & xp.any(pair.a > 0, axis=-1)
+    to_spend = something & (k > path.jump)
     reached = pair.kl <= k
-    reach = xp.where(to_spend, xp.where(reached, pair.kl, k), 0.0)
+    reach = xp.where(something, xp.where(reached, pair.kl, k), 0.0)
     target = share * reach
     enough = to_spend & reached & (share >= 1)
     near = to_spend & (pair.kl < NEAR_BASE_NATS) & (k >= NEAR_BASE_NATS)

@@ -484,6 +484,15 @@ def test_rows_and_budgets_fit_together(project):
 # ------------------------------------------------------------- a share of what is attainable
 
 
+def test_a_target_below_the_jump_is_aimed_at_and_not_reached():
+    row = np.log([1 / 3, 1 / 3, 1 / 3])
+    a, b = np.append(row, -np.inf), np.insert(row, 2, -np.inf)
+    found = geometric_projection(a, b, 0.3, share=0.5)
+    assert found.target_nats == pytest.approx(0.15, rel=1e-12)
+    assert found.weight == found.kl_nats == 0
+    np.testing.assert_allclose(found.log_x, b)
+
+
 @both
 @given(
     pair=log_row_pairs(min_symbols=2),
