@@ -81,7 +81,9 @@ def assert_nothing_lost_and_nothing_twice(out: Path, undisturbed: Path) -> None:
         numbers = updates(out / folder.relative_to(undisturbed))
         assert numbers == list(range(1, len(numbers) + 1))
         assert len(numbers) >= 15
-    found = {name: h for name, h in contents(out).items() if not name.endswith("attempts.json")}
+    # What is killed while it writes a file leaves a hidden one behind, never half of the file.
+    found = {name: h for name, h in contents(out).items() if not Path(name).name.startswith(".")}
+    found = {name: h for name, h in found.items() if not name.endswith("attempts.json")}
     assert found == contents(undisturbed)
     assert_same_episodes(out, undisturbed)
 
@@ -129,7 +131,8 @@ def test_kill_9_of_a_machine_loses_nothing_and_runs_nothing_twice(
             _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     assert_nothing_lost_and_nothing_twice(tmp_path, undisturbed)
-    assert n_attempts(folder) == 2
+    outlived = kill is kill_group  # a worker without its daemons may still finish its agent
+    assert n_attempts(folder) in ((1, 2) if outlived else (2,))
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
