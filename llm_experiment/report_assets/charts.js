@@ -66,7 +66,7 @@ function drawChart(host, chart, choose) {
   }
   for (const x of chart.x.ticks ?? ticks(x0, x1, Math.max(2, Math.floor(inner.w / 70)))) {
     axes.append(
-      svg("line", { class: "stub", x1: px(x), x2: px(x), y1: py(y0), y2: py(y0) + 4 }),
+      svg("line", { class: "tick-mark", x1: px(x), x2: px(x), y1: py(y0), y2: py(y0) + 4 }),
       svg("text", { class: "tick x", x: px(x), y: py(y0) + 17 }, chart.x.format(x)),
     );
   }
