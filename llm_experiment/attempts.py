@@ -31,8 +31,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from llm_experiment.records.folder import RESULT_FILE, exclusive, versions
 from llm_experiment.run import ORPHAN_SECONDS, finish_job
-from llm_experiment.run_folder import RESULT_FILE, exclusive, versions
 from llm_experiment.suite import Job, SuiteConfig
 from mightnt.results import to_jsonable, write_json
 from theory.errors import ResultsError

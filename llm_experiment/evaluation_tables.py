@@ -1,14 +1,14 @@
 """The tables of a run: what its agents did, by budget and regulariser, over seeds.
 
 A *group* is the agents that differ by their seed alone, evaluated at one length. Every number is
-first computed for one run (`llm_experiment.evaluate.METRICS`) and then averaged over the runs of
-the group; its interval is Student's over runs, because the episodes of one trained agent share
-its training and are not independent evidence of what training does. With fewer than two runs
+first computed for one run (`llm_experiment.measures.evaluation.METRICS`) and then averaged over the
+runs of the group; its interval is Student's over runs, because the episodes of one trained agent
+share its training and are not independent evidence of what training does. With fewer than two runs
 there is no interval, and none is shown. Student's interval of a share near 0 or 1 reaches beyond
-what a share can be: it is cut there, which leaves out nothing that the mean could be and so
-covers it as often. Over three runs that are all alike an interval is narrow by luck; every run's
-number is in `tables.json`. Episodes of the base policy are independent draws of one known law, so
-that its interval alone counts episodes.
+what a share can be: it is cut there, which leaves out nothing that the mean could be and so covers
+it as often. Over three runs that are all alike an interval is narrow by luck; every run's number is
+in `tables.json`. Episodes of the base policy are independent draws of one known law, so that its
+interval alone counts episodes.
 
     python -m llm_experiment.evaluation_tables --run results/llm
 
@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from scipy import stats
 
-from llm_experiment.evaluate import ANYWHERE, METRICS, N_GRAMS, RANGES, SMOOTHINGS
+from llm_experiment.measures.evaluation import ANYWHERE, METRICS, N_GRAMS, RANGES, SMOOTHINGS
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import write_atomically, write_json
 from theory.bounds import largest_share

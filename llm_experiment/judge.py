@@ -4,11 +4,12 @@
 
 As in the published Table 1: agents of the largest budget against the base policy, those of the
 second largest against it, and the one against the other; 300 pairs a comparison, who is shown in
-front drawn at random (`llm_experiment.pairwise`, which also says what the two intervals are).
+front drawn at random (`llm_experiment.judging.pairwise`, which also says what the two intervals
+are).
 
 Two kinds of judge. The *built-in* one compares numbers of the agent's own tokens
-(`llm_experiment.transcript_statistics`); it needs no network and always judges. `--judge endpoint`
-asks a language model too, at any server that speaks OpenAI's protocol (`llm_experiment.
+(`llm_experiment.measures.transcript_statistics`); it needs no network and always judges. `--judge
+endpoint` asks a language model too, at any server that speaks OpenAI's protocol (`llm_experiment.
 judge_endpoint`); both see the same pairs.
 
 **Stored.** `judge.json` in the run's folder:
@@ -61,12 +62,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.chat.turns import decode_tokens
+from llm_experiment.chat.world import model_names
 from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.evaluation_tables import CONFIDENCE, read_summary
-from llm_experiment.judge_endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
-from llm_experiment.judge_prompt import QUESTIONS, SYSTEM, make_messages, read_answer
-from llm_experiment.loading import load_tokenizer
-from llm_experiment.pairwise import (
+from llm_experiment.judging.endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
+from llm_experiment.judging.pairwise import (
     Outcome,
     Pair,
     Source,
@@ -76,7 +78,16 @@ from llm_experiment.pairwise import (
     draw_pairs,
     summarise,
 )
-from llm_experiment.run_folder import (
+from llm_experiment.judging.prompt import QUESTIONS, SYSTEM, make_messages, read_answer
+from llm_experiment.measures.transcript_statistics import (
+    Decode,
+    Episodes,
+    Question,
+    Statistic,
+    measure,
+    read_episodes,
+)
+from llm_experiment.records.folder import (
     AGENTS,
     BASE,
     JUDGE_FILE,
@@ -86,16 +97,6 @@ from llm_experiment.run_folder import (
     read_manifest,
     seal_file,
 )
-from llm_experiment.transcript_statistics import (
-    Decode,
-    Episodes,
-    Question,
-    Statistic,
-    measure,
-    read_episodes,
-)
-from llm_experiment.turns import decode_tokens
-from llm_experiment.world import model_names
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar, track
 from mightnt.results import to_jsonable, write_json

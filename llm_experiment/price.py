@@ -3,7 +3,7 @@
 Theorem 1 bounds the KL of a policy to a Bayesian imitator by the policy's description length, in
 any situation new enough. A language model is no such imitator, and nothing here is a consequence
 of the theorem; this measures whether its prices are ordered alike. For every script of
-`llm_experiment.scripts`: its description length in the code stated there, and its price, the
+`llm_experiment.agent.scripts`: its description length in the code stated there, and its price, the
 surprise `-log b` of the base policy at its turns, over dialogues whose first turns the base
 policy itself played. The first scripted turn is what it takes to begin; the later ones show
 whether the base policy, having seen the pattern, goes on with it by itself.
@@ -27,12 +27,12 @@ from rich.table import Table
 from scipy import stats
 from transformers import PreTrainedTokenizerBase
 
+from llm_experiment.agent.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
+from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.chat.turns import decode_tokens
+from llm_experiment.chat.world import World, load_world
 from llm_experiment.config import TINY, WorldConfig, at_least
-from llm_experiment.loading import load_tokenizer
-from llm_experiment.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
 from llm_experiment.tiny_models import language_model_folder
-from llm_experiment.turns import decode_tokens
-from llm_experiment.world import World, load_world
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.figure_style import GREY, figure_style, new_figure, save_figure
 from mightnt.progress import track

@@ -14,13 +14,13 @@ from typing import Annotated, Final
 import tyro
 from rich.console import Console
 
+from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.chat.turns import token_texts
+from llm_experiment.chat.world import model_names
 from llm_experiment.config import at_least
-from llm_experiment.loading import load_tokenizer
-from llm_experiment.report_data import read_run, report_data
-from llm_experiment.report_page import page
-from llm_experiment.run_folder import REPORT_FILE
-from llm_experiment.turns import token_texts
-from llm_experiment.world import model_names
+from llm_experiment.page.data import read_run, report_data
+from llm_experiment.page.page import page
+from llm_experiment.records.folder import REPORT_FILE
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import write_atomically
 

@@ -26,28 +26,33 @@ import tyro
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
+from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.chat.world import load_world, model_names
 from llm_experiment.config import AgentConfig, Fidelity, Preset, at_least, preset_config
-from llm_experiment.dry_run import RESULT_FILE as DRY_RUN_FILE
-from llm_experiment.dry_run import Protocol, dry_run
-from llm_experiment.dry_run import to_table as dry_run_table
-from llm_experiment.evaluate import Evaluation, evaluate, evaluate_base, known_demonstrator
 from llm_experiment.evaluation_tables import (
     SUMMARY_FILE,
     Table,
     show_headline,
     write_tables,
 )
-from llm_experiment.memory import (
+from llm_experiment.feasibility.dry_run import RESULT_FILE as DRY_RUN_FILE
+from llm_experiment.feasibility.dry_run import Protocol, dry_run
+from llm_experiment.feasibility.dry_run import to_table as dry_run_table
+from llm_experiment.feasibility.memory import (
     PlannedRun,
     check_memory,
     estimate_memory,
     free_bytes,
     read_shapes,
 )
-from llm_experiment.ppo import LockstepPPO
-from llm_experiment.random_models import RandomSize
-from llm_experiment.report import write_report
-from llm_experiment.run_folder import (
+from llm_experiment.feasibility.random_models import RandomSize
+from llm_experiment.measures.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluate_base,
+    known_demonstrator,
+)
+from llm_experiment.records.folder import (
     AGENT_FILE,
     AGENTS,
     BASE,
@@ -59,8 +64,8 @@ from llm_experiment.run_folder import (
     fingerprints,
     seal,
 )
+from llm_experiment.report import write_report
 from llm_experiment.suite import Job, Suite, SuiteConfig, default_suite, suite_jobs
-from llm_experiment.world import load_world, model_names
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
 from mightnt.results import write_atomically, write_json

@@ -40,6 +40,7 @@ from rich.console import Console
 from llm_experiment.attempts import attempt_job, with_versions
 from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
 from llm_experiment.evaluation_tables import Table, show_headline
+from llm_experiment.records.folder import AGENTS, BASE, claim, exclusive, versions
 from llm_experiment.report import write_report
 from llm_experiment.run import (
     Settings,
@@ -51,7 +52,6 @@ from llm_experiment.run import (
     starting_settings,
     watch,
 )
-from llm_experiment.run_folder import AGENTS, BASE, claim, exclusive, versions
 from llm_experiment.suite import Job, lengthened, suite_jobs
 from llm_experiment.sweep_tables import FinishedRun, narrowed, write_sweep_tables
 from mightnt.clusters import Cluster, System, call_on_ray, ray_cluster

@@ -42,14 +42,14 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from llm_experiment.demonstrator import (
+from llm_experiment.chat.reward import NEGATIVE, POSITIVE
+from llm_experiment.dialogue.process import (
     DialogueProcess,
     Estimate,
     load_task,
     mean_over_dialogues,
 )
-from llm_experiment.dialogue_task import PAD, SPECIAL_TOKENS, UNKNOWN
-from llm_experiment.reward import NEGATIVE, POSITIVE
+from llm_experiment.dialogue.task import PAD, SPECIAL_TOKENS, UNKNOWN
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
 from mightnt.results import write_json
@@ -176,7 +176,7 @@ class Options:
     """Train the default experiment's language model and reward model."""
 
     task: str = "classroom"
-    """Dialogue task, the <name> of a module llm_experiment/dialogues_<name>.py."""
+    """Dialogue task: a module of llm_experiment/dialogue/tasks/."""
     out: Path = Path("results/tiny_models")
     """Folder to write to; a folder <task> with both models is made or replaced in it."""
     language_model: LanguageModelRecipe = field(default_factory=LanguageModelRecipe)

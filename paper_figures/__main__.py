@@ -13,7 +13,7 @@ from typing import Final
 from rich.console import Console
 
 import paper_figures
-from llm_experiment.run_folder import MANIFEST
+from llm_experiment.records.folder import MANIFEST
 from mightnt.command_line import fail, parse_command_line, run_command
 from mightnt.figure_style import figure_style
 from mightnt.progress import track

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from llm_experiment.evaluate import METRICS, SMOOTHINGS
 from llm_experiment.evaluation_tables import OverRuns, over_runs
+from llm_experiment.measures.evaluation import METRICS, SMOOTHINGS
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
 from paper_figures.artefact import Data, Product
 from paper_figures.results import Episodes, Sources, label_of

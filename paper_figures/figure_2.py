@@ -18,10 +18,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.chat.turns import NEWLINE, Speaker, token_texts
+from llm_experiment.chat.world import model_names
 from llm_experiment.config import WorldConfig, from_jsonable
-from llm_experiment.loading import load_tokenizer
-from llm_experiment.turns import NEWLINE, Speaker, token_texts
-from llm_experiment.world import model_names
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
 from paper_figures.artefact import Data, Product
 from paper_figures.results import AgentRun, Experiment, Sources, label_of

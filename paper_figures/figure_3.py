@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.evaluate import METRICS
 from llm_experiment.evaluation_tables import OverRuns, over_runs
+from llm_experiment.measures.evaluation import METRICS
 from mightnt.figure_style import BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
 from paper_figures.artefact import Data, Product
 from paper_figures.results import AgentRun, Sources, empty_rule, label_of

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.evaluate import METRICS
 from llm_experiment.evaluation_tables import OverRuns, clopper_pearson_upper, over_runs
+from llm_experiment.measures.evaluation import METRICS
 from mightnt.figure_style import (
     BLACK,
     BLUE,

@@ -19,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_experiment.evaluate import agent_turns
+from llm_experiment.chat.turns import Turns
 from llm_experiment.evaluation_tables import SUMMARY_FILE
-from llm_experiment.run_folder import AGENTS, BASE, RESULT_FILE, episodes_file, read_manifest
-from llm_experiment.turns import Turns
+from llm_experiment.measures.evaluation import agent_turns
+from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, episodes_file, read_manifest
 from theory.errors import MissingDataError, ResultsError
 
 Row = dict[str, Any]
@@ -40,8 +40,9 @@ class Episodes:
     """What was stored of a policy's evaluation at one length.
 
     Attributes:
-        row: the numbers of `llm_experiment.evaluate.METRICS`, and whose they are.
-        path: of the episodes, token by token (`llm_experiment.evaluate.Evaluation.arrays`).
+        row: the numbers of `llm_experiment.measures.evaluation.METRICS`, and whose they are.
+        path: of the episodes, token by token
+        (`llm_experiment.measures.evaluation.Evaluation.arrays`).
         label: of the folder.
     """
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from llm_experiment.run_folder import JUDGE_FILE
+from llm_experiment.records.folder import JUDGE_FILE
 from paper_figures.artefact import Data, Product, markdown_table
 from paper_figures.results import Sources
 from theory.errors import MissingDataError, ResultsError

@@ -6,7 +6,6 @@ base policy stands first.
 
 from typing import Final
 
-from llm_experiment.evaluate import METRICS
 from llm_experiment.evaluation_tables import (
     BASE_VARIANT,
     OverRuns,
@@ -14,6 +13,7 @@ from llm_experiment.evaluation_tables import (
     over_runs,
     table_markdown,
 )
+from llm_experiment.measures.evaluation import METRICS
 from paper_figures.artefact import Data, Product
 from paper_figures.results import FULL_COMMAND, Episodes, Sources, label_of
 from theory.errors import MissingDataError

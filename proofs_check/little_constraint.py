@@ -37,14 +37,14 @@ from theory.constraints import adaptive_kl_nats, fixed_kl_nats
 from theory.log_sum import LogSum
 from theory.paper import Statement
 from theory.process import History, HistoryTree, PolicyTable, action_law, as_table
-from toy_world.joint_predictor import (
+from toy_world.programs.language import Event, Language, Policy
+from toy_world.programs.semantics import has_happened, policy_on_tree, trace_of
+from toy_world.studies.joint_predictor import (
     JointFamily,
     halving_deviators,
     joint_costs,
     pointed_deviators,
 )
-from toy_world.language import Event, Language, Policy
-from toy_world.semantics import has_happened, policy_on_tree, trace_of
 
 LANGUAGE: Final = Language(n_actions=2, n_observations=2)
 ALPHABETS: Final[dict[str, Any]] = {"n_actions": 2, "n_observations": 2}

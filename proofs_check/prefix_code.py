@@ -23,8 +23,8 @@ from proofs_check.verdict import (
 )
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
-from toy_world.codes import BitReader, Choice
-from toy_world.language import Language
+from toy_world.programs.codes import BitReader, Choice
+from toy_world.programs.language import Language
 
 LANGUAGES: Final = tuple(
     Language(n_actions=n, n_observations=m) for n, m in ((1, 1), (2, 2), (3, 2), (2, 5))

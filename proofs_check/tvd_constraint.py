@@ -42,8 +42,8 @@ from theory.process import (
     as_table,
     optimal_values,
 )
-from toy_world.planner_tvd import tvd_optimum
-from toy_world.planning import Reading
+from toy_world.planners.problem import Reading
+from toy_world.planners.tvd import tvd_optimum
 
 HALF: Final = Fraction(1, 2)
 ZERO, ONE = Fraction(0), Fraction(1)

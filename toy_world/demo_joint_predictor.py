@@ -1,6 +1,6 @@
 """Theorem 1 with a joint predictor: which readings hold, and how large the residual is.
 
-See `toy_world.joint_predictor` for the families and for ordinary worlds. Also run by
+See `toy_world.studies.joint_predictor` for the families and for ordinary worlds. Also run by
 `python -m toy_world.demo_theorem1 --imitator joint`.
 """
 
@@ -17,7 +17,7 @@ from theory.bounds import halving_deviators_nats, pointed_deviators_nats
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.joint_predictor import (
+from toy_world.studies.joint_predictor import (
     LANGUAGE,
     JointFamily,
     OrdinaryCosts,

@@ -1,8 +1,8 @@
 """The pessimistic imitator: what it guarantees, what that costs, and under which update rule.
 
-See `toy_world.pessimism` for the models and what is measured. Every table says whose actions
-update the posterior: *the demonstrator's alone* (the posterior is frozen while the agent acts), or
-*every action*. The guarantee is proved for the first rule and false for the second.
+See `toy_world.studies.pessimism` for the models and what is measured. Every table says whose
+actions update the posterior: *the demonstrator's alone* (the posterior is frozen while the agent
+acts), or *every action*. The guarantee is proved for the first rule and false for the second.
 """
 
 import math
@@ -23,8 +23,7 @@ from theory.bounds import demonstrator_stays_probability, help_cubed_bound, top_
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.environments import BAD, WorldName
-from toy_world.pessimism import (
+from toy_world.studies.pessimism import (
     Career,
     Conduct,
     Guarantees,
@@ -42,7 +41,8 @@ from toy_world.pessimism import (
     short_memory_class,
     watch,
 )
-from toy_world.theorem1 import setting_of
+from toy_world.studies.theorem1 import setting_of
+from toy_world.worlds.environments import BAD, WorldName
 
 CONFIDENCE: Final = 0.95
 RULES: Final = {Update.DEMONSTRATOR: "demonstrator's", Update.ALL: "every action"}

@@ -47,13 +47,13 @@ from theory.process import (
     values,
 )
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.planner import expected_kl_optimum
-from toy_world.planner_adaptive_kl import adaptive_kl_optimum
-from toy_world.planner_ask import asking_optimum
-from toy_world.planner_fixed_kl import fixed_kl_optimum
-from toy_world.planner_tvd import tvd_optimum
-from toy_world.planning import Reading
-from toy_world.theorem2 import random_tables
+from toy_world.planners.adaptive_kl import adaptive_kl_optimum
+from toy_world.planners.ask import asking_optimum
+from toy_world.planners.expected_kl import expected_kl_optimum
+from toy_world.planners.fixed_kl import fixed_kl_optimum
+from toy_world.planners.problem import Reading
+from toy_world.planners.tvd import tvd_optimum
+from toy_world.studies.theorem2 import random_tables
 
 BUDGETS_NATS: Final = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 TVD_BUDGETS: Final = tuple(k / 10 for k in range(11))

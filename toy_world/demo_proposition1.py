@@ -37,17 +37,17 @@ from theory.log_sum import LogSum, kl_log_sum
 from theory.paper import Statement
 from theory.process import HistoryTree, PolicyTable, utility_table
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.environments import BAD, WorldName
-from toy_world.language import Language, Policy
-from toy_world.pessimism import (
+from toy_world.planners.expected_kl import expected_kl_optimum
+from toy_world.programs.language import Language, Policy
+from toy_world.programs.semantics import policy_on_tree
+from toy_world.studies.pessimism import (
     Mixture,
     ever_probability,
     mixtures_while_watching,
     novel_mixture,
 )
-from toy_world.planner import expected_kl_optimum
-from toy_world.semantics import policy_on_tree
-from toy_world.theorem1 import setting_of
+from toy_world.studies.theorem1 import setting_of
+from toy_world.worlds.environments import BAD, WorldName
 
 EPSILONS: Final = (
     Fraction(1, 10**9),

@@ -19,10 +19,14 @@ from mightnt.progress import track
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.demonstrator import demonstrate, trusted_policy
-from toy_world.environments import WORLDS, WorldName
-from toy_world.language import Language
-from toy_world.later_events import LaterEvent, simplest_later_clock_event, simplest_later_events
+from toy_world.programs.language import Language
+from toy_world.programs.later_events import (
+    LaterEvent,
+    simplest_later_clock_event,
+    simplest_later_events,
+)
+from toy_world.worlds.demonstrator import demonstrate, trusted_policy
+from toy_world.worlds.environments import WORLDS, WorldName
 
 CLOCK_DECADES: Final = (0, 1, 2, 3, 4, 5, 6, 9, 12, 18, 30, 100, 300, 1000)
 _CLOCK_LANGUAGE: Final = Language(n_actions=3, n_observations=2)

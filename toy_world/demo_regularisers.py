@@ -38,8 +38,12 @@ from theory.process import (
     values,
 )
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.environments import BAD, WorldName
-from toy_world.pessimism import (
+from toy_world.planners.ask import asking_optimum
+from toy_world.planners.divergence import Divergence, divergence_optimum
+from toy_world.planners.expected_kl import expected_kl_optimum
+from toy_world.planners.problem import Reading
+from toy_world.planners.tvd import tvd_optimum
+from toy_world.studies.pessimism import (
     PAY,
     TRUE_PAY,
     Mixture,
@@ -47,12 +51,8 @@ from toy_world.pessimism import (
     novel_mixture,
     pay_utility,
 )
-from toy_world.planner import expected_kl_optimum
-from toy_world.planner_ask import asking_optimum
-from toy_world.planner_divergence import Divergence, divergence_optimum
-from toy_world.planner_tvd import tvd_optimum
-from toy_world.planning import Reading
-from toy_world.theorem1 import setting_of
+from toy_world.studies.theorem1 import setting_of
+from toy_world.worlds.environments import BAD, WorldName
 
 BUDGETS_NATS: Final = (0.1, 1.0, 4.0)
 ALPHA: Final = Fraction(1, 256)

@@ -1,6 +1,6 @@
 """What a first deviation after n zeros costs on a universal machine.
 
-Let xi predict by all programs of a universal machine (`toy_world.machine_enumeration`). A policy
+Let xi predict by all programs of a universal machine (`toy_world.machine.enumeration`). A policy
 that has to look like xi and wants to print 1 for the first time after n zeros pays
 `-log2 xi(1 | 0^n)` bits of KL for it. "n zeros have been printed" is an event that is
 unprecedented until it occurs, so the price is bounded by the complexity of n: for every machine
@@ -37,12 +37,13 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from mightnt.figure_style import BLUE, GREY, VERMILLION, new_figure
+from mightnt.workers import on_workers
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from theory.process import History
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.machine import Limits, Status, run
-from toy_world.machine_enumeration import (
+from toy_world.machine.definition import Limits, Status, run
+from toy_world.machine.enumeration import (
     Census,
     OutputTree,
     continue_programs,
@@ -50,7 +51,6 @@ from toy_world.machine_enumeration import (
     log2_of,
     waiting_programs,
 )
-from toy_world.workers import on_workers
 
 CONFIDENCE: Final = 0.95
 _SAMPLED_FROM_BITS: Final = 24

@@ -1,8 +1,8 @@
 """Little constraint in novel situations: what deviating from an enumerated imitator costs.
 
-The imitator is the policy mixture over every program of at most L bits; see `toy_world.theorem1`
-for the situations and the bound. All KL are in nats and for a posterior that every action goes on
-updating (with that, Theorem 1 telescopes).
+The imitator is the policy mixture over every program of at most L bits; see
+`toy_world.studies.theorem1` for the situations and the bound. All KL are in nats and for a
+posterior that every action goes on updating (with that, Theorem 1 telescopes).
 """
 
 import math
@@ -26,11 +26,11 @@ from theory.paper import Statement
 from toy_world import demo_joint_predictor
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
 from toy_world.demo_joint_predictor import JointPredictorOptions
-from toy_world.enumeration import Enumeration
-from toy_world.environments import WorldName
-from toy_world.language import Language
-from toy_world.planner import expected_kl_frontier
-from toy_world.theorem1 import Kind, Price, Setting, prices, setting_of
+from toy_world.planners.expected_kl import expected_kl_frontier
+from toy_world.programs.enumeration import Enumeration
+from toy_world.programs.language import Language
+from toy_world.studies.theorem1 import Kind, Price, Setting, prices, setting_of
+from toy_world.worlds.environments import WorldName
 
 _BEYOND: Final = "beyond L"
 _LOOKS: Final[dict[Kind, Any]] = {
@@ -60,7 +60,7 @@ class Theorem1Options(DemoOptions):
     """L: the imitator is the mixture of every policy program of at most so many bits, 2 to 34.
     Two bits more take about three times the time and memory (30: minutes, 3 GiB)."""
     world: WorldName = WorldName.DOORBELL
-    """The world, with its demonstrator; `toy_world/environments.py` describes each."""
+    """The world, with its demonstrator; `toy_world/worlds/environments.py` describes each."""
     steps: int = 100_000
     """The longest demonstration, 100 to 1000000 steps."""
     horizon: int = 3
@@ -295,7 +295,7 @@ def _frontier_table(frontiers: Sequence[Frontier]) -> DemoTable:
             (frontiers[0].budgets_nats[i], *(frontier.values[i] for frontier in frontiers))
             for i in range(0, _N_BUDGETS, 3)
         ),
-        note="By soft value iteration (toy_world/planner.py); every value has a dual bound.",
+        note="By soft value iteration; every value has a dual bound.",
     )
 
 

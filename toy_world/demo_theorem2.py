@@ -38,10 +38,10 @@ from theory.process import (
     utility_table,
 )
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.planner import expected_kl_frontier
-from toy_world.planner_tvd import tvd_optimum
-from toy_world.planning import Reading
-from toy_world.theorem2 import (
+from toy_world.planners.expected_kl import expected_kl_frontier
+from toy_world.planners.problem import Reading
+from toy_world.planners.tvd import tvd_optimum
+from toy_world.studies.theorem2 import (
     HOLDS,
     Claim,
     Counterexample,
@@ -239,7 +239,7 @@ def _claim_table(examples: Sequence[Counterexample]) -> DemoTable:
         note=(
             "x(ha), b(ha): the probability of the actions in ha given its observations, under the "
             "optimum and under beta. Shapes: (steps, actions, observations); smaller ones cannot "
-            "fail (proof in toy_world/theorem2.py)."
+            "fail (proof in toy_world/studies/theorem2.py)."
         ),
     )
 

@@ -27,13 +27,13 @@ from theory.errors import InvalidArgumentError, InvalidBudgetError
 from theory.paper import Statement
 from theory.process import HistoryTree, environment_table, reach_probabilities, utility_table
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.demonstrator import demonstrate
-from toy_world.domain import Domain, Situation
-from toy_world.enumeration import Enumeration, enumerate_policies
-from toy_world.environments import BAD, WORLDS, WorldName
-from toy_world.language import Do, Ends, Language, Latch
-from toy_world.planner import expected_kl_frontier
-from toy_world.solomonoff import posterior
+from toy_world.planners.expected_kl import expected_kl_frontier
+from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.enumeration import Enumeration, enumerate_policies
+from toy_world.programs.language import Do, Ends, Language, Latch
+from toy_world.programs.posterior import posterior
+from toy_world.worlds.demonstrator import demonstrate
+from toy_world.worlds.environments import BAD, WORLDS, WorldName
 
 LANGUAGE: Final = Language(n_actions=3, n_observations=2)
 HORIZON: Final = 4

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mightnt.progress import track
-from toy_world.demonstrator import demonstrate, trusted_policy
-from toy_world.domain import Domain, Situation
-from toy_world.enumeration import enumerate_policies
-from toy_world.environments import WORLDS, WorldName
-from toy_world.language import Language
-from toy_world.semantics import Trace, action_probabilities, latched_in
-from toy_world.solomonoff import posterior
+from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.enumeration import enumerate_policies
+from toy_world.programs.language import Language
+from toy_world.programs.posterior import posterior
+from toy_world.programs.semantics import Trace, action_probabilities, latched_in
+from toy_world.worlds.demonstrator import demonstrate, trusted_policy
+from toy_world.worlds.environments import WORLDS, WorldName
 
 SIZES = ((24, 10_000), (24, 100_000), (24, 1_000_000), (26, 100_000), (28, 100_000))
 REPETITIONS = 2

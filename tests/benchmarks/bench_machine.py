@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from toy_world.machine import Limits, run
-from toy_world.machine_enumeration import (
+from toy_world.machine.definition import Limits, run
+from toy_world.machine.enumeration import (
     Census,
     OutputTree,
     enumerate_programs,

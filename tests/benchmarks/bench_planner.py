@@ -15,10 +15,10 @@ from rich.table import Table
 
 from tests.toy_world.convex_programs import Solution, solve_kl_program
 from tests.toy_world.planning_problems import random_problem
-from toy_world.planner import expected_kl_optimum
-from toy_world.planner_adaptive_kl import adaptive_kl_optimum
-from toy_world.planner_fixed_kl import fixed_kl_optimum
-from toy_world.planning import Reading
+from toy_world.planners.adaptive_kl import adaptive_kl_optimum
+from toy_world.planners.expected_kl import expected_kl_optimum
+from toy_world.planners.fixed_kl import fixed_kl_optimum
+from toy_world.planners.problem import Reading
 
 BUDGETS_NATS = (0.05,)
 HORIZONS = (6, 7)

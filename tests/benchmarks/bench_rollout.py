@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.agent.rollout import Rollout, play
+from llm_experiment.chat.world import load_world
 from llm_experiment.config import Preset, preset_config
-from llm_experiment.ppo import LockstepPPO
-from llm_experiment.rollout import Rollout, play
-from llm_experiment.world import load_world
 
 N_EPISODES = 64
 N_TOKENS = 256

@@ -1,10 +1,11 @@
 """The full-scale experiment's parts at a vocabulary of 32,000, on a GPU where there is one.
 
 Four tables. *Positions*: a language model alone, and a rollout with agent, turns, ledger, against
-the floor that reading the weights once sets (`llm_experiment.wall_clock`). *Step policy*: seconds
-of the projection in float64, acting and learning, and what it would move on a GPU, counted on
-torch's `meta` device. *Log-probabilities of a stored step*: kept, made again by the frozen head, or
-their top part. *Protocol*: the floor of the whole of it on a GPU of 141 GB, by arithmetic alone.
+the floor that reading the weights once sets (`llm_experiment.feasibility.wall_clock`). *Step
+policy*: seconds of the projection in float64, acting and learning, and what it would move on a GPU,
+counted on torch's `meta` device. *Log-probabilities of a stored step*: kept, made again by the
+frozen head, or their top part. *Protocol*: the floor of the whole of it on a GPU of 141 GB, by
+arithmetic alone.
 
 On a processor the Mixtral is scaled down and in float32, and 64 episodes are bound by arithmetic
 rather than by reading; a few episodes come closer to what a GPU does with 64.
@@ -27,12 +28,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from llm_experiment.base_model import HuggingFaceBase, HuggingFaceSession, OutputHead
+from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy, step_policy
+from llm_experiment.agent.rollout import play
+from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession, OutputHead
+from llm_experiment.chat.turns import TurnParser, TurnRules
+from llm_experiment.chat.world import World
 from llm_experiment.config import Preset, TargetRule, preset_config
-from llm_experiment.policy import FixedKLPolicy, StepPolicy, step_policy
-from llm_experiment.rollout import play
-from llm_experiment.turns import TurnParser, TurnRules
-from llm_experiment.wall_clock import (
+from llm_experiment.feasibility.wall_clock import (
     GPU_141_GB,
     floor_seconds,
     protocol_work,
@@ -40,7 +42,6 @@ from llm_experiment.wall_clock import (
     update_flops_per_agent_step,
     weight_bytes_per_position,
 )
-from llm_experiment.world import World
 from mightnt.progress import track
 from theory.budget import Accounting
 

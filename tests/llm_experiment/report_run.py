@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from llm_experiment.chat.turns import Speaker
 from llm_experiment.config import Regulariser
-from llm_experiment.evaluate import BasePolicy, evaluate, evaluate_base
+from llm_experiment.measures.evaluation import BasePolicy, evaluate, evaluate_base
+from llm_experiment.records.folder import (
+    AGENTS,
+    BASE,
+    RESULT_FILE,
+    UPDATES_FILE,
+    claim,
+    episodes_file,
+)
 from llm_experiment.run import Settings
-from llm_experiment.run_folder import AGENTS, BASE, RESULT_FILE, UPDATES_FILE, claim, episodes_file
 from llm_experiment.suite import SuiteConfig, suite_jobs
-from llm_experiment.turns import Speaker
 from mightnt.results import write_json
 from tests.llm_experiment.small_world import PIECES, small_config, small_world
 from theory.budget import Accounting

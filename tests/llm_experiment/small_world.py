@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from llm_experiment.base_model import BaseStep, check_start
+from llm_experiment.base.hugging_face import BaseStep, check_start
+from llm_experiment.chat.turns import TurnParser, TurnRules
+from llm_experiment.chat.world import World
 from llm_experiment.config import AgentConfig, ConstraintConfig, PPOConfig, Stage, WorldConfig
-from llm_experiment.turns import TurnParser, TurnRules
-from llm_experiment.world import World
 
 PIECES = ("\n", "T", "S", ":", " yes", " no", " please")
 NEWLINE, T, S, COLON, YES, NO, PLEASE = range(len(PIECES))

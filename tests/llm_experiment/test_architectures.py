@@ -19,6 +19,12 @@ from transformers import (
     Qwen3Config,
 )
 
+from llm_experiment.agent.policy import StepPolicy
+from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.agent.rollout import Rollout, play
+from llm_experiment.base.loading import compute_dtype, find_devices, settle
+from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.world import World, load_world
 from llm_experiment.config import (
     AgentConfig,
     ConstraintConfig,
@@ -27,13 +33,11 @@ from llm_experiment.config import (
     Stage,
     WorldConfig,
 )
-from llm_experiment.loading import compute_dtype, find_devices, settle
-from llm_experiment.policy import StepPolicy
-from llm_experiment.ppo import LockstepPPO
-from llm_experiment.random_models import RandomSize, random_shapes, save_random_reward_model
-from llm_experiment.rollout import Rollout, play
-from llm_experiment.turns import Speaker
-from llm_experiment.world import World, load_world
+from llm_experiment.feasibility.random_models import (
+    RandomSize,
+    random_shapes,
+    save_random_reward_model,
+)
 from tests.llm_experiment.devices import AGREEMENT_NATS, NO_GPU, NO_TWO_GPUS, PLACES
 from tests.llm_experiment.tiny_hf import (
     FAMILIES,

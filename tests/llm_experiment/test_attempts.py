@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from llm_experiment import attempts
+from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.attempts import (
     ATTEMPTS_FILE,
     attempt_job,
@@ -15,8 +16,7 @@ from llm_experiment.attempts import (
     read_attempts,
     with_versions,
 )
-from llm_experiment.ppo import LockstepPPO
-from llm_experiment.run_folder import exclusive, hash_file, versions
+from llm_experiment.records.folder import exclusive, hash_file, versions
 from llm_experiment.suite import suite_jobs
 from tests.llm_experiment.tiny_run import contents, tiny_models, tiny_settings
 from theory.errors import ResultsError

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llm_experiment.evaluate import METRICS, RANGES, BasePolicy, evaluate_base
 from llm_experiment.evaluation_tables import (
     BASE_VARIANT,
     OverRuns,
@@ -17,10 +16,11 @@ from llm_experiment.evaluation_tables import (
     to_markdown,
     write_tables,
 )
+from llm_experiment.measures.evaluation import METRICS, RANGES, BasePolicy, evaluate_base
 from mightnt.results import to_jsonable, write_json
+from tests.llm_experiment.measures.test_evaluation import PROCESS as DEMONSTRATOR
+from tests.llm_experiment.measures.test_evaluation import evaluated, process_world, random_agent
 from tests.llm_experiment.small_world import small_world
-from tests.llm_experiment.test_evaluate import PROCESS as DEMONSTRATOR
-from tests.llm_experiment.test_evaluate import evaluated, process_world, random_agent
 from theory.bounds import largest_share
 from theory.errors import InvalidArgumentError, ResultsError
 

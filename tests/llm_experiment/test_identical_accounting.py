@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm_experiment import chat_env
-from llm_experiment.base_model import BaseStep
-from llm_experiment.chat_env import pack_observation
+from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
+from llm_experiment.agent.rollout import play
+from llm_experiment.base.hugging_face import BaseStep
+from llm_experiment.chat import lockstep as chat_env
+from llm_experiment.chat.lockstep import pack_observation
+from llm_experiment.chat.turns import Speaker
 from llm_experiment.config import TargetRule
-from llm_experiment.policy import FixedKLPolicy, StepPolicy
-from llm_experiment.rollout import play
-from llm_experiment.turns import Speaker
 from tests.llm_experiment.small_world import small_config, small_world
 from theory.budget import Accounting
 from theory.constraints import (

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from llm_experiment.config import Preset, preset_config
 from llm_experiment.judge import JudgeKind, Options, judge, main, to_rich
-from llm_experiment.judge_endpoint import AskingConfig
-from llm_experiment.run_folder import claim, exclusive, hash_file, read_manifest, seal
-from llm_experiment.transcript_statistics import Question, Statistic
+from llm_experiment.judging.endpoint import AskingConfig
+from llm_experiment.measures.transcript_statistics import Question, Statistic
+from llm_experiment.records.folder import claim, exclusive, hash_file, read_manifest, seal
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import write_json
 from tests.llm_experiment.judged_run import SILENCE, tokenizer, write_run
@@ -311,7 +311,7 @@ def test_the_extra_that_is_missing_is_one_line(run, capsys, monkeypatch):
     environment = {"OPENAI_MODEL": "m", "OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_KEY": "k"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("llm_experiment.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_experiment.base.loading.find_spec", lambda name: None)
     argv = [str(run), "--judge", "endpoint", "--n-pairs", "3"]
     assert "pip install mightnt[openai]" in last_error(capsys, *argv)
 

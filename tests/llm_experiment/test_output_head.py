@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llm_experiment.base_model import HuggingFaceBase, OutputHead
+from llm_experiment.base.hugging_face import HuggingFaceBase, OutputHead
 from tests.llm_experiment.tiny_hf import FAMILIES, N_TOKENS, tiny_model
 
 MANY_TOKENS = 64

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llm_experiment.base_model import HuggingFaceBase, HuggingFaceSession, ReplayedSession
+from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession, ReplayedSession
 from tests.llm_experiment.host_sync import WaitsForDeviceError, nothing_waits
 from tests.llm_experiment.tiny_hf import FAMILIES, N_TOKENS, tiny_model
 

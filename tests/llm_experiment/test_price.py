@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llm_experiment.demonstrator import DialogueProcess, load_task
+from llm_experiment.agent.scripts import Cycle, Echo, Say, Then
+from llm_experiment.dialogue.process import DialogueProcess, load_task
 from llm_experiment.price import (
     STEM,
     Options,
@@ -20,7 +21,6 @@ from llm_experiment.price import (
     rank_correlation,
     run,
 )
-from llm_experiment.scripts import Cycle, Echo, Say, Then
 from llm_experiment.tiny_models import (
     new_language_model,
     new_reward_model,

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from llm_experiment.evaluation_tables import make_tables
+from llm_experiment.page.data import read_run
+from llm_experiment.records.folder import REPORT_FILE, seal
 from llm_experiment.report import main, write_report
-from llm_experiment.report_data import read_run
 from llm_experiment.run import main as run_main
-from llm_experiment.run_folder import REPORT_FILE, seal
 from mightnt.command_line import BAD_USAGE
 from tests.llm_experiment.report_run import page_data, settings, write_run
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.config import Fidelity, Preset, preset_config
-from llm_experiment.ppo import LockstepPPO
+from llm_experiment.records.folder import exclusive, hash_file, read_manifest
 from llm_experiment.run import Options, Settings, main, parse_options, run, run_job
-from llm_experiment.run_folder import exclusive, hash_file, read_manifest
 from llm_experiment.suite import Suite, suite_jobs
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from tests.llm_experiment.tiny_run import (

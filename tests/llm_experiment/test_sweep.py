@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.config import Fidelity, Preset, preset_config
 from llm_experiment.evaluation_tables import OverRuns, Table
-from llm_experiment.ppo import LockstepPPO
+from llm_experiment.records.folder import exclusive, read_manifest
 from llm_experiment.run import Options as RunOptions
 from llm_experiment.run import run
-from llm_experiment.run_folder import exclusive, read_manifest
 from llm_experiment.sweep import Options, SweepSettings, main, parse_options, sweep, sweep_runs
 from llm_experiment.sweep_tables import joined, narrowed
 from mightnt.command_line import BAD_USAGE, INTERRUPTED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_experiment.attempts import read_attempts
-from llm_experiment.run_folder import exclusive
+from llm_experiment.records.folder import exclusive
 from mightnt.command_line import INTERRUPTED
 from tests.clusters import kill_session, needs, ray_head, ray_node, until
 from tests.llm_experiment.tiny_run import (

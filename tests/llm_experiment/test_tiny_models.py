@@ -17,7 +17,7 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from llm_experiment.demonstrator import DialogueProcess, load_task
+from llm_experiment.dialogue.process import DialogueProcess, load_task
 from llm_experiment.tiny_models import (
     MANIFEST,
     SHIPPED,

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from llm_experiment import chat_env, policy
-from llm_experiment.base_model import BaseStep, HuggingFaceBase
-from llm_experiment.chat_env import N_SCALARS, pack_observation, unpack_observation
+from llm_experiment.agent import policy
+from llm_experiment.agent.policy import FixedKLPolicy
+from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.agent.rollout import play, play_positions
+from llm_experiment.base.hugging_face import BaseStep, HuggingFaceBase
+from llm_experiment.chat import lockstep as chat_env
+from llm_experiment.chat.lockstep import N_SCALARS, pack_observation, unpack_observation
+from llm_experiment.chat.turns import TurnParser
+from llm_experiment.chat.world import World
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
-from llm_experiment.policy import FixedKLPolicy
-from llm_experiment.ppo import LockstepPPO
-from llm_experiment.rollout import play, play_positions
-from llm_experiment.turns import TurnParser
-from llm_experiment.world import World
 from tests.llm_experiment.host_sync import nothing_waits
 from tests.llm_experiment.small_world import (
     PIECES,
@@ -80,7 +81,7 @@ def test_deciding_in_all_episodes_records_what_deciding_where_the_agent_acts_doe
     agent = random_agent(world)
     expected = played(agent, world)
     assert (expected.agent_steps.sum(axis=0) < N_EPISODES).any(), "some positions have both"
-    monkeypatch.setattr("llm_experiment.rollout.reading_waits", lambda array: True)
+    monkeypatch.setattr("llm_experiment.agent.rollout.reading_waits", lambda array: True)
     found = played(agent, world)
     for name, array in expected.arrays().items():
         if array.dtype.kind == "f":

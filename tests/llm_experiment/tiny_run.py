@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from llm_experiment.config import Preset, Stage, preset_config
-from llm_experiment.demonstrator import DialogueProcess, load_task
+from llm_experiment.dialogue.process import DialogueProcess, load_task
+from llm_experiment.records.folder import hash_file
 from llm_experiment.run import Settings
-from llm_experiment.run_folder import hash_file
 from llm_experiment.suite import SuiteConfig
 from llm_experiment.tiny_models import (
     new_language_model,

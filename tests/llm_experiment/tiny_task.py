@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
-from llm_experiment.dialogue_task import DialogueTask, Role, Silence, Style
+from llm_experiment.dialogue.task import DialogueTask, Role, Silence, Style
 
 TINY_TASK = DialogueTask(
     name="tiny",

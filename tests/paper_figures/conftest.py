@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.chat.world import load_world
 from llm_experiment.config import Fidelity, Preset, preset_config
-from llm_experiment.ppo import LockstepPPO
+from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, claim, seal
 from llm_experiment.run import Settings, evaluate_job, run_base
-from llm_experiment.run_folder import AGENTS, BASE, RESULT_FILE, claim, seal
 from llm_experiment.suite import Suite, SuiteConfig, suite_jobs
-from llm_experiment.world import load_world
 from mightnt.results import write_json
 from paper_figures.results import Sources, read_experiment
 

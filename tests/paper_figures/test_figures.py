@@ -11,8 +11,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from scipy import stats
 
+from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.judge import main as judge
-from llm_experiment.loading import load_tokenizer
 from llm_experiment.tiny_models import language_model_folder
 from mightnt.figure_style import figure_style
 from paper_figures import (
@@ -34,8 +34,8 @@ from theory.budget import all_in_spending_nats
 from theory.errors import MissingDataError
 from toy_world.demo_proposition2 import CLOCK_DECADES
 from toy_world.demo_regularisers import Constraint, matched_budget
-from toy_world.language import Language
-from toy_world.later_events import simplest_later_clock_event
+from toy_world.programs.language import Language
+from toy_world.programs.later_events import simplest_later_clock_event
 
 
 def built(build, sources):

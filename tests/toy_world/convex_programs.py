@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cvxpy as cp
 import numpy as np
 
-from toy_world.planning import Reading, observation_prefixes, observations_reach
+from toy_world.planners.problem import Reading, observation_prefixes, observations_reach
 
 
 @dataclass(frozen=True, kw_only=True)

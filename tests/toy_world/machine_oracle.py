@@ -1,14 +1,14 @@
 """An interpreter of the universal machine written differently: a tree run by recursion.
 
-`toy_world.machine` and its kernel move a position through a flat store of instructions. Here a
-block is a list of instructions and inner blocks, `:` and `]` are Python loops over the block so
-far, and there is no test for endless loops.
+`toy_world.machine.definition` and its kernel move a position through a flat store of instructions.
+Here a block is a list of instructions and inner blocks, `:` and `]` are Python loops over the block
+so far, and there is no test for endless loops.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from toy_world.machine import OPCODES, Status
+from toy_world.machine.definition import OPCODES, Status
 
 
 @dataclass

@@ -49,7 +49,7 @@ def test_the_figure_and_the_document_are_written(result, tmp_path, capsys, monke
 
 
 def recorded(result):
-    from toy_world.joint_predictor import OrdinaryCosts
+    from toy_world.studies.joint_predictor import OrdinaryCosts
 
     (row,) = result.data["ordinary"]
     return OrdinaryCosts(

@@ -20,7 +20,7 @@ from toy_world.demo_planners import (
     shortcut,
     single_multiplier_policy,
 )
-from toy_world.planner_fixed_kl import fixed_kl_optimum
+from toy_world.planners.fixed_kl import fixed_kl_optimum
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ from toy_world.demo_proposition1 import (
     rules_nothing_out,
     witness_nats,
 )
-from toy_world.environments import WorldName
-from toy_world.language import Language
-from toy_world.pessimism import novel_mixture
-from toy_world.theorem1 import setting_of
+from toy_world.programs.language import Language
+from toy_world.studies.pessimism import novel_mixture
+from toy_world.studies.theorem1 import setting_of
+from toy_world.worlds.environments import WorldName
 
 
 def _case(tau_to_xi, xi_to_tau, bits=3):

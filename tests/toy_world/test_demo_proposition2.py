@@ -8,9 +8,9 @@ import pytest
 from mightnt.command_line import BAD_USAGE
 from theory.errors import InvalidArgumentError
 from toy_world.demo_proposition2 import DEMO, log_star
-from toy_world.language import Language
-from toy_world.later_events import simplest_later_clock_event, simplest_later_events
-from toy_world.semantics import Trace, first_time, latched_in, number_up_to
+from toy_world.programs.language import Language
+from toy_world.programs.later_events import simplest_later_clock_event, simplest_later_events
+from toy_world.programs.semantics import Trace, first_time, latched_in, number_up_to
 
 LANGUAGE = Language(n_actions=2, n_observations=2)
 BITS = 9

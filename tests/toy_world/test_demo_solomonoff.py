@@ -16,7 +16,7 @@ from toy_world.demo_solomonoff import (
     zeros,
     zeros_then_one,
 )
-from toy_world.machine import Limits, assemble, run
+from toy_world.machine.definition import Limits, assemble, run
 
 SMALL = {"bits": 20, "n_max": 100, "steps": 400, "more_bits": 64}
 

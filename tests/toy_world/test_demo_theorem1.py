@@ -12,10 +12,10 @@ from mightnt.command_line import BAD_USAGE
 from theory.constraints import expected_kl_nats, fixed_kl_nats
 from theory.errors import InvalidArgumentError, UnreachableLengthError
 from toy_world.demo_theorem1 import DEMO, Theorem1Options, draw, run
-from toy_world.environments import WorldName
-from toy_world.language import Plain
-from toy_world.semantics import shortest_number
-from toy_world.theorem1 import Kind, prices, setting_of, training_lengths
+from toy_world.programs.language import Plain
+from toy_world.programs.semantics import shortest_number
+from toy_world.studies.theorem1 import Kind, prices, setting_of, training_lengths
+from toy_world.worlds.environments import WorldName
 
 BITS = 21
 OPTIONS = {"bits": BITS, "steps": 400, "horizon": 2, "jobs": 1}

@@ -16,8 +16,8 @@ from toy_world.demo_theorem2 import (
     ever_bad,
     proxy_world,
 )
-from toy_world.planning import Reading
-from toy_world.theorem2 import HOLDS, Claim
+from toy_world.planners.problem import Reading
+from toy_world.studies.theorem2 import HOLDS, Claim
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from theory.bounds import theorem1_factor
 from theory.constraints import adaptive_kl_nats, expected_kl_nats, fixed_kl_nats
 from theory.log_sum import LogSum
 from theory.process import HistoryTree, action_law
-from toy_world.domain import Domain, Situation
-from toy_world.enumeration import enumerate_policies
-from toy_world.language import Language, Switch
-from toy_world.semantics import has_happened, latched_in, policy_on_tree, trace_of
-from toy_world.solomonoff import posterior
+from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.enumeration import enumerate_policies
+from toy_world.programs.language import Language, Switch
+from toy_world.programs.posterior import posterior
+from toy_world.programs.semantics import has_happened, latched_in, policy_on_tree, trace_of
 
 HORIZON = 2
 POLICY_BITS = 5

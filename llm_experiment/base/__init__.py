@@ -1,0 +1,1 @@
+"""Base policies: language models, exact processes and ensembles behind one protocol."""

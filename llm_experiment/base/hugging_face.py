@@ -1,0 +1,526 @@
+"""The base policy `b`: what the language model says next, given a transcript so far.
+
+Agent, environment and evaluation see a base policy through three things only: the log-probability
+of every next token, some features of the transcript for the actor and critic to read, and the
+*missing mass* of the distribution before it was normalised (0 for a language model; for a
+pessimistic imitator the probability that it asks for help). So a language model, the exact
+dialogue process, a Bayesian mixture and a pessimistic imitator can stand in for one another.
+
+A policy plays many episodes at once. They share a prompt, which is read once, and then advance
+in lockstep, one token each per call, so that every call is one batched forward of the model with
+the keys and values of earlier tokens cached.
+
+An observation must say what the base policy's log-probabilities were. Where they are a function
+of the features, as they are of a language model's last hidden state, the base policy says so by
+its *head*, and observations need not carry one number for every token of a large vocabulary.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from llm_experiment.base.cuda_graph import ReplayedFunction
+from theory.divergences import log_missing_mass
+from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
+
+N_FEATURE_LAYERS: Final = 3
+"""Features are the activations of this many last hidden layers."""
+REPLAY_TOLERANCE_NATS: Final = 0.05
+"""How far a replayed log-probability may be from the plain one: attention over masked room may use
+another kernel, which in half precision changes logits in the third digit; a wrong graph is off by
+far more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseStep:
+    """What the base policy says of the next token of n episodes.
+
+    Attributes:
+        log_probs: in nats, float32, shape (n, n_tokens); every row is normalised.
+        features: what actor and critic may read, float32, shape (n, n_features).
+        missing_mass: the mass that was missing before the rows were normalised, float32 in
+            [0, 1], shape (n,); log_probs plus log1p(-missing_mass) is the semi-distribution.
+    """
+
+    log_probs: Tensor
+    features: Tensor
+    missing_mass: Tensor
+
+
+class Head(Protocol):
+    """Log-probabilities as a function of features, with `BaseStep.log_probs` among its values."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """From features, (n, n_features), to log-probabilities in nats, float32, (n, n_tokens)."""
+        ...
+
+    def to(self, device: torch.device) -> "Head":
+        """The same function of features on `device`."""
+        ...
+
+
+class Session(Protocol):
+    """Episodes that advance in lockstep under one base policy."""
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode.
+
+        Args:
+            tokens: ids, int64, shape (n,).
+            agent_wrote: which of them the agent chose, bool, shape (n,); none if left out. Only
+                a Bayesian policy that learns from the demonstrator alone needs to know.
+        """
+        ...
+
+
+class BaseModel(Protocol):
+    """A base policy; every tensor that it takes or gives lies on `device`."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """Width of `BaseStep.features`."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are expected and predictions lie."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """What gives log-probabilities back from features; None: observations must carry them."""
+        ...
+
+    def begin(
+        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
+    ) -> tuple[Session, BaseStep]:
+        """Start episodes that share a prompt.
+
+        Args:
+            prompt_tokens: ids, int64, shape (p,), p >= 1.
+            n_episodes: how many episodes, n.
+            n_positions: tokens that an episode will have at most, the prompt included.
+
+        Returns:
+            The session, and the prediction after the prompt.
+        """
+        ...
+
+
+def check_start(prompt_tokens: Tensor, *, n_episodes: int, n_positions: int, n_tokens: int) -> None:
+    """Raise unless episodes of `n_positions` tokens can start from `prompt_tokens`.
+
+    Raises:
+        InvalidShapeError: `prompt_tokens` is not a non-empty vector.
+        InvalidArgumentError: no episode, a prompt as long as the episode, or an unknown token.
+    """
+    if prompt_tokens.ndim != 1 or not len(prompt_tokens):
+        raise InvalidShapeError(
+            f"prompt_tokens must have shape (p,) with p >= 1, got {tuple(prompt_tokens.shape)}"
+        )
+    if n_episodes < 1:
+        raise InvalidArgumentError(f"n_episodes must be >= 1, got {n_episodes}")
+    if len(prompt_tokens) >= n_positions:
+        raise InvalidArgumentError(
+            f"the prompt has {len(prompt_tokens)} tokens and the episode only {n_positions}, so "
+            "nothing is left to play; shorten the prompt or lengthen the episode"
+        )
+    outside = prompt_tokens[(prompt_tokens < 0) | (prompt_tokens >= n_tokens)]
+    if len(outside):
+        raise InvalidArgumentError(
+            f"prompt tokens must lie in 0..{n_tokens - 1}, got {int(outside[0])}; was the prompt "
+            "encoded by another model's tokenizer?"
+        )
+
+
+def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
+    """A step whose distribution may have mass missing.
+
+    Args:
+        log_semi: log-probabilities whose mass is at most 1, in nats, float64, (n, n_tokens). A
+            row of zero mass, where nothing at all is predicted, becomes uniform.
+        features: shape (n, n_features).
+    """
+    n_tokens = log_semi.shape[-1]
+    log_mass = log_semi.logsumexp(dim=-1, keepdim=True)
+    uniform = torch.full_like(log_semi, -math.log(n_tokens))
+    log_probs = torch.where(torch.isneginf(log_mass), uniform, log_semi - log_mass)
+    return BaseStep(
+        log_probs=log_probs.float().clamp(max=0.0),
+        features=features.float(),
+        missing_mass=log_missing_mass(log_semi, unchecked=True).exp().float(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputHead:
+    """The frozen last layer of a language model, applied to the end of the features, in float32.
+
+    A matrix product in a coarser precision rounds each logit to three digits or so, and otherwise
+    for another number of rows: acting and learning would then disagree. In float32 what they
+    disagree about is the rounding of its sums. (The last hidden state is float32 without loss.)
+
+    Attributes:
+        weight: float32, shape (n_tokens, width); the hidden state is the last `width` features.
+        bias: float32, shape (n_tokens,), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """See `Head`."""
+        hidden = features[:, features.shape[-1] - self.weight.shape[-1] :]
+        return functional.linear(hidden, self.weight, self.bias).log_softmax(dim=-1)
+
+    def to(self, device: torch.device) -> "OutputHead":
+        """See `Head`."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return OutputHead(weight=self.weight.to(device), bias=bias)
+
+
+class HuggingFaceBase:
+    """Any causal language model of transformers with attention, frozen, at temperature 1.
+
+    The features are the last token's activations of the last three of the model's hidden states
+    (as transformers counts them: the embedding first, the last one after the final norm).
+
+    A vocabulary larger than the features is not carried in observations: there the head is applied
+    again, if the model's logits are what its last layer makes of its last hidden state.
+
+    Args:
+        model: is put into evaluation mode; stays on its device.
+
+    Raises:
+        ModelError: a model with layers other than attention, whose state cannot be shared.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+        if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+            raise ModelError(
+                f"it is a {type(model).__name__}, which has layers other than full or "
+                "sliding-window attention; choose a model that has only those"
+            )
+        model.train(mode=False)
+        model.requires_grad_(requires_grad=False)
+        self._model = model
+        self._device = next(model.parameters()).device
+        text_config = model.config.get_text_config(decoder=True)
+        self._max_positions: int | None = getattr(text_config, "max_position_embeddings", None)
+        self._n_tokens: int = text_config.vocab_size
+        n_layers = min(N_FEATURE_LAYERS, text_config.num_hidden_layers + 1)
+        self._n_features: int = n_layers * text_config.hidden_size
+        devices = {parameter.device for parameter in model.parameters()}
+        self._on_one_gpu = devices == {self._device} and self._device.type == "cuda"
+        self._head: OutputHead | None = None
+        if self._n_tokens > self._n_features:
+            self._head = _find_head(model, self._device)
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, rows without a token included."""
+        return self._n_tokens
+
+    @property
+    def n_features(self) -> int:
+        """Three times the model's hidden size."""
+        return self._n_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first weights lie."""
+        return self._device
+
+    @property
+    def head(self) -> OutputHead | None:
+        """See `BaseModel.head`."""
+        return self._head
+
+    def begin(
+        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
+    ) -> tuple["HuggingFaceSession | ReplayedSession", BaseStep]:
+        """Start episodes that share a prompt; see `BaseModel.begin`.
+
+        Raises:
+            InvalidArgumentError, InvalidShapeError: see `check_start`; or the model has no
+                position embedding for so long an episode.
+        """
+        check_start(
+            prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=self.n_tokens
+        )
+        if self._max_positions is not None and n_positions > self._max_positions:
+            raise InvalidArgumentError(
+                f"episodes of {n_positions} tokens do not fit the language model, which reads at "
+                f"most {self._max_positions}; shorten the episode"
+            )
+        session = HuggingFaceSession(self._model, head=self._head, n_positions=n_positions)
+        step = session.share(session.read(prompt_tokens[None]), n_episodes)
+        if self._on_one_gpu and session.has_fixed_room:
+            return ReplayedSession(session, n_read=len(prompt_tokens)), step
+        return session, step
+
+
+class HuggingFaceSession:
+    """Episodes under one language model, with its cache of keys and values.
+
+    Args:
+        model: in evaluation mode.
+        head: what gives log-probabilities from features, if not the model itself.
+        n_positions: tokens that an episode will have at most.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, head: OutputHead | None, n_positions: int
+    ) -> None:
+        self._model = model
+        self._head = head
+        self._cache = DynamicCache(config=model.config)
+        # Layers of full attention get room at once; others (sliding windows) know better, unless
+        # episodes end before their windows do.
+        self._cache.layers = [
+            _ReservedLayer(n_positions) if _sees_all(layer, n_positions) else layer
+            for layer in self._cache.layers
+        ]
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode; see `Session.append`."""
+        del agent_wrote  # a language model learns from nobody
+        return self.read(tokens[:, None])
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor) -> BaseStep:
+        """The prediction after more tokens of every episode, shape (n, t)."""
+        return self._predict(tokens, self._cache)
+
+    def share(self, step: BaseStep, n_episodes: int) -> BaseStep:
+        """Turn the one episode read so far into `n_episodes` equal ones."""
+        self._cache.batch_repeat_interleave(n_episodes)
+        return BaseStep(
+            log_probs=step.log_probs.repeat(n_episodes, 1),
+            features=step.features.repeat(n_episodes, 1),
+            missing_mass=step.missing_mass.repeat(n_episodes),
+        )
+
+    @property
+    def has_fixed_room(self) -> bool:
+        """Whether every layer has room for whole episodes, once the prompt is shared."""
+        return all(isinstance(layer, _ReservedLayer) for layer in self._cache.layers)
+
+    def fixed_forward(self, position: Tensor) -> Callable[[Tensor], BaseStep]:
+        """What `append` does, in shapes and at addresses that are the same at every position.
+
+        It writes keys and values where `append` would, but the lengths of this session's cache
+        stay as they are.
+
+        Args:
+            position: how many tokens have been read, int64, shape (1,), on the model's device;
+                every call adds 1 to it.
+        """
+        layers = cast("list[_ReservedLayer]", self._cache.layers)
+        cache = DynamicCache(config=self._model.config)
+        cache.layers = [_FixedLayer(*layer.room, position=position) for layer in layers]
+        n_positions = layers[0].room[0].shape[-2]
+        places = torch.arange(n_positions, device=position.device)
+
+        @torch.no_grad()
+        def forward(tokens: Tensor) -> BaseStep:
+            hidden = torch.finfo(self._model.dtype).min
+            mask = torch.zeros_like(places, dtype=self._model.dtype)
+            mask = mask.masked_fill(places > position, hidden).expand(len(tokens), 1, 1, -1)
+            step = self._predict(
+                tokens[:, None], cache, attention_mask=mask, position_ids=position[None]
+            )
+            position.add_(1)
+            return step
+
+        return forward
+
+    def _predict(self, tokens: Tensor, cache: DynamicCache, **more: Tensor) -> BaseStep:
+        output = self._model(
+            input_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
+            **more,
+        )
+        missing_mass = torch.zeros(len(tokens), device=tokens.device)
+        # The layers of a large model may lie on several devices.
+        features = torch.cat(
+            [layer[:, -1].to(missing_mass) for layer in output.hidden_states[-N_FEATURE_LAYERS:]],
+            dim=-1,
+        )
+        if self._head is None:
+            log_probs = output.logits[:, -1].to(missing_mass).log_softmax(dim=-1)
+        else:
+            log_probs = self._head(features)
+        return BaseStep(log_probs=log_probs, features=features, missing_mass=missing_mass)
+
+
+class ReplayedSession:
+    """A session whose positions a CUDA graph replays, after the first, which `plain` does too.
+
+    Where recording fails, or the first replay predicts something else than `plain` did, `plain`
+    goes on alone, after a warning.
+
+    Args:
+        plain: episodes that share a prompt so far, with fixed room, on one CUDA device.
+        n_read: tokens that they have read.
+    """
+
+    def __init__(self, plain: HuggingFaceSession, *, n_read: int) -> None:
+        self._plain = plain
+        self._n_read = n_read
+        self._append: Callable[[Tensor], BaseStep] = self._record
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode; see `Session.append`."""
+        del agent_wrote
+        return self._append(tokens)
+
+    def _record(self, tokens: Tensor) -> BaseStep:
+        expected = self._plain.append(tokens)
+        self._append = self._plain.append
+        position = torch.full((1,), self._n_read, dtype=torch.int64, device=tokens.device)
+        forward = self._plain.fixed_forward(position)
+
+        def predict(tokens: Tensor) -> tuple[Tensor, ...]:
+            step = forward(tokens)
+            return step.log_probs, step.features, step.missing_mass
+
+        try:
+            replayed = ReplayedFunction(predict, tokens, state=[position])
+            worst = float((replayed(tokens)[0] - expected.log_probs).abs().max())
+        except RuntimeError as error:
+            warnings.warn(f"positions are not replayed: {error}", stacklevel=2)
+            return expected
+        if not worst < REPLAY_TOLERANCE_NATS:
+            warnings.warn(
+                f"positions are not replayed: log-probabilities were off by {worst:.2g} nats",
+                stacklevel=2,
+            )
+            return expected
+
+        def replay(tokens: Tensor) -> BaseStep:
+            log_probs, features, missing_mass = replayed(tokens)
+            return BaseStep(log_probs=log_probs, features=features, missing_mass=missing_mass)
+
+        self._append = replay
+        return expected
+
+
+def _sees_all(layer: Any, n_positions: int) -> bool:
+    """Whether a layer of transformers' cache lets a token attend to a whole episode."""
+    return type(layer) is DynamicLayer or layer.sliding_window >= n_positions
+
+
+def _find_head(model: PreTrainedModel, device: torch.device) -> OutputHead | None:
+    """The model's last layer on `device`, if that alone makes logits of the last hidden state.
+
+    Some models scale or bound their logits afterwards, or project the hidden state before: what
+    goes into the layer and comes out of it must be the very numbers that the model returns.
+    """
+    layer: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # untyped
+    if not isinstance(layer, nn.Linear) or layer.weight.is_meta:
+        return None
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))
+    with torch.no_grad():
+        output = model(
+            torch.zeros(1, 1, dtype=torch.int64, device=device), output_hidden_states=True
+        )
+    hook.remove()
+    hidden, logits = seen
+    pairs = ((hidden, output.hidden_states[-1]), (logits, output.logits))
+    if not all(torch.equal(a.to(device).float(), b.to(device).float()) for a, b in pairs):
+        return None
+    bias = None if layer.bias is None else layer.bias.detach().float()
+    return OutputHead(weight=layer.weight.detach().float(), bias=bias).to(device)
+
+
+class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types
+    """A layer of the cache that has room for whole episodes once the prompt is shared.
+
+    Appending a token then copies that token, not the transcript.
+    """
+
+    def __init__(self, n_positions: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
+        self._n_positions = n_positions
+        self._room: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values with those of more tokens, both of shape (n, heads, t, width)."""
+        if self._room is None:
+            return super().update(key_states, value_states, *args, **kwargs)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self._room)
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Make `repeats` episodes of the one read so far."""
+        length = self.get_seq_length()
+        keys, values = cast("tuple[Tensor, Tensor]", (self.keys, self.values))
+        self._room = (self._reserve(keys, repeats), self._reserve(values, repeats))
+        self.keys, self.values = (room[:, :, :length] for room in self._room)
+
+    @property
+    def room(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of whole episodes, shape (n, heads, n_positions, width), 0 where unread.
+
+        Raises:
+            InvalidArgumentError: the prompt is not shared yet.
+        """
+        if self._room is None:
+            raise InvalidArgumentError("a layer has room once its prompt is shared")
+        return self._room
+
+    def _reserve(self, states: Tensor, repeats: int) -> Tensor:
+        _, heads, length, width = states.shape
+        room = states.new_zeros(repeats, heads, self._n_positions, width)
+        room[:, :, :length] = states
+        return room
+
+
+class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types
+    """A layer of the cache whose shapes stay the same: what is not read yet is for a mask to hide.
+
+    Args:
+        keys: those read so far, with room for more; shape (n, heads, n_positions, width).
+        values: the same.
+        position: where the next token's are written, int64, shape (1,); is only read.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, *, position: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
+        self.keys, self.values = keys, values
+        self._position = position
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values, with those of one more token, both of shape (n, heads, 1, width)."""
+        del args, kwargs
+        keys, values = cast("tuple[Tensor, Tensor]", (self.keys, self.values))
+        return (
+            keys.index_copy_(2, self._position, key_states),
+            values.index_copy_(2, self._position, value_states),
+        )

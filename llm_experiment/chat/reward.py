@@ -1,0 +1,161 @@
+"""The reward: how positive a sentiment classifier finds the student's reply.
+
+With P the classifier's probability of its label POSITIVE, the label that wins has the score
+s = max(P, 1 - P), the reply is worth r = s if that label is POSITIVE and r = -s if it is
+NEGATIVE, and the reward is (r + 1) / 2, in [0, 1]:
+
+    (1 + P) / 2  if P > 1/2,   P / 2  if P <= 1/2.
+
+So it jumps by 1/2 at P = 1/2: what the published experiment does, not a calibrated scale. A reply
+without words says nothing good or bad, yet the formula cannot give it the middle, 1/2, which no P
+reaches. Here a blank reply is worth `BLANK_REWARD` = 1/2 by definition, unless the classifier is
+asked to score the blank text too, as in the published experiment.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from llm_experiment.base.loading import find_device, one_line_errors
+from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
+
+NEGATIVE: Final = "NEGATIVE"
+POSITIVE: Final = "POSITIVE"
+BLANK_REWARD: Final = 0.5
+"""The reward of a reply without words: r = 0, neither good nor bad."""
+
+
+def sentiment_reward(positive: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r + 1) / 2 for probabilities of POSITIVE, any shape.
+
+    Raises:
+        InvalidDistributionError: a probability outside [0, 1], or NaN.
+    """
+    outside = positive[~((positive >= 0) & (positive <= 1))]
+    if outside.size:
+        raise InvalidDistributionError(
+            f"probabilities of {POSITIVE} must lie in [0, 1], got {outside.flat[0]}"
+        )
+    return np.where(positive > 0.5, (1 + positive) / 2, positive / 2)
+
+
+class SentimentReward:
+    """Rewards of replies by a sequence classifier with the labels POSITIVE and NEGATIVE.
+
+    Equal replies in one call are scored once. Nothing is remembered between calls, so that a
+    resumed run computes what an uninterrupted one does.
+
+    Args:
+        model: is put into evaluation mode; stays on its device.
+        tokenizer: the model's.
+        blank_reward: of replies without words; None to let the model score them.
+        batch_size: replies of a forward.
+
+    Raises:
+        ModelError: other labels, or no padding token.
+        InvalidArgumentError: a blank reward outside [0, 1], or an empty batch.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        blank_reward: float | None = BLANK_REWARD,
+        batch_size: int = 512,
+    ) -> None:
+        if blank_reward is not None and not 0 <= blank_reward <= 1:
+            raise InvalidArgumentError(f"blank_reward must lie in [0, 1], got {blank_reward}")
+        if batch_size < 1:
+            raise InvalidArgumentError(f"batch_size must be >= 1, got {batch_size}")
+        if tokenizer.pad_token_id is None:
+            raise ModelError("the reward model's tokenizer must have a padding token; it has none")
+        names = {int(i): str(label) for i, label in (model.config.id2label or {}).items()}
+        labels = {label.upper(): i for i, label in names.items()}
+        if set(labels) != {NEGATIVE, POSITIVE}:
+            raise ModelError(
+                f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got "
+                f"{', '.join(names.values())}; name a sentiment classifier"
+            )
+        model.train(mode=False)
+        model.requires_grad_(requires_grad=False)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._positive = labels[POSITIVE]
+        self._blank_reward = blank_reward
+        self._batch_size = batch_size
+        self._max_tokens = min(
+            tokenizer.model_max_length,
+            getattr(model.config, "max_position_embeddings", tokenizer.model_max_length),
+        )
+
+    def __call__(self, replies: Sequence[str]) -> NDArray[np.float64]:
+        """Rewards in [0, 1], shape (len(replies),).
+
+        A reply longer than the model can read is judged by its beginning.
+        """
+        texts, place = np.unique(np.array(replies, dtype=object), return_inverse=True)
+        rewards = np.empty(len(texts))
+        blank = np.array([not text.strip() for text in texts], dtype=bool)
+        judged = np.ones(len(texts), dtype=bool)
+        if self._blank_reward is not None:
+            rewards[blank] = self._blank_reward
+            judged = ~blank
+        rewards[judged] = sentiment_reward(self.positive(list(texts[judged])))
+        return rewards[place]
+
+    def positive(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """P(POSITIVE) of every text, shape (len(texts),)."""
+        # Texts of like length together: little padding, and the same work in the same order.
+        order = np.array(sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i])), int)
+        positive = np.empty(len(texts))
+        for start in range(0, len(texts), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            positive[rows] = self._forward([texts[i] for i in rows]).cpu().numpy()
+        return positive
+
+    def _forward(self, texts: list[str]) -> Tensor:
+        encoded: Any = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            logits = self._model(**encoded.to(self._model.device)).logits
+            positive: Tensor = logits.double().softmax(dim=-1)[:, self._positive]
+        return positive
+
+
+def load_reward(
+    name: str, *, device: str | torch.device = "cpu", blank_reward: float | None = BLANK_REWARD
+) -> SentimentReward:
+    """The sentiment reward at a local folder or hub id, from safetensors, no remote code.
+
+    Args:
+        name: local folder or hub id of a sequence classifier.
+        device: where it runs.
+        blank_reward: see `SentimentReward`.
+
+    Raises:
+        ModelError: in one line: no such model, a download cut short, a model without a trained
+            classifier, other labels, no such device.
+    """
+    place = find_device(device)
+    with one_line_errors("reward model", name):
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(  # with info, a pair
+            name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+        model, info = loaded
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ModelError(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return SentimentReward(model.to(place), tokenizer, blank_reward=blank_reward)

@@ -1,0 +1,1 @@
+"""Pairwise comparison of transcripts, by numbers and by language models."""

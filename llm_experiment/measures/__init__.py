@@ -1,0 +1,1 @@
+"""What is measured of an agent, and the tables that say it."""

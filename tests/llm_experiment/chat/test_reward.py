@@ -1,0 +1,184 @@
+"""The reward: the published formula, blank replies, and models that cannot give it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import (
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+    pipeline,
+)
+
+from llm_experiment.chat.reward import BLANK_REWARD, SentimentReward, load_reward, sentiment_reward
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.tiny_models import new_reward_model, reply_tokenizer
+from tests.llm_experiment.tiny_task import TINY_TASK
+from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
+
+REPLIES = [" It is bad.", "", " Yes.", " It is so good!", " bad!", " ", " Yes.", " xylophone"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return reply_tokenizer(DialogueProcess(TINY_TASK))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """Untrained, with weights so large and a bias such that its opinions differ."""
+    model = new_reward_model(tokenizer, seed=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+        logits = model(**tokenizer(REPLIES, padding=True, return_tensors="pt")).logits
+        model.classifier.bias.sub_(logits.mean(dim=0))
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path, model, tokenizer):
+    model.save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    return tmp_path / "reward"
+
+
+@given(st.floats(0, 1))
+def test_the_winning_labels_score_with_its_sign_is_mapped_to_the_unit_interval(positive):
+    label, score = max([("NEGATIVE", 1 - positive), ("POSITIVE", positive)], key=lambda x: x[1])
+    r = score if label == "POSITIVE" else -score
+    assert sentiment_reward(np.array([positive]))[0] == pytest.approx((r + 1) / 2, rel=1e-15)
+
+
+def test_the_reward_jumps_by_a_half_at_indifference():
+    below, at, above = sentiment_reward(np.array([0.5 - 1e-12, 0.5, 0.5 + 1e-12]))
+    assert below == pytest.approx(0.25, abs=1e-11)
+    assert at == 0.25
+    assert above == pytest.approx(0.75, abs=1e-11)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, np.nan])
+def test_what_is_no_probability_earns_nothing(wrong):
+    with pytest.raises(InvalidDistributionError, match=r"must lie in \[0, 1\], got"):
+        sentiment_reward(np.array([0.3, wrong]))
+
+
+def test_rewards_are_those_of_the_librarys_own_sentiment_pipeline(model, tokenizer):
+    rewards = SentimentReward(model, tokenizer, blank_reward=None)(REPLIES)
+    judge = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    signs = {"POSITIVE": 1, "NEGATIVE": -1}
+    verdicts = [judge(reply)[0] for reply in REPLIES]
+    expected = [(signs[v["label"]] * v["score"] + 1) / 2 for v in verdicts]
+    np.testing.assert_allclose(rewards, expected, atol=1e-6)
+    assert len({v["label"] for v in verdicts}) == 2  # the formula's both branches are seen
+
+
+def test_a_blank_reply_is_neither_good_nor_bad_unless_the_model_is_asked(model, tokenizer):
+    blank = [not reply.strip() for reply in REPLIES]
+    assert (SentimentReward(model, tokenizer)(REPLIES)[blank] == BLANK_REWARD).all()
+    chosen = SentimentReward(model, tokenizer, blank_reward=0.25)(REPLIES)
+    asked = SentimentReward(model, tokenizer, blank_reward=None)(REPLIES)
+    assert (chosen[blank] == 0.25).all()
+    assert (asked[blank] != 0.5).all()
+    np.testing.assert_array_equal(chosen[~np.array(blank)], asked[~np.array(blank)])
+
+
+def test_no_replies_have_no_rewards_and_only_blank_ones_need_no_model(model, tokenizer):
+    reward = SentimentReward(model, tokenizer)
+    assert reward([]).shape == (0,)
+    np.testing.assert_array_equal(reward(["", "\n"]), [0.5, 0.5])
+
+
+def test_a_replys_reward_depends_neither_on_its_company_nor_on_the_batch(model, tokenizer):
+    alone = [SentimentReward(model, tokenizer)([reply])[0] for reply in REPLIES]
+    for batch_size in (1, 2, 100):
+        together = SentimentReward(model, tokenizer, batch_size=batch_size)(REPLIES)
+        np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_a_reply_too_long_to_read_is_judged_by_its_beginning(tokenizer):
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer),
+        dim=8,
+        n_layers=1,
+        n_heads=1,
+        hidden_dim=8,
+        max_position_embeddings=6,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    )
+    reward = SentimentReward(DistilBertForSequenceClassification(config), tokenizer)
+    long, longer = reward([" Yes. Yes.", " Yes. Yes. It is bad."])
+    assert long == pytest.approx(longer, abs=1e-6)
+
+
+def test_a_saved_model_gives_the_same_rewards(folder, model, tokenizer):
+    loaded = load_reward(str(folder))
+    np.testing.assert_array_equal(loaded(REPLIES), SentimentReward(model, tokenizer)(REPLIES))
+
+
+def test_labels_may_come_in_any_order_and_case(model, tokenizer):
+    rewards = SentimentReward(model, tokenizer)(REPLIES)
+    turned = new_reward_model(tokenizer, seed=3)
+    turned.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for parameter in turned.classifier.parameters():
+            parameter.copy_(parameter.flip(0))
+    turned.config.id2label = {0: "positive", 1: "Negative"}
+    np.testing.assert_allclose(SentimentReward(turned, tokenizer)(REPLIES), rewards, atol=1e-6)
+
+
+def test_a_model_with_other_labels_is_refused(tokenizer):
+    model = new_reward_model(tokenizer, seed=0)
+    model.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    with pytest.raises(ModelError, match="must be NEGATIVE and POSITIVE, got LABEL_0, LABEL_1"):
+        SentimentReward(model, tokenizer)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(model):
+    tokenizer = reply_tokenizer(DialogueProcess(TINY_TASK))
+    tokenizer.pad_token = None
+    with pytest.raises(ModelError, match="must have a padding token"):
+        SentimentReward(model, tokenizer)
+
+
+def test_settings_out_of_range_are_refused(model, tokenizer):
+    with pytest.raises(InvalidArgumentError, match=r"blank_reward must lie in \[0, 1\], got 2"):
+        SentimentReward(model, tokenizer, blank_reward=2.0)
+    with pytest.raises(InvalidArgumentError, match="batch_size must be >= 1, got 0"):
+        SentimentReward(model, tokenizer, batch_size=0)
+
+
+def test_a_missing_model_is_one_line(tmp_path):
+    with pytest.raises(ModelError, match=r"cannot load the reward model .*no such folder") as error:
+        load_reward(str(tmp_path / "nothing"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_a_trained_classifier_is_refused(tmp_path, model, tokenizer):
+    DistilBertModel(model.config).save_pretrained(tmp_path / "headless")
+    tokenizer.save_pretrained(tmp_path / "headless")
+    with pytest.raises(ModelError, match=r"lack .* of its weights, such as classifier\.bias"):
+        load_reward(str(tmp_path / "headless"))
+
+
+def test_a_half_downloaded_model_is_refused(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load the reward model"):
+        load_reward(str(folder))
+
+
+def test_pickled_weights_are_not_loaded(folder, model):
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load the reward model"):
+        load_reward(str(folder))
+
+
+def test_a_device_that_is_not_there_is_named(folder):
+    with pytest.raises(ModelError, match="cuda:99 cannot be used on this machine"):
+        load_reward(str(folder), device="cuda:99")

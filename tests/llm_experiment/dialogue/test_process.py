@@ -1,0 +1,442 @@
+"""The dialogue process: its law, its sampler and its filter are one and the same."""
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from llm_experiment.dialogue.process import (
+    DialogueProcess,
+    DialogueTask,
+    Silence,
+    entropy_floor,
+    load_task,
+    mean_over_dialogues,
+    task_names,
+)
+from llm_experiment.dialogue.task import parse_template, tokenize
+from tests.llm_experiment.tiny_task import TINY_TASK, enumerate_transcripts
+from theory.errors import InvalidArgumentError, InvalidHistoryError, InvalidShapeError
+
+N_TOKENS = 14
+FALSE_ALARM = 1e-4
+"""Chance with which a statistical test here would fail a correct sampler (of another seed)."""
+
+
+@pytest.fixture(scope="module")
+def tiny() -> DialogueProcess:
+    return DialogueProcess(TINY_TASK)
+
+
+@pytest.fixture(scope="module")
+def classroom() -> DialogueProcess:
+    return DialogueProcess(load_task("classroom"))
+
+
+@pytest.fixture(scope="module")
+def law() -> dict[tuple[str, ...], Fraction]:
+    return enumerate_transcripts(TINY_TASK, N_TOKENS)
+
+
+def ids(process: DialogueProcess, transcripts) -> np.ndarray:
+    index = {token: x for x, token in enumerate(process.vocabulary)}
+    return np.array([[index[token] for token in transcript] for transcript in transcripts])
+
+
+def newline(process: DialogueProcess) -> int:
+    return process.vocabulary.index("\n")
+
+
+# ------------------------------------------------------------------ the filter's law
+
+
+def test_the_filter_gives_every_transcript_its_exact_probability(tiny, law):
+    assert sum(law.values()) == 1
+    assert len(law) > 1000
+    log_likelihood = tiny.log_likelihoods(ids(tiny, law)).sum(axis=1)
+    exact = np.array([float(p) for p in law.values()])
+    np.testing.assert_allclose(np.exp(log_likelihood), exact, rtol=1e-12)
+
+
+def test_every_prediction_is_the_conditional_law_of_the_next_token(tiny, law):
+    prefixes: Counter[tuple[str, ...]] = Counter()
+    for transcript, probability in law.items():
+        for t in range(N_TOKENS + 1):
+            prefixes[transcript[:t]] += probability
+    transcripts = list(law)[::37]
+    predictions = np.exp(tiny.predictive_log_probs(ids(tiny, transcripts)))
+    for transcript, rows in zip(transcripts, predictions, strict=True):
+        for t, row in enumerate(rows):
+            exact = [
+                prefixes[(*transcript[:t], token)] / prefixes[transcript[:t]]
+                for token in tiny.vocabulary
+            ]
+            np.testing.assert_allclose(row, [float(p) for p in exact], rtol=1e-12)
+            assert [p > 0 for p in row] == [p > 0 for p in exact]
+
+
+def test_a_transcript_that_cannot_happen_is_marked_and_predicts_nothing_ever_after(tiny, law):
+    possible = {transcript[:7] for transcript in law}
+    words = [[" It", " bad", ".", "\n"], ["Ann", "Bob", ":", "\n"]]
+    begun = [("Talk", ".", "\n", "Bob", ":"), ("Talk", ".", "\n", "Ann", ":")]
+    transcripts = [
+        (*start, *rest) for start in begun for rest in itertools.product(*words, repeat=1)
+    ]
+    state = tiny.read(ids(tiny, transcripts))
+    assert list(state.possible) == [transcript in possible for transcript in transcripts]
+    assert 0 < state.possible.sum() < len(transcripts)
+    for _ in range(3):
+        log_probs = tiny.log_probs(state)
+        assert (log_probs[~state.possible] == -np.inf).all()
+        np.testing.assert_allclose(np.exp(log_probs[state.possible]).sum(axis=1), 1, rtol=1e-12)
+        before = state.possible
+        state = tiny.append(state, log_probs.argmax(axis=1))
+        assert (state.possible == before).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Chat",
+        "Talk.\n:",
+        "Talk.\nAnn.",
+        "Talk.\nAnn:\n",
+        "Talk.\nAnn: Yes.\nAnn",
+        "Talk.\nAnn: Yes.\nCyd",
+        "Talk.\nBob: bad!\nAnn: It is bad.\nCyd",
+        "Talk.\nBob: <unk>",
+        "Talk.\nBob: Yes.\nAnn: Yes so",
+    ],
+)
+def test_each_part_of_a_transcript_can_be_the_impossible_one(text):
+    process = DialogueProcess(TINY_TASK)
+    unknown = process.vocabulary.index("<unk>")
+    index = {token: x for x, token in enumerate(process.vocabulary)}
+    tokens = [index.get(token, unknown) for token in tokenize(text)]
+    log_likelihood = process.log_likelihoods(np.array([tokens]))[0]
+    assert log_likelihood[-1] == -np.inf
+    assert np.isfinite(log_likelihood[:-1]).all()
+
+
+def test_transcripts_in_one_batch_do_not_touch_each_other(tiny, rng):
+    transcripts = tiny.sample(rng, 12, 40)
+    transcripts[::3, 9] = newline(tiny)  # mostly impossible
+    together = tiny.predictive_log_probs(transcripts)
+    for row, transcript in zip(together, transcripts, strict=True):
+        alone = tiny.predictive_log_probs(transcript[None])[0]
+        np.testing.assert_array_equal(row == -np.inf, alone == -np.inf)
+        np.testing.assert_allclose(row, alone, rtol=1e-14, atol=1e-15)  # sums may round elsewhere
+
+
+def test_appending_leaves_the_state_before_as_it_was(tiny, rng):
+    transcripts = tiny.sample(rng, 5, 30)
+    states = [tiny.begin(5)]
+    predictions = [tiny.log_probs(states[0])]
+    for tokens in transcripts.T:
+        states.append(tiny.append(states[-1], tokens))
+        predictions.append(tiny.log_probs(states[-1]))
+    for state, prediction in zip(states, predictions, strict=True):
+        np.testing.assert_array_equal(tiny.log_probs(state), prediction)
+    np.testing.assert_array_equal(
+        np.stack(predictions[:-1], axis=1), tiny.predictive_log_probs(transcripts)
+    )
+
+
+def test_large_batches_are_the_small_ones_side_by_side(tiny, rng):
+    transcripts = tiny.sample(rng, 300, 12)
+    np.testing.assert_array_equal(
+        tiny.log_likelihoods(transcripts),
+        np.concatenate([tiny.log_likelihoods(part) for part in np.array_split(transcripts, 7)]),
+    )
+
+
+@given(
+    redraw=st.sampled_from([0.0, 0.3, 1.0]),
+    silences=st.tuples(*[st.sampled_from([0.0, 0.2, 1.0])] * 3),
+    weights=st.tuples(*[st.floats(0.01, 100)] * 3),
+    note=st.sampled_from(["", "Talk.\n"]),
+    seed=st.integers(0, 2**32),
+)
+def test_what_is_sampled_is_possible_and_predictions_are_distributions(
+    redraw, silences, weights, note, seed
+):
+    silence = Silence(
+        **dict(zip(("unprompted", "after_empty", "once_silent"), silences, strict=True))
+    )
+    warm, cold = TINY_TASK.styles["warm"], TINY_TASK.styles["cold"]
+    task = replace(
+        TINY_TASK,
+        note=note,
+        prompt=f"{note}Bob: It is bad.\nAnn: It",
+        style_redraw=redraw,
+        roles=TINY_TASK.roles
+        | {"Bob": replace(TINY_TASK.roles["Bob"], styles={"warm": weights[0], "cold": weights[1]})},
+        styles={
+            "warm": replace(
+                warm, replies=warm.replies | {"empty": {"fair": weights[2], "foul": 1}}
+            ),
+            "cold": replace(cold, silence=silence),
+        },
+    )
+    if silences[0] == 1.0:  # then Bob's words in the prompt need a style that has any
+        task = replace(task, prompt=f"{note}Bob: Yes.\nAnn: It")
+    process = DialogueProcess(task)
+    log_probs = process.predictive_log_probs(
+        transcripts := process.sample(np.random.default_rng(seed), 8, 40)
+    )
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1, rtol=1e-9)
+    assert np.isfinite(process.log_likelihoods(transcripts)).all()
+
+
+# ---------------------------------------------------------------- sampler and filter
+
+
+def test_the_sampler_draws_every_transcript_as_often_as_its_probability_says(tiny, law, rng):
+    n = 40_000
+    drawn = Counter(tuple(row) for row in tiny.sample(rng, n, N_TOKENS).tolist())
+    exact = {
+        tuple(row): float(p) for row, p in zip(ids(tiny, law).tolist(), law.values(), strict=True)
+    }
+    assert set(drawn) <= set(exact)
+    expected = np.array([n * p for p in exact.values()])
+    observed = np.array([drawn[row] for row in exact])
+    frequent = expected >= 5  # where the chi-square approximation holds
+    assert frequent.sum() > 200
+    observed = np.append(observed[frequent], observed[~frequent].sum())
+    expected = np.append(expected[frequent], expected[~frequent].sum())
+    assert stats.chisquare(observed, expected).pvalue > FALSE_ALARM
+
+
+def test_named_speakers_are_the_dialogue_conditioned_on_their_names(tiny, law, rng):
+    given = {t: p for t, p in law.items() if t[3] == "Bob" and "Ann" in t}
+    certain = {t for t in law if t[3] == "Bob" and "Cyd" not in t and "Ann" not in t}
+    assert not certain  # every transcript is long enough to name both
+    total = sum(given.values())
+    n = 20_000
+    sampled = tiny.sample(rng, n, N_TOKENS, speakers=("Bob", "Ann"))
+    drawn = Counter(tuple(row) for row in sampled.tolist())
+    rows = ids(tiny, given).tolist()
+    expected = np.array([n * float(p / total) for p in given.values()])
+    observed = np.array([drawn[tuple(row)] for row in rows])
+    assert observed.sum() == n
+    frequent = expected >= 5
+    observed = np.append(observed[frequent], observed[~frequent].sum())
+    expected = np.append(expected[frequent], expected[~frequent].sum())
+    assert stats.chisquare(observed, expected).pvalue > FALSE_ALARM
+
+
+def test_on_the_classroom_the_samples_surprise_is_on_average_the_filters_entropy(classroom, rng):
+    transcripts = classroom.sample(rng, 200, 256)
+    log_probs = classroom.predictive_log_probs(transcripts)
+    finite = np.where(np.isneginf(log_probs), 0.0, log_probs)
+    entropy = -(np.exp(log_probs) * finite).sum(axis=-1)
+    surprise = -np.take_along_axis(log_probs, transcripts[..., None], axis=-1)[..., 0]
+    gap = (surprise - entropy).sum(axis=1)  # a martingale, mean 0 if sampler and filter agree
+    z = gap.mean() / (gap.std(ddof=1) / math.sqrt(len(gap)))
+    assert abs(z) < stats.norm.isf(FALSE_ALARM / 2)
+
+
+def test_the_same_generator_gives_the_same_transcripts(tiny):
+    first, second, other = (tiny.sample(np.random.default_rng(s), 20, 50) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(("n", "n_tokens"), [(0, 10), (3, 0), (3, 1), (3, 2), (3, 5)])
+def test_short_and_empty_samples_have_their_shape(tiny, rng, n, n_tokens):
+    transcripts = tiny.sample(rng, n, n_tokens)
+    assert transcripts.shape == (n, n_tokens)
+    assert np.isfinite(tiny.log_likelihoods(transcripts)).all()
+
+
+def test_replies_carry_the_probabilities_that_the_task_gives_their_moods(tiny, rng):
+    texts, positive = tiny.sample_replies(rng, 500)
+    fair = {" Yes.", " It is good.", " It is so good!", " It is fine so.", " It is very good very."}
+    foul = {" It is bad.", " bad!", " very bad.", " so bad so.", " It is so bad."}
+    seen = dict(zip(texts, positive, strict=True))
+    assert {seen[text] for text in fair & set(seen)} == {TINY_TASK.positive["fair"]}
+    assert {seen[text] for text in foul & set(seen)} == {TINY_TASK.positive["foul"]}
+    assert "" not in seen
+
+
+# ----------------------------------------------------------------------- the entropy
+
+
+def test_the_entropy_floor_covers_the_exact_entropy(tiny, law, rng):
+    exact = -sum(float(p) * math.log(p) for p in law.values()) / N_TOKENS
+    floor = entropy_floor(
+        tiny, rng, n_dialogues=2000, n_tokens=N_TOKENS, confidence=1 - FALSE_ALARM
+    )
+    assert floor.low < exact < floor.high
+    assert floor.high - floor.low < 0.05 * exact
+
+
+def test_an_interval_widens_by_the_normal_quantile():
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    error = math.sqrt(2.5 / 5)
+    narrow, wide = (mean_over_dialogues(values, confidence=c) for c in (0.6826894921, 0.9544997361))
+    assert narrow.mean == wide.mean == 2.0
+    assert narrow.high - 2.0 == pytest.approx(error, rel=1e-9)
+    assert 2.0 - wide.low == pytest.approx(2 * error, rel=1e-9)
+
+
+# ------------------------------------------------------------------ the classroom task
+
+
+def test_the_teacher_is_never_silent_and_everybody_else_may_be(classroom, rng):
+    for pair in classroom.task.pairs:
+        for speakers in (pair, pair[::-1]):
+            transcripts = classroom.sample(rng, 20, 120, speakers=speakers)
+            log_probs = classroom.predictive_log_probs(transcripts)[..., newline(classroom)]
+            names = [classroom.vocabulary.index(name) for name in speakers]
+            opening = transcripts[:, 1:-1] == classroom.vocabulary.index(":")
+            for name, token in zip(speakers, names, strict=True):
+                silence = log_probs[:, 2:][opening & (transcripts[:, :-2] == token)]
+                assert silence.size
+                if name == classroom.task.agent:
+                    assert (silence == -np.inf).all()
+                else:
+                    assert np.isfinite(silence).all()
+
+
+def test_silence_answers_silence_more_often_than_not_and_stays(classroom):
+    def silence_after(text: str) -> float:
+        tokens = classroom.encode(f"{classroom.task.note}{text}")
+        state = classroom.read(tokens[None])
+        return float(np.exp(classroom.log_probs(state)[0, newline(classroom)]))
+
+    spoken = "Boss: I want to read the book.\nWorker: Yes?\n"
+    assert silence_after(f"{spoken}Boss:") < 0.01
+    assert 0.5 < silence_after(f"{spoken}Boss:\nWorker:") < 0.75
+    assert silence_after(f"{spoken}Boss:\nWorker:\nBoss:\nWorker:") > 0.95
+
+
+def test_the_prompt_is_of_the_published_form(classroom):
+    note, *turns, last = classroom.task.prompt.split("\n")
+    assert f"{note}\n" == classroom.task.note
+    assert [turn.split(":")[0] for turn in turns] == ["Student", "Teacher", "Student"]
+    assert last == "Teacher: Do you"
+    assert classroom.decode(classroom.prompt) == classroom.task.prompt
+    assert classroom.read(classroom.prompt[None]).possible.all()
+
+
+def test_the_classroom_is_about_as_large_as_the_prototype_was(classroom):
+    assert 18 <= len(classroom.task.roles) <= 22
+    assert 100 <= len(classroom.vocabulary) <= 130
+    assert len(set(classroom.vocabulary)) == len(classroom.vocabulary)
+
+
+def test_tasks_are_found_by_name():
+    for name in task_names():
+        assert load_task(name).name == name
+    assert "classroom" in task_names()
+
+
+# ------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"style_redraw": 1.5}, r"style_redraw must lie in \[0, 1\], got 1.5"),
+        ({"positive": {"fair": 2.0, "foul": 0.0}}, r"positive\['fair'\] must lie in \[0, 1\]"),
+        ({"positive": {"fair": 0.5}}, r"positive must name the moods \('fair', 'foul'\)"),
+        ({"pairs": (("Ann", "Ann"),)}, "two different roles, got"),
+        ({"pairs": (("Ann", "Dan"),)}, "two different roles, got"),
+        ({"pairs": (("Ann", "Bob"), ("Bob", "Ann"))}, "a pair must be listed once"),
+        ({"partner": "Cyd"}, "must be one of the pairs"),
+        ({"note": "Ann.\n"}, "the note must name no role"),
+        ({"note": "Talk.  \n"}, "single spaces before words"),
+        ({"roles": TINY_TASK.roles | {"Al Bo": TINY_TASK.roles["Ann"]}}, "must be one word"),
+        ({"roles": TINY_TASK.roles | {"Ann": replace(TINY_TASK.roles["Ann"], styles={})}}, "least"),
+        (
+            {"roles": TINY_TASK.roles | {"Bob": replace(TINY_TASK.roles["Bob"], styles={"x": 1})}},
+            "'x' is not among",
+        ),
+        (
+            {
+                "roles": {
+                    **TINY_TASK.roles,
+                    "Bob": replace(TINY_TASK.roles["Bob"], styles={"cold": -1}),
+                }
+            },
+            "weight of 'cold' must be > 0, got -1",
+        ),
+        ({"slots": TINY_TASK.slots | {"very": ("{good}",)}}, "holds itself"),
+        ({"slots": {"good": ("good",)}}, "has no phrases"),
+        ({"slots": TINY_TASK.slots | {"very": ("a:b",)}}, "cannot read the template"),
+        ({"prompt": "Talk.\nAnn:\nBob"}, "has probability 0 under its own process"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises((InvalidArgumentError, InvalidHistoryError), match=message):
+        DialogueProcess(replace(TINY_TASK, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"says": {"fair": (), "foul": ("No.",)}}, "has no template for 'fair'"),
+        ({"says": {"fair": ("{very}",), "foul": ("No.",)}}, "may be empty"),
+        ({"says": {"fair": ("Hello Bob.",), "foul": ("No.",)}}, "names a role"),
+        ({"says": {"fair": ("{oh}",), "foul": ("No.",)}}, r"slot \{oh\} has no phrases"),
+        ({"says": {"empty": ("No.",), "fair": ("Yes.",), "foul": ("No.",)}}, "no mood of a turn"),
+        ({"replies": {"start": {"fair": 1}}}, "must reply to the moods"),
+    ],
+)
+def test_a_style_that_makes_no_sense_is_refused(changes, message):
+    warm = replace(TINY_TASK.styles["warm"], **changes)
+    styles = TINY_TASK.styles | {"warm": warm}
+    positive = {mood: 0.5 for style in styles.values() for mood in style.says}
+    with pytest.raises(InvalidArgumentError, match=message):
+        replace(TINY_TASK, styles=styles, positive=positive)
+
+
+def test_a_probability_of_silence_must_be_one():
+    with pytest.raises(InvalidArgumentError, match=r"Silence.after_empty must lie in \[0, 1\]"):
+        Silence(unprompted=0, after_empty=1.2, once_silent=0)
+
+
+def test_a_template_knows_words_marks_and_slots_only():
+    assert parse_template("So, {x} don't!") == (" So", ",", ("x",), " don't", "!")
+    for text in ("{x", "a: b", "a\nb", "{}"):
+        with pytest.raises(InvalidArgumentError, match="cannot read the template"):
+            parse_template(text)
+
+
+def test_what_is_no_token_is_refused(tiny):
+    state = tiny.begin(2)
+    with pytest.raises(InvalidShapeError, match=r"tokens must have shape \(2,\), got \(3,\)"):
+        tiny.append(state, np.zeros(3, dtype=int))
+    with pytest.raises(InvalidHistoryError, match="tokens must lie in 0"):
+        tiny.append(state, np.array([0, -1]))
+    with pytest.raises(InvalidShapeError, match=r"transcripts must have shape \(n, tokens\)"):
+        tiny.log_likelihoods(np.zeros(3, dtype=int))
+    with pytest.raises(InvalidArgumentError, match="' purple' is not in the vocabulary"):
+        tiny.encode("Talk.\nAnn: purple")
+    with pytest.raises(InvalidArgumentError, match="n must be >= 0, got -1"):
+        tiny.begin(-1)
+
+
+def test_impossible_requests_are_refused(tiny, rng):
+    with pytest.raises(InvalidArgumentError, match="must be >= 0, got -1 and 3"):
+        tiny.sample(rng, -1, 3)
+    for speakers in (("Ann", "Dan"), ("Ann", "Ann"), ("Cyd", "Ann")):
+        with pytest.raises(
+            InvalidArgumentError, match=r"speakers must be one of .* in either order"
+        ):
+            tiny.sample(rng, 1, 3, speakers=speakers)
+    with pytest.raises(InvalidArgumentError, match="n_dialogues >= 2"):
+        entropy_floor(tiny, rng, n_dialogues=1, n_tokens=3)
+    with pytest.raises(InvalidArgumentError, match=r"confidence must lie in \(0, 1\), got 1"):
+        mean_over_dialogues(np.zeros(3), confidence=1)
+    with pytest.raises(InvalidArgumentError, match=r"unknown task 'moon'; there are .*classroom"):
+        load_task("moon")
+    assert isinstance(load_task("classroom"), DialogueTask)

@@ -1,0 +1,336 @@
+"""The planners against the worst observations, with their certificates recomputed."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.toy_world.convex_programs import solve_kl_program
+from tests.toy_world.planning_problems import (
+    budgets,
+    most_that_missing_mass_costs,
+    problems,
+    random_problem,
+)
+from theory.constraints import adaptive_kl_nats, fixed_kl_nats
+from theory.errors import InvalidBudgetError, SolverError
+from theory.process import values
+from toy_world.planners import worst_case as planner_worst_case
+from toy_world.planners.adaptive_kl import HistoryPrices, adaptive_kl_optimum
+from toy_world.planners.expected_kl import expected_kl_optimum
+from toy_world.planners.fixed_kl import ObservationPrices, fixed_kl_optimum
+from toy_world.planners.problem import Reading, lagrangian_bound, planning_problem
+from toy_world.planners.worst_case import _soft_point
+
+READINGS = {
+    Reading.FIXED: (fixed_kl_optimum, ObservationPrices, fixed_kl_nats),
+    Reading.ADAPTIVE: (adaptive_kl_optimum, HistoryPrices, adaptive_kl_nats),
+}
+each_reading = pytest.mark.parametrize("reading", READINGS, ids=lambda reading: reading.name)
+
+
+@each_reading
+@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 2, 2), (2, 3, 3), (2, 2, 4)])
+def test_values_are_those_of_a_convex_solver_where_it_ends(rng, reading, shape):
+    n_actions, n_observations, horizon = shape
+    optimal = 0
+    for budget in (0.03, 0.2, 0.7):
+        problem = random_problem(
+            rng, n_actions=n_actions, n_observations=n_observations, horizon=horizon
+        )
+        solution = solve_kl_program(*problem, budget_nats=budget, reading=reading)
+        if solution.status == "optimal":
+            optimal += 1
+            plan = READINGS[reading][0](*problem, budget_nats=budget)
+            assert plan.value == pytest.approx(solution.value, abs=1e-8)
+    assert optimal > 0
+
+
+@each_reading
+@given(problem=problems(full_nu=False), budget=budgets)
+def test_every_plan_is_feasible_and_certified(reading, problem, budget):
+    optimum, _, kl_nats = READINGS[reading]
+    beta, nu, utility = problem
+    plan = optimum(*problem, budget_nats=budget)
+    assert plan.attained_nats == pytest.approx(float(kl_nats(plan.pi, beta)), abs=1e-14)
+    assert plan.attained_nats <= budget + 1e-15
+    assert plan.value == pytest.approx(float(values(plan.pi, nu, utility)[0][0]), abs=1e-14)
+    bound = lagrangian_bound(*problem, reading=reading, prices=plan.prices, budget_nats=budget)
+    assert plan.bound == pytest.approx(bound, abs=1e-13)
+    assert -1e-13 <= plan.gap <= 1e-9
+
+
+@each_reading
+@pytest.mark.parametrize("horizon", [5, 6])
+def test_long_horizons_and_extreme_rows_are_certified_too(rng, reading, horizon):
+    for budget in (1e-4, 0.1, 2.0):
+        problem = random_problem(rng, horizon=horizon, concentration=0.3)
+        plan = READINGS[reading][0](*problem, budget_nats=budget)
+        assert plan.attained_nats <= budget
+        assert -1e-13 <= plan.gap <= 1e-9
+
+
+@each_reading
+def test_the_certificate_holds_in_forty_digits(rng, reading):  # noqa: C901 - five recursions
+    """Attained KL, value and bound by plain recursions over histories in mpmath."""
+    beta, nu, utility = random_problem(rng)
+    plan = READINGS[reading][0](beta, nu, utility, budget_nats=0.3)
+    with mpmath.workdps(40):
+
+        def row(table, history, t):
+            index = 0
+            for a, o in history:
+                index = (index * 2 + a) * 2 + o
+            return [mpmath.mpf(float(p)) for p in np.atleast_1d(table[t][index]).reshape(-1)]
+
+        def normalised(weights):
+            total = mpmath.fsum(weights)
+            return [w / total for w in weights]
+
+        def world(history):
+            """nu(o|ha) of a history as a function of (a, o)."""
+            rows = row(nu, history, len(history))
+            return lambda a, o: normalised(rows[2 * a : 2 * a + 2])[o]
+
+        def earned(history):
+            index = 0
+            for a, o in history:
+                index = (index * 2 + a) * 2 + o
+            return mpmath.mpf(float(utility[index]))
+
+        def value(history):
+            if len(history) == 3:
+                return earned(history)
+            pi, w = normalised(row(plan.pi, history, len(history))), world(history)
+            return sum(pi[a] * w(a, o) * value((*history, (a, o))) for a in (0, 1) for o in (0, 1))
+
+        def kl_to_go(history, observe):
+            if len(history) == 3:
+                return mpmath.mpf(0)
+            pi = normalised(row(plan.pi, history, len(history)))
+            base = normalised(row(beta, history, len(history)))
+            here = sum(p * mpmath.log(p / q) for p, q in zip(pi, base, strict=True))
+            return here + sum(pi[a] * observe(history, a) for a in (0, 1))
+
+        def adaptive(history, a):
+            return max(kl_to_go((*history, (a, o)), adaptive) for o in (0, 1))
+
+        def fixed(sequence):
+            def observe(history, a):
+                return kl_to_go((*history, (a, sequence[len(history)])), observe)
+
+            return kl_to_go((), observe)
+
+        def lagrangian(history, reach):
+            if len(history) == 3:
+                return reach * earned(history)
+            y = row(plan.prices, history, len(history))[0]
+            base, w = normalised(row(beta, history, len(history))), world(history)
+            gains = [
+                sum(lagrangian((*history, (a, o)), reach * w(a, o)) for o in (0, 1)) for a in (0, 1)
+            ]
+            return y * mpmath.log(
+                sum(q * mpmath.exp(g / y) for q, g in zip(base, gains, strict=True))
+            )
+
+        attained = (
+            kl_to_go((), adaptive)
+            if reading is Reading.ADAPTIVE
+            else max(fixed((p, q, 0)) for p in (0, 1) for q in (0, 1))
+        )
+        bound = lagrangian((), mpmath.mpf(1)) + mpmath.mpf("0.3") * row(plan.prices, (), 0)[0]
+        assert attained <= mpmath.mpf("0.3")
+        assert 0 <= bound - value(()) <= mpmath.mpf("2.1e-10")
+
+
+@each_reading
+def test_newtons_direction_solves_the_equations_of_finite_differences(rng, reading):
+    """The direction minimises the dual's second-order model on all consistent directions."""
+    problem = planning_problem(*random_problem(rng), reading=reading)
+    adversaries = READINGS[reading][1](problem, 0.4)
+    prices = adversaries.uniform(0.5)
+    n_free = [len(level) for level in prices]
+    flat = np.concatenate(prices)
+    # A basis of the directions that keep `sum_o y(.. o) = y(..)`.
+    n_actions = 2 if reading is Reading.ADAPTIVE else 1
+    rows = []
+    starts = np.cumsum([0, *n_free])
+    for t in range(len(prices) - 1):
+        for i in range(n_free[t]):
+            for a in range(n_actions):
+                row = np.zeros(len(flat))
+                row[starts[t] + i] = -1
+                first = starts[t + 1] + (i * n_actions + a) * 2
+                row[first : first + 2] = 1
+                rows.append(row)
+    _, singular, v = np.linalg.svd(np.array(rows))
+    basis = v[len(singular) :].T
+    curvature = rng.random(n_free[-1]) + 0.5
+    tau = 1e-3
+
+    def split(vector):
+        return tuple(np.split(vector, np.cumsum(n_free)[:-1]))
+
+    def dual(coordinates):
+        levels = split(flat + basis @ coordinates)
+        point = _soft_point(problem, adversaries.of_histories(levels))
+        return point.soft_value + 0.4 * levels[0][0]
+
+    n, h = basis.shape[1], 1e-4
+    unit = np.eye(n) * h
+    gradient = np.array([(dual(e) - dual(-e)) / (2 * h) for e in unit])
+    hessian = np.array(
+        [
+            [(dual(d + e) - dual(d - e) - dual(e - d) + dual(-d - e)) / (4 * h * h) for e in unit]
+            for d in unit
+        ]
+    )
+    last = basis[starts[-2] :]
+    model = hessian + last.T @ (curvature[:, None] * last)
+    expected = basis @ np.linalg.solve(model, last.T @ (tau / prices[-1]) - gradient)
+    point = _soft_point(problem, adversaries.of_histories(prices))
+    direction = adversaries.newton(point, curvature)(tau)
+    np.testing.assert_allclose(np.concatenate(direction), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_adaptive_adversary_is_the_strictest(rng):
+    for _ in range(5):
+        problem = random_problem(rng)
+        fixed = fixed_kl_optimum(*problem, budget_nats=0.2)
+        adaptive = adaptive_kl_optimum(*problem, budget_nats=0.2)
+        expected = expected_kl_optimum(*problem, budget_nats=0.2)
+        assert adaptive.value <= min(fixed.value, expected.value) + 2e-10
+
+
+@each_reading
+@pytest.mark.parametrize("shape", [(3, 1, 4), (4, 3, 1)])
+def test_where_no_observation_comes_between_actions_all_readings_agree(rng, reading, shape):
+    n_actions, n_observations, horizon = shape
+    problem = random_problem(
+        rng, n_actions=n_actions, n_observations=n_observations, horizon=horizon
+    )
+    plan = READINGS[reading][0](*problem, budget_nats=0.2)
+    expected = expected_kl_optimum(*problem, budget_nats=0.2)
+    assert plan.value == pytest.approx(expected.value, abs=3e-10)
+    assert plan.multiplier == pytest.approx(expected.multiplier, rel=1e-6)
+
+
+def opposite_worlds():
+    """Observation o comes by a fair coin; the second action a earns 1 where a = o = 0."""
+    beta = (np.array([[1.0, 0.0]]), np.full((4, 2), 0.5))
+    nu = (np.full((1, 2, 2), 0.5), np.full((4, 2, 2), 0.5))
+    utility = np.zeros(16)
+    utility[:2] = 1.0
+    return beta, nu, utility
+
+
+@each_reading
+def test_an_adversary_makes_the_agent_pay_for_the_dear_observation_alone(reading):
+    # Only after o = 0 is there anything to gain. The expected reading halves that price.
+    budget = 0.05
+    plan = READINGS[reading][0](*opposite_worlds(), budget_nats=budget)
+    expected = expected_kl_optimum(*opposite_worlds(), budget_nats=budget / 2)
+    assert plan.value == pytest.approx(expected.value, abs=2e-10)
+    assert plan.multiplier == pytest.approx(expected.multiplier / 2, rel=1e-6)
+
+
+@each_reading
+def test_without_a_budget_the_plan_is_beta_itself(rng, reading):
+    problem = random_problem(rng)
+    plan = READINGS[reading][0](*problem, budget_nats=0.0)
+    for actions, base in zip(plan.pi, problem[0], strict=True):
+        np.testing.assert_allclose(actions, base, atol=1e-15)
+    assert (plan.attained_nats, plan.multiplier, plan.gap) == (0.0, math.inf, 0.0)
+
+
+@each_reading
+def test_an_unlimited_budget_buys_what_it_buys_in_the_expected_reading(rng, reading):
+    problem = random_problem(rng)
+    plan = READINGS[reading][0](*problem, budget_nats=math.inf)
+    expected = expected_kl_optimum(*problem, budget_nats=math.inf)
+    assert plan.value == pytest.approx(expected.value, abs=1e-14)
+    assert plan.multiplier == 0
+
+
+@each_reading
+@given(problem=problems(), budget=budgets)
+def test_what_beta_never_does_the_plan_never_does(reading, problem, budget):
+    plan = READINGS[reading][0](*problem, budget_nats=budget)
+    for actions, base in zip(plan.pi, problem[0], strict=True):
+        assert (actions[base == 0] == 0).all()
+
+
+# Semi-distributions as base policy.
+
+
+@each_reading
+@given(problem=problems(full_beta=False, positive=True), extra=st.floats(1e-3, 3.0))
+def test_plans_against_semi_distributions_are_full_and_certified(reading, problem, extra):
+    budget = most_that_missing_mass_costs(problem[0]) + extra
+    plan = READINGS[reading][0](*problem, budget_nats=budget)
+    for actions in plan.pi:
+        np.testing.assert_allclose(actions.sum(axis=-1), 1, atol=1e-14)
+    assert plan.attained_nats <= budget + 1e-15
+    assert -1e-13 <= plan.gap <= 1e-8
+
+
+def missing_after_each_observation():
+    """beta misses half its mass after o = 0 if the first action was 0, after o = 1 if it was 1."""
+    beta = (
+        np.array([[0.5, 0.5]]),
+        np.array([[0.25, 0.25], [0.5, 0.5], [0.5, 0.5], [0.25, 0.25]]),
+    )
+    nu = (np.full((1, 2, 2), 0.5), np.full((4, 2, 2), 0.5))
+    return beta, nu, np.linspace(0, 1, 16)
+
+
+def test_the_least_budget_depends_on_what_the_adversary_sees():
+    # An adversary who sees the first action makes every policy pay ln 2; one who does not is
+    # played against by a fair coin, at (ln 2)/2.
+    problem = missing_after_each_observation()
+    with pytest.raises(InvalidBudgetError, match=r"at least 0\.6931471"):
+        adaptive_kl_optimum(*problem, budget_nats=math.log(2) - 1e-6)
+    only = adaptive_kl_optimum(*problem, budget_nats=math.log(2))
+    assert only.multiplier == math.inf
+    np.testing.assert_allclose(only.pi[0], [[0.5, 0.5]])
+    with pytest.raises(InvalidBudgetError, match=r"more than 0\.\d+, what beta's missing mass"):
+        fixed_kl_optimum(*problem, budget_nats=math.log(2) / 2 - 1e-3)
+    plan = fixed_kl_optimum(*problem, budget_nats=math.log(2) / 2 + 1e-3)
+    assert plan.gap <= 1e-8
+
+
+@each_reading
+def test_a_semi_distribution_needs_some_budget(reading):
+    with pytest.raises(InvalidBudgetError, match="budget_nats must be at least"):
+        READINGS[reading][0](*missing_after_each_observation(), budget_nats=0.0)
+
+
+def test_an_adversary_leads_into_dead_ends_that_nature_avoids():
+    beta = (np.array([[0.9, 0.1]]), np.array([[0.0, 0.0], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]))
+    nu = (np.array([[[0.0, 1.0], [0.5, 0.5]]]), np.full((4, 2, 2), 0.5))
+    utility = np.array([1.0] * 8 + [0.0] * 8)
+    assert expected_kl_optimum(beta, nu, utility, budget_nats=5.0).value == 1
+    for optimum, _, _ in READINGS.values():
+        assert optimum(beta, nu, utility, budget_nats=5.0).value == 0
+
+
+# Errors.
+
+
+@each_reading
+@pytest.mark.parametrize("budget", [-1.0, math.nan])
+def test_a_budget_must_be_a_number_from_0(rng, reading, budget):
+    with pytest.raises(InvalidBudgetError, match=f"budget_nats must be >= 0, got {budget}"):
+        READINGS[reading][0](*random_problem(rng), budget_nats=budget)
+
+
+@each_reading
+def test_a_path_that_does_not_end_is_an_error_with_its_gap(rng, reading, monkeypatch):
+    monkeypatch.setattr(planner_worst_case, "MAX_ITERATIONS", 5)
+    with pytest.raises(
+        SolverError, match=r"ended with a gap of .*, more than 1e-06, at the budget 0.1"
+    ):
+        READINGS[reading][0](*random_problem(rng), budget_nats=0.1)

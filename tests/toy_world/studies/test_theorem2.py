@@ -1,0 +1,167 @@
+"""Theorem 2's readings: proofs against exact random problems, counterexamples by hand."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.theory.exact_tables import environment_tables, policy_tables, trees
+from theory.process import HistoryTree, environment_table, policy_table, utility_table
+from toy_world.planners.problem import Reading
+from toy_world.studies.theorem2 import (
+    HOLDS,
+    Claim,
+    TvdProblem,
+    certified_excess,
+    conditional_counterexamples,
+    loss_at,
+    random_problem,
+    sequence_counterexample,
+    spec_counterexample,
+    violations,
+)
+
+F = Fraction
+each_reading = pytest.mark.parametrize("reading", Reading, ids=lambda reading: reading.name)
+
+
+@st.composite
+def exact_problems(draw, *, tree=None):
+    tree = draw(trees(max_horizon=2, max_symbols=3)) if tree is None else tree
+    n = tree.n_histories(tree.horizon)
+    utility = draw(st.lists(st.integers(0, 6).map(lambda k: F(k, 6)), min_size=n, max_size=n))
+    return TvdProblem(
+        tree=tree,
+        beta=draw(policy_tables(tree)),
+        nu=draw(environment_tables(tree)),
+        utility=np.array(utility, dtype=object),
+        budget=draw(st.sampled_from([F(1, 20), F(1, 7), F(3, 10)])),
+    )
+
+
+@each_reading
+@given(problem=exact_problems())
+def test_what_is_proved_is_never_violated_by_an_exact_optimum(reading, problem):
+    pi = problem.plan(reading).pi
+    for claim in Claim:
+        if reading in HOLDS[claim]:
+            assert violations(problem, pi, claim) == ()
+
+
+@each_reading
+@given(problem=exact_problems(tree=HistoryTree(n_actions=2, n_observations=2, horizon=2)))
+def test_two_steps_of_two_actions_are_too_few_to_violate_the_conditional_claim(reading, problem):
+    assert violations(problem, problem.plan(reading).pi, Claim.CONDITIONAL) == ()
+
+
+@each_reading
+@given(problem=exact_problems(tree=HistoryTree(n_actions=2, n_observations=1, horizon=3)))
+def test_without_observations_whole_sequences_are_optimal(reading, problem):
+    assert violations(problem, problem.plan(reading).pi, Claim.SEQUENCE) == ()
+
+
+@each_reading
+@pytest.mark.parametrize("shape", [(3, 2, 2), (2, 3, 2)])
+def test_what_is_proved_is_not_violated_at_random(rng, reading, shape):
+    horizon, n_actions, n_observations = shape
+    tree = HistoryTree(n_actions=n_actions, n_observations=n_observations, horizon=horizon)
+    for _ in range(5):
+        problem = random_problem(tree, budget=0.2, rng=rng)
+        pi = problem.plan(reading).pi
+        for claim in Claim:
+            if reading in HOLDS[claim]:
+                assert violations(problem, pi, claim, tolerance=1e-7) == ()
+
+
+@each_reading
+def test_the_worst_of_three_siblings_gives_its_probability_to_both_others(reading):
+    # All of c = 1/9 is taken from the sequence (0, 0), so (0, 1) and (0, 2) share action 0.
+    example, _ = conditional_counterexamples()
+    plan = example.problem.plan(reading)
+    assert list(plan.pi[1][0]) == [0, F(1, 2), F(1, 2)]
+    assert plan.value == F(1, 9) * (F(1, 3) + F(2, 3)) + F(7, 9)
+    assert loss_at(example) == F(2, 3) - F(1, 3)
+    # x(0, 1) - x(0)/3 = 1/9 - (2/9)/3.
+    assert certified_excess(example, reading) == F(1, 27)
+
+
+@each_reading
+def test_three_steps_of_two_actions_violate_the_conditional_claim_too(reading):
+    _, example = conditional_counterexamples()
+    # x(0, 1) - x(0)/2 = 1/4 - (3/8)/2; the better action leads to 2/3, this one to 1/3.
+    assert certified_excess(example, reading) == F(1, 16)
+    assert loss_at(example) == F(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("reading", "excess"),
+    [(Reading.FIXED, F(3, 16)), (Reading.EXPECTED, F(1, 8)), (Reading.ADAPTIVE, F(0))],
+)
+def test_a_sequence_gains_though_its_first_action_is_not_optimal(reading, excess):
+    # Fixed: all of c in both observations. Expected: c = 3/16 pays for 3/8 of mass at one
+    # observation, of which action 1's improvement can take 1/4 at most.
+    example = sequence_counterexample()
+    assert certified_excess(example, reading) == excess
+    assert loss_at(example) == F(3, 4) - F(1, 2)
+    assert (excess > 0) == (reading in example.readings)
+
+
+def test_the_counterexample_with_three_first_actions_gains_c():
+    example = spec_counterexample()
+    assert certified_excess(example, Reading.FIXED) == example.problem.budget == F(1, 10)
+    assert loss_at(example) == F(3, 5) - F(1, 2)
+    for reading in (Reading.ADAPTIVE, Reading.EXPECTED):
+        assert certified_excess(example, reading) == 0
+
+
+def every_example():
+    return (*conditional_counterexamples(), sequence_counterexample(), spec_counterexample())
+
+
+@pytest.mark.parametrize("example", every_example(), ids=range(4))
+def test_counterexamples_are_found_as_violations_where_they_are_certified(example):
+    for reading in example.readings:
+        assert reading not in HOLDS[example.claim]
+        assert certified_excess(example, reading) > 0
+        assert loss_at(example) > 0
+        found = violations(example.problem, example.problem.plan(reading).pi, example.claim)
+        row = example.problem.tree.index(example.history)
+        at = [v for v in found if (v.step, v.row, v.action) == (1, row, example.action)]
+        assert [v.loss for v in at] == [loss_at(example)]
+        assert all(v.excess > 0 for v in at)
+
+
+def test_every_claim_that_does_not_hold_has_a_counterexample_in_that_reading():
+    refuted = {(e.claim, reading) for e in every_example() for reading in e.readings}
+    for claim in Claim:
+        for reading in Reading:
+            assert ((claim, reading) in refuted) != (reading in HOLDS[claim])
+
+
+def test_violations_are_what_each_claim_says():
+    # Two steps without observations; action 1 is never optimal. pi takes it more often first,
+    # and then less often than beta, but after action 1 more mass than beta all the same.
+    tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+    half = (F(1, 2), F(1, 2))
+    problem = TvdProblem(
+        tree=tree,
+        beta=policy_table(tree, lambda _: half),
+        nu=environment_table(tree, lambda _: (F(1),)),
+        utility=utility_table(tree, lambda h: F(2 - h[0] - h[2], 2)),
+        budget=F(1),
+    )
+    pi = policy_table(tree, lambda h: (F(3, 5), F(2, 5)) if h else (F(0), F(1)))
+
+    def found(claim):
+        return [(v.step, v.row, v.action, v.excess) for v in violations(problem, pi, claim)]
+
+    assert found(Claim.FIRST) == [(0, 0, 1, F(1, 2))]
+    assert found(Claim.CONDITIONAL) == [(0, 0, 1, F(1, 2))]
+    assert found(Claim.MASS) == [(0, 0, 1, F(1, 2)), (1, 1, 1, F(2, 5) - F(1, 4))]
+    assert found(Claim.SEQUENCE) == [
+        (0, 0, 1, F(1, 2)),
+        (1, 1, 0, F(3, 5) - F(1, 4)),
+        (1, 1, 1, F(2, 5) - F(1, 4)),
+    ]

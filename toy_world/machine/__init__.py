@@ -1,0 +1,1 @@
+"""A universal monotone machine, and every program of up to L bits on it."""

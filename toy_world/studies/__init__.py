@@ -1,0 +1,1 @@
+"""What the paper's statements say in these worlds: the computation behind every demo."""
