@@ -39,9 +39,9 @@ from theory.process import (
 )
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
 from toy_world.planners.ask import asking_optimum
-from toy_world.planners.divergence import Divergence, divergence_optimum
+from toy_world.planners.divergence import divergence_optimum
 from toy_world.planners.expected_kl import expected_kl_optimum
-from toy_world.planners.problem import Reading
+from toy_world.planners.problem import Divergence, Reading
 from toy_world.planners.tvd import tvd_optimum
 from toy_world.studies.pessimism import (
     PAY,
@@ -179,7 +179,7 @@ def _planned(
             return kl.pi, kl.value, kl.gap, 0.0
         case Constraint.TVD:
             tvd = tvd_optimum(beta, nu, proxy, budget=budget, reading=Reading.EXPECTED)
-            return tvd.pi, tvd.value, tvd.gap, 0.0
+            return tvd.pi, float(tvd.value), float(tvd.gap), 0.0
         case Constraint.PESSIMISTIC:
             pessimist = (
                 mixture.pessimist(ALPHA, update=Update.DEMONSTRATOR)
