@@ -181,7 +181,7 @@ def assemble(text: str) -> tuple[int, ...]:
 
 
 def run(program: Iterable[int], *, limits: Limits, max_symbols: int) -> Run:
-    """Run `program` by the definition above (slow and plain; see `machine_enumeration`).
+    """Run `program` by the definition above (slow and plain; `toy_world.machine.enumeration` is fast).
 
     Args:
         program: bits, finitely many or not; no more are taken than the machine reads.
