@@ -164,6 +164,7 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stays in reg
         here, cell = np.uint64(position), np.uint64(head)
         instruction = code[here]
         if instruction == Op.AGAIN:
+            # One more than how often it still goes back, so that 0 says that it is not under way.
             left = repeats[here]
             if left == 0:
                 left = cells[cell] + 2
@@ -203,7 +204,7 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stays in reg
             else:
                 cells[cell] -= 1
                 changes += 1
-                if target[here] == 0:
+                if target[here] == 0:  # the body has not been read to its end
                     event = Event.WANTS_TO_SKIP
                     break
                 position = target[here]
