@@ -19,12 +19,12 @@ from mightnt.progress import track
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
-from toy_world.programs.language import Language
-from toy_world.programs.later_events import (
+from toy_world.programs.events import (
     LaterEvent,
     simplest_later_clock_event,
     simplest_later_events,
 )
+from toy_world.programs.language import Language
 from toy_world.worlds.demonstrator import demonstrate, trusted_policy
 from toy_world.worlds.environments import WORLDS, WorldName
 

@@ -363,7 +363,7 @@ def _findings(
         _frontier_finding(frontiers),
         f"The mixture: {enumeration.n_programs:,} policy programs of at most "
         f"{enumeration.limit_bits} bits in {enumeration.n_classes:,} classes that are alive after "
-        f"{enumeration.domain.situations[0].n_steps} steps; prior mass left out "
+        f"{enumeration.layout.points[0].n_steps} steps; prior mass left out "
         f"{float(enumeration.prior_mass_left_out):.4f}, exactly {enumeration.prior_mass_left_out}.",
         "Readings: for a policy mixture that every action updates the bound holds in all three "
         "readings of the constraint. For a joint predictor it does not in general.",

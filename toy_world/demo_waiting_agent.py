@@ -28,7 +28,7 @@ from theory.paper import Statement
 from theory.process import HistoryTree, environment_table, reach_probabilities, utility_table
 from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
 from toy_world.planners.expected_kl import expected_kl_frontier
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import Enumeration, enumerate_policies
 from toy_world.programs.language import Do, Ends, Language, Latch
 from toy_world.programs.posterior import posterior
@@ -110,15 +110,15 @@ def third_terms(options: WaitingAgentOptions) -> list[dict[str, Any]]:
         world = WORLDS[name]
         policy = LANGUAGE.policies.parse(text or "mix(1/2, do(a0), do(a1))")
         actions, observations = demonstrate(world, policy, options.steps, rng=options.rng())
-        domain = Domain(
+        layout = ColumnLayout(
             actions,
             observations,
-            [Situation(n_steps=k) for k in lengths],
+            [QueryPoint(n_steps=k) for k in lengths],
             n_actions=3,
             n_observations=2,
             horizon=1,
         )
-        enumeration = enumerate_policies(LANGUAGE, domain, 14)
+        enumeration = enumerate_policies(LANGUAGE, layout, 14)
         for index, k in enumerate(lengths):
             log2_xi = log2_probability(enumeration, index)
             rows.append(
@@ -137,15 +137,15 @@ def waiting_choices(options: WaitingAgentOptions) -> list[Choice]:
     """The planner's choices at several budgets, three steps before a round time."""
     n_steps = ROUND_TIME - HORIZON + 1
     actions = np.zeros(n_steps, dtype=np.int64)
-    domain = Domain(
+    layout = ColumnLayout(
         actions,
         np.zeros(n_steps, dtype=np.int64),
-        [Situation(n_steps=n_steps)],
+        [QueryPoint(n_steps=n_steps)],
         n_actions=3,
         n_observations=2,
         horizon=HORIZON,
     )
-    beta = posterior(enumerate_policies(LANGUAGE, domain, options.bits), 0).imitator()
+    beta = posterior(enumerate_policies(LANGUAGE, layout, options.bits), 0).imitator()
     tree = HistoryTree(n_actions=3, n_observations=2, horizon=HORIZON)
     ring = Fraction(options.bell_probability)
     nu = environment_table(tree, lambda _: (1 - ring, ring))

@@ -35,7 +35,7 @@ from theory.errors import MissingDataError
 from toy_world.demo_proposition2 import CLOCK_DECADES
 from toy_world.demo_regularisers import Constraint, matched_budget
 from toy_world.programs.language import Language
-from toy_world.programs.later_events import simplest_later_clock_event
+from toy_world.programs.events import simplest_later_clock_event
 
 
 def built(build, sources):

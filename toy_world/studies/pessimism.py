@@ -48,7 +48,7 @@ from theory.process import (
 )
 from toy_world.planners.ask import asking_optimum
 from toy_world.planners.expected_kl import expected_kl_optimum
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import enumerate_policies
 from toy_world.programs.language import Language, Policy
 from toy_world.programs.posterior import Posterior, posterior
@@ -163,7 +163,7 @@ def mixtures_while_watching(
     """
     actions, observations = demonstrate(setting.world, setting.tau, max(times), rng=rng)
     states = setting.world.states_along(actions, observations)
-    situations = [Situation(n_steps=k) for k in times]
+    situations = [QueryPoint(n_steps=k) for k in times]
     found = _posteriors(setting, limit_bits, actions, observations, situations)
     return tuple(
         mixture_at(each, setting, state=states[k]) for each, k in zip(found, times, strict=True)
@@ -183,7 +183,7 @@ def novel_mixture(
     extra = likeliest_steps(
         setting.tau, recent, setting.world.novelty[state], language=setting.language
     )
-    situation = Situation(n_steps=n_steps, extra=extra)
+    situation = QueryPoint(n_steps=n_steps, extra=extra)
     (found,) = _posteriors(setting, limit_bits, actions, observations, [situation])
     return mixture_at(found, setting, state=setting.world.state_after(extra, state=state))
 
@@ -193,9 +193,9 @@ def _posteriors(
     limit_bits: int,
     actions: NDArray[np.int64],
     observations: NDArray[np.int64],
-    situations: Sequence[Situation],
+    situations: Sequence[QueryPoint],
 ) -> list[Posterior]:
-    domain = Domain(
+    layout = ColumnLayout(
         actions,
         observations,
         situations,
@@ -203,7 +203,7 @@ def _posteriors(
         n_observations=setting.world.n_observations,
         horizon=setting.horizon,
     )
-    enumeration = enumerate_policies(setting.language, domain, limit_bits)
+    enumeration = enumerate_policies(setting.language, layout, limit_bits)
     return [posterior(enumeration, index) for index in range(len(situations))]
 
 

@@ -36,13 +36,12 @@ from theory.process import (
     values,
 )
 from toy_world.programs.classes import classes_of_conditions
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import Enumeration, enumerate_policies
-from toy_world.programs.kernels import hash_keys
+from toy_world.programs.events import UnprecedentedEvent, shortest_unprecedented_events
 from toy_world.programs.language import Do, Done, Language, Plain, Policy, Share, Utility
 from toy_world.programs.posterior import Posterior, posterior
 from toy_world.programs.semantics import shortest_number, utility_on_tree
-from toy_world.programs.unprecedented import Unprecedented, shortest_unprecedented_events
 from toy_world.worlds.demonstrator import demonstrate, likeliest_steps, trusted_policy
 from toy_world.worlds.environments import BAD, WORLDS, World, WorldName
 
@@ -133,7 +132,7 @@ class Price:
 
     n_steps: int
     kind: Kind
-    event: Unprecedented
+    event: UnprecedentedEvent
     demonstrator_bits: int
     delta_bits: int
     limit_bits: int
@@ -197,12 +196,12 @@ def situations_of(
     actions: NDArray[np.int64],
     observations: NDArray[np.int64],
     lengths: Sequence[tuple[int, Kind]],
-) -> tuple[tuple[Kind, Situation], ...]:
+) -> tuple[tuple[Kind, QueryPoint], ...]:
     """The situations after the given training lengths: a novel one after each that is not round."""
     states = setting.world.states_along(actions, observations)
     found = []
     for k, kind in lengths:
-        found.append((kind, Situation(n_steps=k)))
+        found.append((kind, QueryPoint(n_steps=k)))
         if kind is Kind.FAMILIAR:
             recent = np.stack([actions[:k], observations[:k]], axis=1)
             extra = likeliest_steps(
@@ -211,7 +210,7 @@ def situations_of(
                 setting.world.novelty[states[k]],
                 language=setting.language,
             )
-            found.append((Kind.NOVEL, Situation(n_steps=k, extra=extra)))
+            found.append((Kind.NOVEL, QueryPoint(n_steps=k, extra=extra)))
     return tuple(found)
 
 
@@ -236,7 +235,7 @@ def prices(
     actions, observations = demonstrate(setting.world, setting.tau, n_steps, rng=rng)
     lengths = training_lengths(setting, n_steps)
     asked = situations_of(setting, actions, observations, lengths)
-    domain = Domain(
+    layout = ColumnLayout(
         actions,
         observations,
         [situation for _, situation in asked],
@@ -245,36 +244,36 @@ def prices(
         horizon=setting.horizon,
     )
     kinds = [kind for kind, _ in asked]
-    _check_limit(setting, domain, kinds, limit_bits)
+    _check_limit(setting, layout, kinds, limit_bits)
     enumeration = enumerate_policies(
-        setting.language, domain, limit_bits, event_bits=_STORED_EVENT_BITS
+        setting.language, layout, limit_bits, event_bits=_STORED_EVENT_BITS
     )
-    events = shortest_unprecedented_events(setting.language, domain, enumeration.conditions)
+    events = shortest_unprecedented_events(setting.language, layout, enumeration.conditions)
     states = setting.world.states_along(actions, observations)
     found = []
     for index, kind in track(list(enumerate(kinds)), "asking the mixture"):
-        situation = domain.situations[index]
+        situation = layout.points[index]
         state = setting.world.state_after(situation.extra, state=states[situation.n_steps])
         found.append(_price(setting, posterior(enumeration, index), kind, events[index], state))
     return tuple(found), enumeration
 
 
-def _check_limit(setting: Setting, domain: Domain, kinds: Sequence[Kind], limit_bits: int) -> None:
+def _check_limit(
+    setting: Setting, layout: ColumnLayout, kinds: Sequence[Kind], limit_bits: int
+) -> None:
     """Raise unless L holds tau's switched version in every novel situation.
 
     A search among short events is enough to say so: it costs next to nothing.
     """
     tau_bits = setting.language.length(setting.tau)
-    small = enumerate_policies(setting.language, domain, tau_bits)
+    small = enumerate_policies(setting.language, layout, tau_bits)
     last = len(kinds) - 1 - kinds[::-1].index(Kind.NOVEL)
     tau_bits = _demonstrator_bits(posterior(small, last), setting)
-    conditions = classes_of_conditions(
-        setting.language, domain, _SHORT_EVENT_BITS, keys=hash_keys(domain.n_words)
-    )
-    events = shortest_unprecedented_events(setting.language, domain, conditions)
+    conditions = classes_of_conditions(setting.language, layout, _SHORT_EVENT_BITS)
+    events = shortest_unprecedented_events(setting.language, layout, conditions)
     delta, k = max(
         (_delta_bits(setting, event), situation.n_steps)
-        for event, situation, kind in zip(events, domain.situations, kinds, strict=True)
+        for event, situation, kind in zip(events, layout.points, kinds, strict=True)
         if kind is Kind.NOVEL
     )
     if limit_bits < tau_bits + delta:
@@ -285,7 +284,7 @@ def _check_limit(setting: Setting, domain: Domain, kinds: Sequence[Kind], limit_
         )
 
 
-def _delta_bits(setting: Setting, event: Unprecedented) -> int:
+def _delta_bits(setting: Setting, event: UnprecedentedEvent) -> int:
     return setting.language.switch_bits + event.bits + setting.language.length(setting.pi)
 
 
@@ -294,7 +293,7 @@ def _demonstrator_bits(mixture: Posterior, setting: Setting) -> int:
 
 
 def _price(
-    setting: Setting, mixture: Posterior, kind: Kind, event: Unprecedented, state: int
+    setting: Setting, mixture: Posterior, kind: Kind, event: UnprecedentedEvent, state: int
 ) -> Price:
     xi = mixture.imitator()
     tree = mixture.tree
@@ -303,7 +302,7 @@ def _price(
     utility = utility_on_tree(setting.utility, tree).astype(np.float64)
     delta_bits = _delta_bits(setting, event)
     return Price(
-        n_steps=mixture.situation.n_steps,
+        n_steps=mixture.point.n_steps,
         kind=kind,
         event=event,
         demonstrator_bits=_demonstrator_bits(mixture, setting),
