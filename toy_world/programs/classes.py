@@ -1,4 +1,4 @@
-"""Stored classes of short programs: conditions and policies, merged by behaviour on a layout.
+"""Stored classes of short programs: conditions and policies, merged by what they do on a layout.
 
 Programs are met from short to long. All constructors act column by column (a latch along
 prefixes, which are columns too), so a composed program's class follows from the classes of its
@@ -95,6 +95,7 @@ class Policies:
     programs: tuple[Policy, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
 class PartLimits:
     """How long the parts of a policy program of at most L bits can be.
 
@@ -103,27 +104,45 @@ class PartLimits:
         condition: of a condition; less than the shortest, at least -1, if none fits.
         policy: of a policy that is part of another one; likewise.
         least_policy: the length of the shortest policy.
+        if_tag: what `if` itself costs.
+        switch_tag: what `switch` itself costs.
+        mix_tag: what `mix` itself costs.
+    """
+
+    total: int
+    condition: int
+    policy: int
+    least_policy: int
+    if_tag: int
+    switch_tag: int
+    mix_tag: int
+
+
+def part_limits(language: Language, total: int) -> PartLimits:
+    """The limits for programs of at most `total` bits.
 
     Raises:
         UnreachableLengthError: not even the shortest policy fits.
     """
-
-    def __init__(self, language: Language, total: int) -> None:
-        policies = language.policies
-        self.least_policy = least_policy = _least_bits(policies)
-        if total < least_policy:
-            raise UnreachableLengthError(
-                f"the shortest policy has {least_policy} bits; allow at least that many, got "
-                f"{total}"
-            )
-        tags = {p.constructor: len(p.tag) for p in policies.productions}
-        self.total = total
-        self.if_tag, self.switch_tag, self.mix_tag = tags[If], tags[Switch], tags[Mix]
-        branch_tag = min(self.if_tag, self.switch_tag)
-        self.condition = max(total - branch_tag - 2 * least_policy, -1)
-        in_branch = total - branch_tag - _least_bits(language.predicates) - least_policy
-        in_mixture = total - self.mix_tag - _least_bits(DyadicCode()) - least_policy
-        self.policy = max(in_branch, in_mixture, -1)
+    policies = language.policies
+    least_policy = _least_bits(policies)
+    if total < least_policy:
+        raise UnreachableLengthError(
+            f"the shortest policy has {least_policy} bits; allow at least that many, got {total}"
+        )
+    tags = {p.constructor: len(p.tag) for p in policies.productions}
+    branch_tag = min(tags[If], tags[Switch])
+    in_branch = total - branch_tag - _least_bits(language.predicates) - least_policy
+    in_mixture = total - tags[Mix] - _least_bits(DyadicCode()) - least_policy
+    return PartLimits(
+        total=total,
+        condition=max(total - branch_tag - 2 * least_policy, -1),
+        policy=max(in_branch, in_mixture, -1),
+        least_policy=least_policy,
+        if_tag=tags[If],
+        switch_tag=tags[Switch],
+        mix_tag=tags[Mix],
+    )
 
 
 def condition_bits(condition: Predicate | Event, layout: ColumnLayout) -> Bits:

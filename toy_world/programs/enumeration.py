@@ -39,6 +39,7 @@ from toy_world.programs.classes import (
     classes_of_conditions,
     classes_of_policies,
     fingerprint,
+    part_limits,
     policy_rows,
 )
 from toy_world.programs.codes import DyadicCode
@@ -198,7 +199,7 @@ def enumerate_policies(
         raise InvalidArgumentError(
             f"limit_bits must be at most {MOST_BITS} (64-bit weights), got {limit_bits}"
         )
-    limits = PartLimits(language, limit_bits)
+    limits = part_limits(language, limit_bits)
     conditions = classes_of_conditions(language, layout, max(limits.condition, event_bits))
     policies = classes_of_policies(language, layout, conditions, limits)
     classes = _composed(layout, conditions, policies, limits)

@@ -1,10 +1,10 @@
 """The enumerated mixture `xi` as a process: the Bayesian imitator over every short program.
 
 With prior weights `w(p) = 2^-len(p)` over the policy programs of at most L bits, the posterior
-at a point h is `w(p|h) = w(p) prod_j p(a_j|h_j)` normalised (observations are conditioned on:
-a *policy mixture*), and `xi(a|h) = sum_p w(p|h) p(a|h)`. Programs that nothing asked at the
-point can tell apart count as one class, whose weight is the sum of theirs, as an exact
-multiple of 2^-L. What longer programs would add is in the prior mass left out.
+at a query point h is `w(p|h) = w(p) prod_j p(a_j|h_j)` normalised (observations are conditioned
+on: a *policy mixture*), and `xi(a|h) = sum_p w(p|h) p(a|h)`. Programs that agree in all that is
+asked at the point count as one class, whose weight is the sum of theirs, an exact multiple of
+2^-L. What longer programs would add is in the prior mass left out.
 
 For Theorem 1, `rho` is the posterior mass of the programs of at most L - Delta bits: those whose
 switched versions, Delta bits longer, are in the mixture too.
@@ -27,11 +27,11 @@ from toy_world.programs.language import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """The mixture at one point.
+    """The mixture at one query point.
 
     Attributes:
         enumeration: the programs.
-        index: which point of the layout it is.
+        index: which of the layout's points it is.
         members: one class of the enumeration for each class at this point, those of the
             greatest posterior weight first and, among equals, of the shortest program; shape
             (n,).
@@ -167,7 +167,7 @@ class Posterior:
 
 
 def posterior(enumeration: Enumeration, index: int) -> Posterior:
-    """The mixture at the point `index` of the enumeration's layout.
+    """The mixture at the query point `index` of the enumeration's layout.
 
     Raises:
         InvalidDistributionError: no program can have produced the history.

@@ -12,11 +12,11 @@ from tests.toy_world.program_examples import columns_in, layout_of, places_of, p
 from theory.errors import UnreachableLengthError
 from toy_world.programs.classes import (
     ALWAYS,
-    PartLimits,
     classes_of_conditions,
     classes_of_policies,
     condition_bits,
     fingerprint,
+    part_limits,
     policy_rows,
 )
 from toy_world.programs.columns import QueryPoint
@@ -107,7 +107,7 @@ def test_one_policy_s_rows_are_its_probabilities(world, data):
 @given(worlds(max_steps=6))
 def test_stored_policies_are_all_that_can_be_parts_merged_by_what_they_do(world):
     language, _, layout = world
-    limits = PartLimits(language, 14)
+    limits = part_limits(language, 14)
     conditions = classes_of_conditions(language, layout, limits.condition)
     stored = classes_of_policies(language, layout, conditions, limits)
     expected = Counter()
@@ -147,7 +147,7 @@ def parts_of(policy):
 @pytest.mark.parametrize("total", [2, 6, 9, 12, 14])
 def test_parts_are_as_long_as_their_limits_and_no_longer(total):
     language = Language(n_actions=2, n_observations=1)
-    limits = PartLimits(language, total)
+    limits = part_limits(language, total)
     longest = {"condition": -1, "policy": -1}
     for _, policy in language.policies.up_to(total):
         for name, parts in zip(longest, parts_of(policy), strict=True):
@@ -160,7 +160,7 @@ def test_parts_are_as_long_as_their_limits_and_no_longer(total):
 
 def test_too_few_bits_for_any_policy_are_an_error():
     with pytest.raises(UnreachableLengthError, match=r"shortest policy has 2 bits; .* got 1"):
-        PartLimits(Language(n_actions=2, n_observations=1), 1)
+        part_limits(Language(n_actions=2, n_observations=1), 1)
 
 
 def test_fingerprints_do_not_depend_on_the_order_of_rows():
