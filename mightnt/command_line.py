@@ -18,6 +18,8 @@ from theory.errors import MightntError
 BAD_USAGE: Final = 2
 INTERRUPTED: Final = 130
 
+TYRO_CONFIG: Final = (tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues)
+"""How every dataclass becomes options: plain flags, enums by their values."""
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 ConfigT = TypeVar("ConfigT")
@@ -52,7 +54,7 @@ def parse_command_line(
                 args=argv,
                 prog=prog,
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues),
+                config=TYRO_CONFIG,
             )
     except SystemExit as exit_:
         if exit_.code in (0, None):
