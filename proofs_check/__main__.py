@@ -13,7 +13,7 @@ from rich.text import Text
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
 from mightnt.results import write_atomically, write_json
-from proofs_check.ledger import Entry, as_json, markdown, run_check, select
+from proofs_check.checks import Entry, as_json, markdown, run_check, select
 from proofs_check.verdict import Check, Effort
 
 CHECK_FAILED = 1

@@ -44,7 +44,7 @@ from theory.bayes_mixture import Update, stack_tables
 from theory.constraints import expected_kl_nats, fixed_kl_nats
 from theory.log_sum import LogSum
 from theory.paper import Statement
-from theory.pessimistic_imitator import help_probability, pessimistic_imitator, top_set
+from theory.pessimism import help_probability, pessimistic_imitator, top_set
 from theory.process import PolicyTable, Table, as_table
 
 ALPHAS: Final = (Fraction(1, 10), Fraction(1, 4), Fraction(3, 10), Fraction(1, 2), Fraction(1))

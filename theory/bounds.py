@@ -46,7 +46,7 @@ from theory.errors import (
     InvalidDistributionError,
 )
 from theory.log_sum import LogSum, kl_log_sum
-from theory.pessimistic_imitator import check_alpha
+from theory.pessimism import check_alpha
 from theory.process import Probability
 
 NATS_PER_BIT: Final = math.log(2)

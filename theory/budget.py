@@ -37,7 +37,7 @@ from theory.arrays import (
     like,
 )
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
-from theory.fixed_kl_mixture import fixed_kl_mixture
+from theory.projections import fixed_kl_mixture
 
 OVERSPENDING_TOLERANCE: Final = 5e-13
 """Relative to B_0: half of what is promised, the other half is for the ledger's own rounding."""

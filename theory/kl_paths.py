@@ -1,8 +1,8 @@
-"""The numerical work under `theory.fixed_kl_mixture`: where on a path from b to a is KL(x||b) = k?
+"""The numerical work under `theory.projections`: where on a path from b to a is KL(x||b) = k?
 
 Everything here is a constant of differentiation: float64 arrays of shape (n, d), one row for each
 pair (a, b), and (n,) for one number a row; log 0 is `LOG_ZERO`. The mathematics is in the docstring
-of `theory.fixed_kl_mixture`; here is how it keeps its digits.
+of `theory.projections`; here is how it keeps its digits.
 
 - Differences a - b and ratios a/b - 1 are `expm1` of a log-ratio, which is itself a compensated
   difference: a constant shift between log a and log b (their masses) costs no digits.

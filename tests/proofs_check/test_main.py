@@ -6,7 +6,7 @@ import pytest
 
 import proofs_check.__main__ as command
 from mightnt.command_line import BAD_USAGE
-from proofs_check import ledger
+from proofs_check import checks
 from proofs_check.verdict import Effort, Outcome, Verdict
 
 
@@ -46,7 +46,7 @@ def test_json_and_markdown_are_written(tmp_path, capsys):
     (entry,) = json.loads((tmp_path / "ledger.json").read_text())
     assert entry["verdict"] == "HOLDS"
     assert entry["passed"] is True
-    assert (tmp_path / "PROOFS.md").read_text() == ledger.markdown()
+    assert (tmp_path / "PROOFS.md").read_text() == checks.markdown()
 
 
 def test_thorough_asks_for_the_larger_scope(capsys, monkeypatch):
@@ -54,7 +54,7 @@ def test_thorough_asks_for_the_larger_scope(capsys, monkeypatch):
 
     def record(check, effort):
         efforts.append(effort)
-        return ledger.Entry(
+        return checks.Entry(
             check=check, outcome=Outcome(verdict=Verdict.HOLDS, cases=1), seconds=0.0
         )
 
@@ -67,7 +67,7 @@ def test_thorough_asks_for_the_larger_scope(capsys, monkeypatch):
 def test_an_unexpected_verdict_is_marked_and_exits_with_1(capsys, monkeypatch):
     def fail(check, effort):
         outcome = Outcome(verdict=Verdict.FAILS, cases=1, counterexample="here")
-        return ledger.Entry(check=check, outcome=outcome, seconds=0.0)
+        return checks.Entry(check=check, outcome=outcome, seconds=0.0)
 
     monkeypatch.setattr(command, "run_check", fail)
     with pytest.raises(SystemExit) as exit_:

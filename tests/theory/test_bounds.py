@@ -17,7 +17,7 @@ from theory.bounds import ShortValue, Theorem1Bound
 from theory.constraints import expected_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidDistributionError
 from theory.log_sum import LogSum, kl_log_sum
-from theory.pessimistic_imitator import help_probability, pessimistic_imitator
+from theory.pessimism import help_probability, pessimistic_imitator
 from theory.process import HistoryTree, environment_table, policy_table, reach_probabilities
 
 F = Fraction

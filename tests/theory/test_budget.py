@@ -15,7 +15,7 @@ from tests.strategies import budgets_nats
 from theory.budget import Accounting, all_in_spending_nats, open_ledger
 from theory.divergences import kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
-from theory.fixed_kl_mixture import fixed_kl_mixture
+from theory.projections import fixed_kl_mixture
 
 INF = math.inf
 PUBLISHED_FLOOR_NATS = 1e-6

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proofs_check import ledger
-from proofs_check.ledger import CHECKS, markdown, select
+from proofs_check import checks
+from proofs_check.checks import CHECKS, markdown, select
 from proofs_check.verdict import Effort, Kind, Verdict
 from theory import bounds
 from theory.errors import InvalidArgumentError
@@ -82,10 +82,10 @@ def test_labels_select_checks_in_the_order_of_the_ledger():
 
 def test_running_a_check_times_it_and_json_holds_all_of_it():
     (check,) = select(["pinsker"])
-    entry = ledger.run_check(check, Effort.SMALLEST)
+    entry = checks.run_check(check, Effort.SMALLEST)
     assert entry.passed
     assert entry.seconds > 0
-    (document,) = ledger.as_json([entry])
+    (document,) = checks.as_json([entry])
     assert document["label"] == "pinsker"
     assert document["verdict"] is Verdict.HOLDS
     assert document["where"] == "proofs_check.divergence_lemmas.pinsker"

@@ -14,7 +14,7 @@ from theory.bayes_mixture import Update, model_table, posterior_weights, stack_t
 from theory.bounds import demonstrator_stays_probability, top_set_size_bound
 from theory.errors import InvalidArgumentError, InvalidDistributionError
 from theory.log_sum import LogSum
-from theory.pessimistic_imitator import (
+from theory.pessimism import (
     help_probability,
     pessimistic_imitator,
     pessimistic_imitator_by_history,
