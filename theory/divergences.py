@@ -38,7 +38,7 @@ from theory.arrays import (
 from theory.errors import InvalidArgumentError
 
 SERIES_RADIUS: Final = 2.0**-6
-"""Where `exp_minus_tangent` changes to its series; either side is right to about 2e-14."""
+"""Below it phi is taken from its series, right to 1e-15; above, `expm1(s) - s` to about 2e-14."""
 DIRECT_RADIUS: Final = 1.0
 """Where `q - p - p log(q/p)` no longer cancels, and `p phi` might overflow."""
 
@@ -184,8 +184,12 @@ def exp_minus_tangent(s: Array) -> Array:
     xp = common_namespace(s=s)
     small = xp.abs(s) < SERIES_RADIUS
     r = xp.where(small, s, 0.0)
-    series = r * r * (1 + r * (1 + r * (1 + r * (1 + r / 6) / 5) / 4) / 3) / 2
-    return xp.where(small, series, xp.expm1(s) - s)
+    return xp.where(small, r * r * exp_minus_tangent_series(r), xp.expm1(s) - s)
+
+
+def exp_minus_tangent_series(s: Array) -> Array:
+    """`phi(s) / s^2` for `|s| < SERIES_RADIUS`, relative error below 1e-15; 1/2 at 0."""
+    return s * (s * (s * (s * (s * (1 / 5040) + 1 / 720) + 1 / 120) + 1 / 24) + 1 / 6) + 0.5
 
 
 def _checked_namespace(unchecked: bool, /, **rows: Array) -> Namespace:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from theory.arrays import INF, Array, Namespace, array_namespace, at_least, at_most, row_dot
+from theory.divergences import SERIES_RADIUS, exp_minus_tangent_series
 
 RESIDUAL_GOAL: Final = 2e-13
 """Relative error of the KL at which a row rests; the sums are right to about this."""
@@ -29,8 +30,6 @@ EXP_LIMIT: Final = 650.0
 """e^650 is far from overflow, and alpha e^650 far above 1 for every alpha that matters."""
 EXP_MODERATE: Final = 40.0
 """From here on e^s - 1 is e^s to rounding, and its product with a small b is better taken whole."""
-SERIES_RADIUS: Final = 2.0**-6
-"""Log-ratios below it go through the series of phi, those above lose some 1e-14 without."""
 
 LOG_ZERO: Final = -1e150
 """Stands for log 0 in the solvers: e^LOG_ZERO is 0, and 0 LOG_ZERO is 0 where 0 (-inf) is NaN."""
@@ -563,6 +562,6 @@ def _exact_difference(x: Array, y: Array) -> tuple[Array, Array]:
 def _divergence(xp: Namespace, x: Array, log_ratio: Array, gap: Array) -> Array:
     """`sum x phi(-L)`, that is KL(x||b), from `L = log(x/b)` and `gap = x - b`."""
     near = xp.abs(log_ratio) < SERIES_RADIUS
-    r = xp.where(near, log_ratio, 0.0)
-    series = r * (r * (r * (r * (r * (-1 / 5040) + 1 / 720) - 1 / 120) + 1 / 24) - 1 / 6) + 0.5
-    return xp.sum(xp.where(near, x * (r * r) * series, x * log_ratio - gap), axis=-1)
+    s = xp.where(near, -log_ratio, 0.0)
+    series = x * (s * s) * exp_minus_tangent_series(s)
+    return xp.sum(xp.where(near, series, x * log_ratio - gap), axis=-1)
