@@ -34,7 +34,7 @@ from proofs_check.verdict import (
     examine_all,
     verdict_of,
 )
-from theory import bounds
+from theory import bounds, overspending
 from theory.budget import BudgetLedger
 from theory.log_sum import LogSum, kl_log_sum
 from theory.paper import Statement
@@ -194,7 +194,7 @@ def searched_supremum(effort: Effort, *, stretch: Fraction = Fraction(1)) -> Out
     tolerance = Fraction(1, 10**9)
 
     def decide(b0: Fraction) -> Verdict:
-        found = bounds.realized_two_step_supremum(float(b0))
+        found = overspending.realized_two_step_supremum(float(b0))
         if b0 >= 1:
             return verdict_of(Fraction(found.total_nats) == 2 * b0 * stretch)
         x, total = Fraction(found.probability), Fraction(found.total_nats) * stretch
@@ -328,7 +328,7 @@ CHECKS: Final = (
         scope="B_0 = 0.01, 0.1, 0.5, 1, 3; to 1e-9",
         examine=searched_supremum,
         mutations=(Mutation(name="0.1% more", constants={"stretch": Fraction(1001, 1000)}),),
-        covers=(bounds.realized_two_step_supremum, bounds.OverspendingBet),
+        covers=(overspending.realized_two_step_supremum, overspending.OverspendingBet),
     ),
     Check(
         label="largest-share",
