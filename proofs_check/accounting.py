@@ -31,6 +31,7 @@ from proofs_check.verdict import (
     Outcome,
     Verdict,
     all_of,
+    all_verdicts,
     examine_all,
     verdict_of,
 )
@@ -131,14 +132,6 @@ def _clamped_total(x: Fraction, b0: Fraction) -> Any:
     lost = (ball(1 - x) / (1 - p)).log()
     left_after_win = arb.max(ball(b0 - b0 / x), arb(0))
     return _first_kl(x, b0) + ball(x) * left_after_win + ball(1 - x) * (ball(b0) - lost)
-
-
-def all_verdicts(*verdicts: Verdict) -> Verdict:
-    """FAILS if any does, else UNDECIDED if any is, else HOLDS."""
-    for verdict in (Verdict.FAILS, Verdict.UNDECIDED):
-        if verdict in verdicts:
-            return verdict
-    return Verdict.HOLDS
 
 
 def realized_ratio_is_unbounded(effort: Effort, *, power: int = 2) -> Outcome:

@@ -319,7 +319,8 @@ CHECKS: Final = (
         "the KL to the pessimistic imitator bounds that to the demonstrator.",
         formula="mu in M^alpha  =>  KL(pi||nu_alpha) >= KL(pi||mu)",
         kind=Kind.EXHAUSTIVE,
-        scope="2 models of 2 steps, conditionals in {0, 1/2, 1}, 2 priors, alpha 2/5; sure pi",
+        scope="2 models of 2 steps, conditionals in {0, 1/2, 1}, 2 priors, alpha 2/5; "
+        "deterministic pi",
         examine=never_above_the_demonstrator,
         mutations=(Mutation(name="the agent's actions update", constants={"update": Update.ALL}),),
         statements=(Statement.NOTHING_UNPRECEDENTED, Statement.PESSIMISTIC_IMITATOR),
