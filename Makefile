@@ -14,7 +14,7 @@ unexport PYTEST_ADDOPTS
 BIN = .venv/bin
 PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests
 
-.PHONY: run test test-all lint bench figures fix clean
+.PHONY: run test test-all lint bench docs figures fix clean
 
 run: .venv
 	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/toy
@@ -34,6 +34,10 @@ lint: .venv
 
 bench: .venv
 	$(BIN)/python -m tests.benchmarks
+
+# The site, into $(OUT)/site; a broken link or an undocumented name fails.
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict --quiet --site-dir $(OUT)/site
 
 # From whichever runs there are, or `make figures RUNS="FOLDER ..."`.
 figures: .venv
@@ -55,6 +59,10 @@ fix: .venv
 # Ray and Dask, for the tests that start real clusters.
 .venv/.cluster: .venv/.installed requirements-cluster.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	touch $@
+
+.venv/.docs: .venv/.installed requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 clean:

@@ -18,8 +18,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from itertools import accumulate
-from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final
 
 import tyro
 
@@ -371,34 +370,6 @@ def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
         auxiliary_coefficient=1.0 if published else 0.0,
     )
     return replace(config, constraint=constraint)
-
-
-def from_jsonable(kind: Any, value: Any) -> Any:
-    """The value of type `kind` that `mightnt.results.to_jsonable` made `value` from.
-
-    Args:
-        kind: a dataclass, an enum, a tuple of one of these, a plain JSON type, or a union of such
-            with None.
-        value: in JSON's types.
-
-    Raises:
-        InvalidArgumentError: `value` does not fit.
-    """
-    try:
-        return _from_jsonable(kind, value)
-    except (TypeError, ValueError, KeyError) as error:
-        raise InvalidArgumentError(f"cannot read a {kind.__name__}: {error}") from error
-
-
-def _from_jsonable(kind: Any, value: Any) -> Any:
-    if isinstance(kind, type) and is_dataclass(kind):
-        types = get_type_hints(kind)
-        return kind(**{name: _from_jsonable(types[name], item) for name, item in value.items()})
-    if get_origin(kind) is tuple:
-        return tuple(_from_jsonable(get_args(kind)[0], item) for item in value)
-    if get_origin(kind) in (Union, UnionType):
-        return None if value is None else _from_jsonable(get_args(kind)[0], value)
-    return kind(value)
 
 
 def differences(first: Any, second: Any, prefix: str = "") -> str:

@@ -1,1 +1,3 @@
-"""The shell that every command shares: command lines, progress, results on disk, figures."""
+"""The shell that all commands share: command lines, tables, progress, results, figures."""
+
+__version__ = "0.1.0"

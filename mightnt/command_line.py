@@ -6,6 +6,7 @@ prints one line that says what to do and exits with 2, Ctrl-C exits with 130.
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeVar
@@ -16,6 +17,10 @@ from theory.errors import MightntError
 
 BAD_USAGE: Final = 2
 INTERRUPTED: Final = 130
+
+TYRO_CONFIG: Final = (tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues)
+"""How every dataclass becomes options: plain flags, enums by their values."""
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 ConfigT = TypeVar("ConfigT")
 
@@ -49,12 +54,12 @@ def parse_command_line(
                 args=argv,
                 prog=prog,
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues),
+                config=TYRO_CONFIG,
             )
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        fail(f"{_first_paragraph(captured.getvalue())} (options: {prog} --help)")
+        fail(f"{_sentence(captured.getvalue())} (options: {prog} --help)")
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -74,12 +79,24 @@ def fail(message: str) -> NoReturn:
     sys.exit(BAD_USAGE)
 
 
-def _first_paragraph(box: str) -> str:
-    """The text of tyro's error box up to its first rule, without the box."""
-    lines = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯ ")
-        if not text.strip("─"):
-            break
-        lines.append(text)
-    return " ".join(lines)
+def _sentence(box: str) -> str:
+    """What tyro's error box says first, and what it proposes instead; plain text on one line.
+
+    On a terminal the box is drawn with colours, which `NO_COLOR` does not turn off.
+    """
+    lines = [line.strip("│╭╮╰╯ ") for line in _ANSI.sub("", box).splitlines()[1:]]
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip("─-"):  # the latter where the locale has no rules
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([])
+    said = " ".join(next(filter(None, paragraphs), []))
+    proposed = [
+        line.split()[0].rstrip(",")
+        for paragraph in paragraphs
+        if paragraph[:1] == ["Perhaps you meant:"]
+        for line in paragraph[1:]
+        if line.startswith("--")
+    ]
+    return f"{said}; perhaps you meant {' or '.join(proposed)}" if proposed else said

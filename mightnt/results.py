@@ -13,11 +13,14 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from theory.errors import ResultsError
+from theory.errors import InvalidArgumentError, ResultsError
+
+ValueT = TypeVar("ValueT")
 
 
 @contextlib.contextmanager
@@ -91,3 +94,75 @@ def to_jsonable(value: Any) -> Any:  # noqa: C901, PLR0911 - one case a type
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
     raise ResultsError(f"cannot write a {type(value).__name__} as JSON; convert it first")
+
+
+def from_jsonable(kind: type[ValueT], value: Any) -> ValueT:
+    """The value of type `kind` that `to_jsonable` made `value` from.
+
+    Args:
+        kind: a dataclass, an enum, a plain JSON type, `Fraction`, `Path`, `Any`, or a tuple, list,
+            dictionary or union of these. Fields that a dataclass's object lacks take their
+            defaults.
+        value: in JSON's types.
+
+    Raises:
+        InvalidArgumentError: `value` does not fit.
+    """
+    try:
+        read: ValueT = _read(kind, value)
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise InvalidArgumentError(f"cannot read a {name}: {error}") from error
+    return read
+
+
+def _read(kind: Any, value: Any) -> Any:  # noqa: PLR0911 - one case a type
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if isinstance(kind, type) and is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise TypeError(f"an object is needed, got {value!r:.40}")
+        types = get_type_hints(kind)
+        return kind(**{name: _read(types[name], item) for name, item in value.items()})
+    if origin in (Union, UnionType):
+        return _read_member(arguments, value)
+    if origin is Literal:
+        return _one_of(arguments, value)
+    if origin in (tuple, list):
+        return _read_items(origin, arguments, value)
+    if origin is dict:
+        return {_read(arguments[0], key): _read(arguments[1], v) for key, v in value.items()}
+    if kind is float and isinstance(value, bool | list | dict):
+        raise TypeError(f"a number is needed, got {value!r:.40}")
+    if kind in (int, str, bool) and type(value) is not kind:
+        raise TypeError(f"{kind.__name__} is needed, got {value!r:.40}")
+    return None if kind is NoneType else kind(value)
+
+
+def _read_member(kinds: tuple[Any, ...], value: Any) -> Any:
+    if value is None and NoneType in kinds:
+        return None
+    failures = []
+    for kind in kinds:
+        if kind is NoneType:
+            continue
+        try:
+            return _read(kind, value)
+        except (TypeError, ValueError, KeyError) as error:
+            failures.append(str(error))
+    raise TypeError("; ".join(failures) or f"got {value!r:.40}")
+
+
+def _read_items(kind: Any, kinds: tuple[Any, ...], value: Any) -> Any:
+    if not isinstance(value, list):
+        raise TypeError(f"a list is needed, got {value!r:.40}")
+    if kind is tuple and kinds[-1] is not Ellipsis:
+        return tuple(_read(each, item) for each, item in zip(kinds, value, strict=True))
+    return kind(_read(kinds[0], item) for item in value)
+
+
+def _one_of(allowed: tuple[Any, ...], value: Any) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{value!r:.40} is none of {allowed}")
+    return value

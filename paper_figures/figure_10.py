@@ -1,7 +1,7 @@
 """Figure 10: what realised accounting leaks, in theory and in trained agents.
 
 (a) The expected sum of KLs of an agent that stakes all that is left at every step on one token,
-whose log-ratio alone is charged (`theory.budget.all_in_spending_nats`), with the released code's
+whose log-ratio alone is charged (`theory.overspending`), with the released code's
 floor of 1e-6 nats and without; under exact accounting it is at most the budget. (b) The share of
 episodes that spend more than x nats, for agents trained under either accounting.
 """
@@ -16,8 +16,9 @@ from mightnt.figure_style import BLACK, BLUE, GREEN, PAGE_INCHES, VERMILLION, ne
 from paper_figures.artefact import Data, Product
 from paper_figures.results import AgentRun, Sources, label_of
 from paper_figures.style import draw_band, in_nats, say_runs, stamp, title_panel
-from theory.budget import Accounting, all_in_spending_nats
+from theory.budget import Accounting
 from theory.errors import MissingDataError
+from theory.overspending import all_in_spending_nats
 
 BUDGET_NATS: Final = 1.0
 TOKEN_PROBABILITY: Final = 0.01

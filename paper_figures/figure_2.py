@@ -21,8 +21,9 @@ from matplotlib.patches import Rectangle
 from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.chat.turns import NEWLINE, Speaker, token_texts
 from llm_experiment.chat.world import model_names
-from llm_experiment.config import WorldConfig, from_jsonable
+from llm_experiment.config import WorldConfig
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
+from mightnt.results import from_jsonable
 from paper_figures.artefact import Data, Product
 from paper_figures.results import AgentRun, Experiment, Sources, label_of
 from paper_figures.style import DARK_GREY, in_nats, stamp

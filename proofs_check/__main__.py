@@ -1,4 +1,4 @@
-"""`python -m proofs_check`: run the ledger, print it, and exit with 1 if a check fails."""
+"""`python -m proofs_check`: run the checks, print what they find, and exit with 1 if one fails."""
 
 import sys
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from rich.text import Text
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
 from mightnt.results import write_atomically, write_json
-from proofs_check.ledger import Entry, as_json, markdown, run_check, select
-from proofs_check.verdict import Check, Effort
+from proofs_check.verdict import Check, CheckResult, Effort
 
 CHECK_FAILED = 1
 
@@ -30,34 +29,40 @@ class Options:
     thorough: bool = False
     """Examine larger scopes; takes longer."""
     json: Path | None = None
-    """Also write the ledger with its verdicts as JSON to this file."""
+    """Also write the checks with their verdicts as JSON to this file."""
     markdown: Path | None = None
-    """Write the ledger's statements as Markdown to this file (PROOFS.md is made so)."""
+    """Write the list of all checks as Markdown to this file (PROOFS.md is made so)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
 
     def command() -> None:
-        options = parse_command_line(Options, argv, prog="python -m proofs_check")
-        checks = select(options.only)
-        if options.markdown:
-            text = markdown()
-            write_atomically(options.markdown, lambda path: path.write_text(text, encoding="utf-8"))
-        if options.list:
-            Console().print(_list(checks))
-            return
-        effort = Effort.THOROUGH if options.thorough else Effort.DEFAULT
-        entries = [
-            run_check(check, effort) for check in track(checks, "checking", total=len(checks))
-        ]
-        _show(entries)
-        if options.json:
-            write_json(options.json, as_json(entries))
-        if not all(entry.passed for entry in entries):
-            sys.exit(CHECK_FAILED)
+        _run(parse_command_line(Options, argv, prog="python -m proofs_check"))
 
     run_command(command)
+
+
+def _run(options: Options) -> None:
+    # The checks import sympy, torch and numba; help and bad options have been answered by now.
+    from proofs_check import checks
+
+    chosen = checks.select(options.only)
+    if options.markdown:
+        text = checks.markdown()
+        write_atomically(options.markdown, lambda path: path.write_text(text, encoding="utf-8"))
+    if options.list:
+        Console().print(_list(chosen))
+        return
+    effort = Effort.THOROUGH if options.thorough else Effort.DEFAULT
+    results = [
+        checks.run_check(check, effort) for check in track(chosen, "checking", total=len(chosen))
+    ]
+    _show(results)
+    if options.json:
+        write_json(options.json, checks.as_json(results))
+    if not all(result.passed for result in results):
+        sys.exit(CHECK_FAILED)
 
 
 def _list(checks: Sequence[Check]) -> Table:
@@ -69,14 +74,14 @@ def _list(checks: Sequence[Check]) -> Table:
     return table
 
 
-def _show(entries: Sequence[Entry]) -> None:
+def _show(results: Sequence[CheckResult]) -> None:
     console = Console(highlight=False)
-    for entry in entries:
-        check, outcome = entry.check, entry.outcome
-        style, mark = ("green", "") if entry.passed else ("bold red", "UNEXPECTED ")
+    for result in results:
+        check, outcome = result.check, result.outcome
+        style, mark = ("green", "") if result.passed else ("bold red", "UNEXPECTED ")
         console.print(
             f"[{style}]{mark}{outcome.verdict.value}[/] [bold]{check.label}[/bold]  "
-            f"{check.kind.value}, {outcome.cases:,} cases, {entry.seconds:.1f} s"
+            f"{check.kind.value}, {outcome.cases:,} cases, {result.seconds:.1f} s"
         )
         lines = [check.words, check.formula, f"scope: {check.scope}", f"code: {check.where}"]
         lines += [f"source: {check.source}"] if check.source else []
@@ -84,9 +89,9 @@ def _show(entries: Sequence[Entry]) -> None:
         lines += [outcome.note] if outcome.note else []
         for line in lines:
             console.print(Padding(Text(line), (0, 0, 0, 6)))
-    passed = sum(entry.passed for entry in entries)
-    seconds = sum(entry.seconds for entry in entries)
-    console.print(f"{passed} of {len(entries)} checks came out as stated, in {seconds:.0f} s")
+    passed = sum(result.passed for result in results)
+    seconds = sum(result.seconds for result in results)
+    console.print(f"{passed} of {len(results)} checks came out as stated, in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -31,10 +31,11 @@ from proofs_check.verdict import (
     Outcome,
     Verdict,
     all_of,
+    all_verdicts,
     examine_all,
     verdict_of,
 )
-from theory import bounds
+from theory import bounds, overspending
 from theory.budget import BudgetLedger
 from theory.log_sum import LogSum, kl_log_sum
 from theory.paper import Statement
@@ -133,14 +134,6 @@ def _clamped_total(x: Fraction, b0: Fraction) -> Any:
     return _first_kl(x, b0) + ball(x) * left_after_win + ball(1 - x) * (ball(b0) - lost)
 
 
-def all_verdicts(*verdicts: Verdict) -> Verdict:
-    """FAILS if any does, else UNDECIDED if any is, else HOLDS."""
-    for verdict in (Verdict.FAILS, Verdict.UNDECIDED):
-        if verdict in verdicts:
-            return verdict
-    return Verdict.HOLDS
-
-
 def realized_ratio_is_unbounded(effort: Effort, *, power: int = 2) -> Outcome:
     """At `p = 1/2, x = (1+s)/2, B_0 = s^2`: affordable for small s, with unbounded ratio.
 
@@ -194,7 +187,7 @@ def searched_supremum(effort: Effort, *, stretch: Fraction = Fraction(1)) -> Out
     tolerance = Fraction(1, 10**9)
 
     def decide(b0: Fraction) -> Verdict:
-        found = bounds.realized_two_step_supremum(float(b0))
+        found = overspending.realized_two_step_supremum(float(b0))
         if b0 >= 1:
             return verdict_of(Fraction(found.total_nats) == 2 * b0 * stretch)
         x, total = Fraction(found.probability), Fraction(found.total_nats) * stretch
@@ -328,7 +321,7 @@ CHECKS: Final = (
         scope="B_0 = 0.01, 0.1, 0.5, 1, 3; to 1e-9",
         examine=searched_supremum,
         mutations=(Mutation(name="0.1% more", constants={"stretch": Fraction(1001, 1000)}),),
-        covers=(bounds.realized_two_step_supremum, bounds.OverspendingBet),
+        covers=(overspending.realized_two_step_supremum, overspending.OverspendingBet),
     ),
     Check(
         label="largest-share",

@@ -44,7 +44,7 @@ from theory.bayes_mixture import Update, stack_tables
 from theory.constraints import expected_kl_nats, fixed_kl_nats
 from theory.log_sum import LogSum
 from theory.paper import Statement
-from theory.pessimistic_imitator import help_probability, pessimistic_imitator, top_set
+from theory.pessimism import help_probability, pessimistic_imitator, top_set
 from theory.process import PolicyTable, Table, as_table
 
 ALPHAS: Final = (Fraction(1, 10), Fraction(1, 4), Fraction(3, 10), Fraction(1, 2), Fraction(1))
@@ -319,7 +319,8 @@ CHECKS: Final = (
         "the KL to the pessimistic imitator bounds that to the demonstrator.",
         formula="mu in M^alpha  =>  KL(pi||nu_alpha) >= KL(pi||mu)",
         kind=Kind.EXHAUSTIVE,
-        scope="2 models of 2 steps, conditionals in {0, 1/2, 1}, 2 priors, alpha 2/5; sure pi",
+        scope="2 models of 2 steps, conditionals in {0, 1/2, 1}, 2 priors, alpha 2/5; "
+        "deterministic pi",
         examine=never_above_the_demonstrator,
         mutations=(Mutation(name="the agent's actions update", constants={"update": Update.ALL}),),
         statements=(Statement.NOTHING_UNPRECEDENTED, Statement.PESSIMISTIC_IMITATOR),

@@ -24,7 +24,7 @@ import torch
 
 from proofs_check.symbolic import kl_of, nonnegative, positive, symbolic
 from proofs_check.verdict import Check, Effort, Kind, Mutation, Outcome, all_of, verdict_of
-from theory.fixed_kl_mixture import fixed_kl_mixture, geometric_projection
+from theory.projections import fixed_kl_mixture, geometric_projection
 
 N_OUTCOMES: Final = 3
 GRADIENT_TOLERANCE: Final = 1e-10

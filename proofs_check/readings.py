@@ -1,8 +1,10 @@
-"""The three readings of the constraint (Definition 2): their order, and that two have none."""
+"""The three readings of the constraint (Definition 2): how they are ordered, and attained."""
 
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Final
+
+import numpy as np
 
 from proofs_check.finite_classes import (
     Row,
@@ -30,6 +32,8 @@ from theory.process import (
     EnvironmentTable,
     HistoryTree,
     PolicyTable,
+    Table,
+    as_table,
     environment_table,
     joint_law,
     optimal_values,
@@ -41,20 +45,28 @@ HALF: Final = Fraction(1, 2)
 ZERO, ONE = Fraction(0), Fraction(1)
 
 
-def _cases(effort: Effort) -> Iterator[tuple[PolicyTable, PolicyTable, EnvironmentTable]]:
+def _rows(effort: Effort) -> list[Row]:
+    return distributions(2, 3 if effort is Effort.THOROUGH else 2)
+
+
+def _pairs(effort: Effort) -> Iterator[tuple[PolicyTable, PolicyTable]]:
     """Two steps, two actions, two observations; beta's conditionals have full support."""
-    denominator = 3 if effort is Effort.THOROUGH else 2
-    rows = distributions(2, denominator)
     betas = [tuple(row) for row in distributions(2, 3) if all(row)]
     beta_conditionals: list[list[Row]] = [
         [betas[0]] * 5,
         [betas[0], betas[1], betas[0], betas[0], betas[1]],
     ][: 1 if effort is Effort.SMALLEST else 2]
-    for nu in two_step_environments(rows):
-        for conditionals in beta_conditionals:
-            beta = policy_of_two_steps(conditionals)
-            for pi in two_step_policies(rows):
-                yield pi, beta, nu
+    for conditionals in beta_conditionals:
+        beta = policy_of_two_steps(conditionals)
+        for pi in two_step_policies(_rows(effort)):
+            yield pi, beta
+
+
+def _cases(effort: Effort) -> Iterator[tuple[PolicyTable, PolicyTable, EnvironmentTable]]:
+    """Every such pair in every environment."""
+    for nu in two_step_environments(_rows(effort)):
+        for pi, beta in _pairs(effort):
+            yield pi, beta, nu
 
 
 def _show(case: tuple[PolicyTable, PolicyTable, EnvironmentTable]) -> str:
@@ -87,6 +99,39 @@ def order_of_tvd_readings(effort: Effort, *, shrink_adaptive: Fraction = ONE) ->
         )
 
     return examine_all(_cases(effort), decide, show=_show)
+
+
+def maxima_are_attained(effort: Effort, *, share: Fraction = ONE) -> Outcome:
+    """The worst sequence and the worst strategy, played as environments, give c times the maxima.
+
+    c = 1. An environment that plays a sequence, or a strategy, is deterministic, so that the
+    expected reading in it is the KL at that sequence, or under that strategy.
+    """
+
+    def decide(case: tuple[PolicyTable, PolicyTable]) -> Verdict:
+        pi, beta = case
+        per_observations = constraints.fixed_kl_per_observations(pi, beta)
+        (chosen,) = constraints.observation_sequence(per_observations, horizon=2, n_observations=2)
+        (strategy,) = constraints.observation_strategy(
+            constraints.adaptive_kl_to_go(pi, beta), n_actions=2
+        )
+        sequence = _playing(np.full((1, 2), chosen))
+        return verdict_of(
+            constraints.expected_kl_nats(pi, beta, sequence)
+            == constraints.fixed_kl_nats(pi, beta) * share
+            and constraints.expected_kl_nats(pi, beta, _playing(strategy))
+            == constraints.adaptive_kl_nats(pi, beta) * share
+        )
+
+    return examine_all(
+        _pairs(effort), decide, show=lambda case: show_tables(pi=case[0], beta=case[1])
+    )
+
+
+def _playing(observations: Table) -> EnvironmentTable:
+    """The environment that shows `observations[h, a]` first, and then 0."""
+    shows = [[[Fraction(int(o == shown)) for o in range(2)] for shown in observations[0]]]
+    return as_table(shows), as_table([[[ONE, ZERO]] * 2] * 4)
 
 
 def reactive_example() -> tuple[PolicyTable, PolicyTable, EnvironmentTable]:
@@ -214,6 +259,24 @@ CHECKS: Final = (
         mutations=(Mutation(name="99% of it", constants={"shrink_adaptive": Fraction(99, 100)}),),
         statements=(Statement.TVD_CONSTRAINT,),
         covers=(constraints.fixed_tvd, constraints.adaptive_tvd, constraints.expected_tvd),
+    ),
+    Check(
+        label="readings-attained",
+        words="The maxima of the fixed and of the adaptive reading are attained, at the sequence "
+        "and the strategy that the toolkit reports: an environment that plays it has that "
+        "expected KL.",
+        formula="KL_expected(worst sequence) = KL_fixed, KL_expected(worst strategy) = KL_adaptive",
+        kind=Kind.EXHAUSTIVE,
+        scope="2 actions, 2 observations, 2 steps; pi in {0, 1/2, 1}; two betas in thirds",
+        examine=maxima_are_attained,
+        mutations=(Mutation(name="99% of them", constants={"share": Fraction(99, 100)}),),
+        statements=(Statement.KL_CONSTRAINT,),
+        covers=(
+            constraints.fixed_kl_per_observations,
+            constraints.adaptive_kl_to_go,
+            constraints.observation_sequence,
+            constraints.observation_strategy,
+        ),
     ),
     Check(
         label="readings-incomparable",

@@ -1,10 +1,10 @@
 """What a check is, and what it may find.
 
-Four kinds of evidence (`Kind`), three verdicts (`Verdict`), and `Check`, an entry of the ledger:
-a statement in words and as a formula, its scope, and the function that examines it. The function
-takes the `Effort` to spend and, by keyword, the constants of the statement; its defaults are the
-statement as claimed. A `Mutation` is a set of other constants under which the statement is
-false: there the check must not come to the same verdict.
+There are four kinds of evidence (`Kind`) and three verdicts (`Verdict`). A `Check` is a statement
+in words and as a formula, its scope, and the function that examines it. The function takes the
+`Effort` to spend and, by keyword, the constants of the statement; its defaults are the statement as
+claimed. A `Mutation` is a set of other constants under which the statement is false: there the
+check must not come to the same verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -55,8 +55,8 @@ class Outcome:
     Attributes:
         verdict: the verdict.
         cases: how many members of the class were examined (1 for a symbolic identity).
-        counterexample: for FAILS, the smallest one met, readable; empty otherwise.
-        note: anything worth printing: a tightest case, an enclosure.
+        counterexample: for FAILS, the first one met, readable; empty otherwise.
+        note: anything worth printing, such as the tightest case or an enclosure.
     """
 
     verdict: Verdict
@@ -96,7 +96,7 @@ class Mutation:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """An entry of the ledger.
+    """A statement and how it is checked.
 
     Attributes:
         label: short and unique, for `--only`.
@@ -145,6 +145,20 @@ class Check:
         return outcome.verdict is self.expected
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """A check with what its run found and the seconds it took."""
+
+    check: Check
+    outcome: Outcome
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the outcome is the expected one."""
+        return self.check.passes(self.outcome)
+
+
 def examine_all(
     cases: Iterable[Any], decide: Callable[[Any], Verdict], *, show: Callable[[Any], str] = str
 ) -> Outcome:
@@ -181,6 +195,14 @@ def all_of(*outcomes: Outcome) -> Outcome:
         cases=sum(outcome.cases for outcome in outcomes),
         note="; ".join(outcome.note for outcome in outcomes if outcome.note),
     )
+
+
+def all_verdicts(*verdicts: Verdict) -> Verdict:
+    """FAILS if any does, else UNDECIDED if any is, else HOLDS."""
+    for verdict in (Verdict.FAILS, Verdict.UNDECIDED):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.HOLDS
 
 
 def verdict_of(truth: bool) -> Verdict:

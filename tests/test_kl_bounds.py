@@ -24,9 +24,9 @@ from tests.strategies import (
 from theory.budget import Accounting, open_ledger
 from theory.constraints import adaptive_kl_nats, expected_kl_nats, fixed_kl_nats
 from theory.divergences import chi_squared, kl_nats, renyi_nats, tvd
-from theory.fixed_kl_mixture import fixed_kl_mixture, geometric_projection
 from theory.log_sum import LogSum, kl_log_sum
 from theory.process import HistoryTree
+from theory.projections import fixed_kl_mixture, geometric_projection
 
 F = Fraction
 ROUNDING = 1e-12

@@ -1,4 +1,4 @@
-"""What NumPy and torch arrays share here: checks, float64, detached values, derivatives.
+"""What NumPy and torch arrays share here: shapes, checks, float64, detached values, derivatives.
 
 `theory` is written once, against the Python array API, and imports no torch. Conventions of
 every function that takes log-probabilities:
@@ -10,9 +10,25 @@ every function that takes log-probabilities:
 - Gradients flow wherever the library tracks them.
 - `unchecked=True` skips the checks that must read the data, because on a GPU each of them waits
   for the device. Shapes and dtypes are always checked. On valid data it changes no result.
+
+Annotations say shapes and dtypes in jaxtyping's words. `Float64[Array, "*rows d"]` is a float64
+array whose last axis is called `d`, after any number of other axes, `rows`. One name means one
+length in the whole signature, `#` allows length 1 as in broadcasting, and `Shaped` any dtype. The
+tests check them. The names of axes:
+
+    *rows       the axes before a distribution, any number of them
+    d           the symbols of a distribution, always the last axis
+    *episodes   the axes of a budget, one number an episode
+    n           the rows of a solver, all leading axes made one
+    models      the models of a mixture
+    histories   the histories of one length; A is the number of actions, O of observations
+
+Tables on history trees (`theory.process`) are tuples of arrays whose shapes grow with the step;
+what they are is said in words.
 """
 
-from typing import Any, Final, TypeAlias
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import array_api_compat
 import numpy as np
@@ -24,15 +40,42 @@ from theory.errors import (
     InvalidShapeError,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool as Bool
+    from jaxtyping import Float as Float
+    from jaxtyping import Float64 as Float64
+    from jaxtyping import Shaped as Shaped
+else:
+    # jaxtyping takes as long to import as NumPy, and only checkers read what it says. Whoever
+    # has loaded it first (pytest does) gets its annotations; everybody else gets the same words
+    # as plain `Annotated`, which is also what type checkers make of them.
+    Bool, Float, Float64, Shaped = (
+        getattr(sys.modules.get("jaxtyping"), dtype, Annotated)
+        for dtype in ("Bool", "Float", "Float64", "Shaped")
+    )
+
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor."""
 Namespace: TypeAlias = Any
 """The array-API namespace of such an array."""
 
-OVERFULL_TOLERANCE: Final = 1e-9
-"""How far the mass of a float64 row may exceed 1: rounding of long products, no modelling error."""
+LogRows: TypeAlias = Float[Array, "*#rows d"]
+"""Log-probabilities of distributions along the last axis; the axes before it broadcast."""
+PerRow: TypeAlias = Float64[Array, "*rows"]
+"""One number a row."""
+NumberOrPerRow: TypeAlias = Float[Array, "*#rows"] | float
+"""One number for all rows, or one a row."""
+
+MASS_TOLERANCE: Final = 1e-9
+"""How far the mass of a float64 row may be from what is asked of it (at most 1, or exactly 1).
+
+Long products of conditionals and numbers read from text round by so much; a mistake in a model
+is larger. It decides which arguments are refused, and nothing else."""
 FULL_MASS_ROUNDING: Final = 1e-12
-"""How far the mass of a float64 row may fall short of 1 and still be a full distribution's."""
+"""From `1 - FULL_MASS_ROUNDING` on a float64 row counts as a full distribution in formulas.
+
+A sum of d floats rounds by some d 1e-16. What is missing beyond that is taken as meant, the
+probability that nothing comes; so it must be far below `MASS_TOLERANCE`."""
 SINGLE_PRECISION_ROUNDING: Final = 1e-5
 """Both of the above for rows that come in float32."""
 
@@ -121,20 +164,20 @@ def check_log_probabilities(*, full: bool = False, **arrays: Array) -> None:
         xp = array_namespace(log_p)
         if xp.any(xp.isnan(log_p)):
             raise InvalidDistributionError(f"{name} must not be NaN; write -inf for probability 0")
-        over = SINGLE_PRECISION_ROUNDING if is_single_precision(log_p) else OVERFULL_TOLERANCE
-        above = log_p[log_p > over]
+        tolerance = SINGLE_PRECISION_ROUNDING if is_single_precision(log_p) else MASS_TOLERANCE
+        above = log_p[log_p > tolerance]
         if array_api_compat.size(above):
             raise InvalidDistributionError(
                 f"{name} must hold log-probabilities, at most 0, got {float(above[0])}; "
                 "take log_softmax of logits first"
             )
         mass = xp.reshape(xp.sum(xp.exp(to_float64(log_p)), axis=-1), (-1,))
-        excess = mass[mass > 1 + over]
+        excess = mass[mass > 1 + tolerance]
         if array_api_compat.size(excess):
             raise InvalidDistributionError(
                 f"probabilities of {name} must sum to at most 1, got {float(excess[0])!r}"
             )
-        short = mass[mass < 1 - over]
+        short = mass[mass < 1 - tolerance]
         if full and array_api_compat.size(short):
             raise InvalidDistributionError(
                 f"probabilities of {name} must sum to 1, got {float(short[0])!r}; say where the "

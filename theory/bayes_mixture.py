@@ -15,18 +15,16 @@ ratios matter. Two kinds of imitator behave differently in Theorem 1:
   the mixture of the same models updated by observations only, this leaves the *residual*
   `ln prod_j xi(o_j|h_j a_j) / xi~(o||a)`, where `xi~(o||a) = sum_p w(p|h_{<t}) prod_j p(o_j|..)`.
 
-A symbol to which every model gives probability 0 (in float64 also: whose probability underflows)
-updates nothing: the posterior stays what it was before it. So conditionals are defined at every
-history, a mixture of distributions is a distribution everywhere, and nothing is NaN.
+A symbol to which every model gives probability 0 updates nothing: the posterior stays what it was
+before it. (In float64 so does a symbol whose probability underflows.) So conditionals are defined
+at every history, a mixture of distributions is a distribution everywhere, and nothing is NaN.
 
 On a history tree the models are a *stack* of tables: level t of shape (n_models, (|A||O|)^t, |A|),
-and (..., |O|) for environments. Where n_models times the number of histories is too much memory,
-`posteriors_by_history` walks the tree with one history's predictions at a time. Along one
-long history, `update_log_weights` and `predictive_log_probs` keep the posterior in log space.
-Everything on trees is exact for `Fraction`s.
+and (..., |O|) for environments. Everything on trees is exact for `Fraction`s. Along one long
+history, `update_log_weights` and `predictive_log_probs` keep the posterior in log space.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum, unique
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -34,11 +32,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arrays import Float64
 from theory.errors import InvalidDistributionError, InvalidShapeError
 from theory.process import (
     EnvironmentTable,
-    History,
-    HistoryTree,
     PolicyTable,
     Probability,
     Table,
@@ -48,7 +45,6 @@ from theory.process import (
     in_common_arithmetic,
     infer_n_observations,
     observation_laws,
-    table_by_history,
 )
 
 PolicyStack: TypeAlias = tuple[Table, ...]
@@ -57,8 +53,8 @@ EnvironmentStack: TypeAlias = tuple[Table, ...]
 """Level t: shape (n_models, (|A||O|)^t, |A|, |O|)."""
 Weights: TypeAlias = Table | Sequence[Probability]
 """Shape (n_models,): non-negative, not all 0."""
-Predict: TypeAlias = Callable[[History], Table]
-"""From a history to the action probabilities of every model, shape (n_models, |A|)."""
+LogWeights: TypeAlias = Float64[NDArray[np.float64], "*rows models"]
+"""Natural logarithms of weights, -inf for weight 0."""
 
 
 @unique
@@ -67,6 +63,17 @@ class Update(Enum):
 
     The demonstrator's actions are those of the history before the tree: they are already in the
     weights.
+
+    Example:
+        >>> from theory import HistoryTree, Update, policy_mixture, policy_table, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+        >>> stay, move = (policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.75, 0.25))
+        >>> models = stack_tables([stay, move])
+        >>> for update in (Update.ALL, Update.DEMONSTRATOR):
+        ...     xi = policy_mixture([0.5, 0.5], models, update=update)
+        ...     print(xi[1][0])  # after action 0: 3/4 3/4 + 1/4 1/4 of action 0, or still 1/2
+        [0.625 0.375]
+        [0.5 0.5]
     """
 
     ALL = "every action updates the posterior"
@@ -80,6 +87,13 @@ def stack_tables(tables: Sequence[tuple[Table, ...]]) -> tuple[Table, ...]:
 
     Raises:
         InvalidShapeError: tables of different trees, or none.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=3, horizon=2)
+        >>> models = [policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.1, 0.5, 0.9)]
+        >>> [level.shape for level in stack_tables(models)]
+        [(3, 1, 2), (3, 6, 2)]
     """
     if not tables:
         raise InvalidShapeError("a stack needs at least one table, got none")
@@ -88,7 +102,15 @@ def stack_tables(tables: Sequence[tuple[Table, ...]]) -> tuple[Table, ...]:
 
 
 def model_table(stack: tuple[Table, ...], model: int) -> tuple[Table, ...]:
-    """The table of one model of a stack, by its index."""
+    """The table of one model of a stack, by its index.
+
+    Example:
+        >>> from theory import HistoryTree, model_table, policy_table, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=3, horizon=1)
+        >>> models = [policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.25, 0.5)]
+        >>> model_table(stack_tables(models), 1)
+        (array([[0.5, 0.5]]),)
+    """
     return tuple(level[model] for level in stack)
 
 
@@ -108,7 +130,18 @@ def posterior_weights(
     Raises:
         InvalidDistributionError: weights negative, NaN, infinite or all 0; rows that are no
             semi-distributions (so for every function on weights here).
-        InvalidShapeError: a stack that is no stack, or does not fit the weights (likewise).
+        InvalidShapeError: levels without a first axis of n_models, or whose shapes belong to no
+            tree (likewise).
+
+    Example:
+        >>> from theory import HistoryTree, Update, policy_table, posterior_weights, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+        >>> stay, move = (policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.75, 0.25))
+        >>> models = stack_tables([stay, move])
+        >>> posterior = posterior_weights([1, 1], models, update=Update.ALL)
+        >>> posterior[1]  # of both models, after action 0 and after action 1
+        array([[0.75, 0.25],
+               [0.25, 0.75]])
     """
     w, models = _checked(weights, models)
     n_observations = infer_n_observations(model_table(models, 0))
@@ -132,66 +165,20 @@ def policy_mixture(weights: Weights, models: PolicyStack, *, update: Update) -> 
 
     Returns:
         Level t of shape ((|A||O|)^t, |A|).
+
+    Example:
+        >>> from theory import HistoryTree, Update, policy_mixture, policy_table, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+        >>> safe, unsafe = (policy_table(tree, lambda h, a=a: (1 - a, a)) for a in (0, 1))
+        >>> xi = policy_mixture([3, 1], stack_tables([safe, unsafe]), update=Update.ALL)
+        >>> print(*xi[0][0])  # the weights
+        3/4 1/4
+        >>> print(*xi[1][1])  # after action 1 nothing but the second model is left
+        0 1
     """
     w, models = _checked(weights, models)
     posterior = posterior_weights(w, models, update=update)
     return tuple(_mean(w_t, actions) for w_t, actions in zip(posterior, models, strict=True))
-
-
-def policy_mixture_by_history(
-    tree: HistoryTree, weights: Weights, predict: Predict, *, update: Update
-) -> PolicyTable:
-    """`policy_mixture` of many models, by `posteriors_by_history`.
-
-    Returns:
-        Level t of shape ((|A||O|)^t, |A|).
-    """
-    posteriors = posteriors_by_history(tree, weights, predict, update=update)
-    return table_by_history(tree, ((h, _mean(w, predicted)) for h, w, predicted in posteriors))
-
-
-def posteriors_by_history(
-    tree: HistoryTree, weights: Weights, predict: Predict, *, update: Update
-) -> Iterator[tuple[History, Table, Table]]:
-    """Every history of a tree with the posterior and the predictions of many models there.
-
-    Memory: the weights along one path, `horizon` arrays of shape (n_models,), and one
-    prediction, instead of a stack. `predict` is asked once for each history.
-
-    Args:
-        tree: the continuations of a history.
-        weights: `w(p|h_{<t})` at the root up to a factor, shape (n_models,).
-        predict: from a history (with the root) to every model's action probabilities,
-            shape (n_models, |A|); exact if the weights are.
-        update: whose actions update `w(p|h)`.
-
-    Yields:
-        A continuation (without the root), `w(p|h)`, shape (n_models,), and what `predict` said;
-        depth first, so that those of one length come in table order.
-
-    Raises:
-        InvalidShapeError, InvalidDistributionError: weights or predictions that are none.
-    """
-
-    def visit(continuation: History, w: Table) -> Iterator[tuple[History, Table, Table]]:
-        predicted = predict(tree.root + continuation)
-        if predicted.shape != (len(w), tree.n_actions):
-            raise InvalidShapeError(
-                f"predict must give shape (n_models, |A|) = {(len(w), tree.n_actions)}, got "
-                f"{predicted.shape}"
-            )
-        check_distributions(predicted, name="the models")
-        yield continuation, w, predicted
-        if len(continuation) // 2 + 1 == tree.horizon:
-            return
-        for action in range(tree.n_actions):
-            after_action = w
-            if update is Update.ALL:
-                after_action = _posterior(w, predicted[:, action])
-            for observation in range(tree.n_observations):
-                yield from visit((*continuation, action, observation), after_action)
-
-    yield from visit((), normalised(weights))
 
 
 def joint_predictor(
@@ -207,6 +194,16 @@ def joint_predictor(
     Returns:
         `xi(a|h)`, level t of shape ((|A||O|)^t, |A|), and `xi(o|ha)`, (..., |A|, |O|); the
         posterior is updated by every action and every observation.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, joint_predictor
+        >>> from theory import policy_table, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> policies = [policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.75, 0.25)]
+        >>> worlds = [environment_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.75, 0.25)]
+        >>> pi, nu = joint_predictor([1, 1], stack_tables(policies), stack_tables(worlds))
+        >>> pi[1][0]  # after (0, 0) the first model weighs 9/10: 9/10 3/4 + 1/10 1/4
+        array([0.7, 0.3])
     """
     w, policies, environments = _checked(weights, policies, environments)
     return _joint_predictor(w, policies, environments)
@@ -222,9 +219,17 @@ def observation_mixture(weights: Weights, environments: EnvironmentStack) -> Env
     Returns:
         Level t of shape ((|A||O|)^t, |A|, |O|); products along a history telescope to
         `xi~(o||a)`.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, observation_mixture, stack_tables
+        >>> tree = HistoryTree(n_actions=1, n_observations=2, horizon=2)
+        >>> worlds = [environment_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.75, 0.25)]
+        >>> xi_tilde = observation_mixture([1, 1], stack_tables(worlds))
+        >>> xi_tilde[1][0]  # after o_1 = 0: 3/4 3/4 + 1/4 1/4
+        array([[0.625, 0.375]])
     """
     w, environments = _checked(weights, environments)
-    # Nothing is learnt from actions to which every model gives the same number, here 1.
+    # The posterior learns nothing from actions to which every model gives the same number, here 1.
     indifferent = tuple(_ones_like(level[..., 0]) for level in environments)
     return _joint_predictor(w, indifferent, environments)[1]
 
@@ -240,6 +245,14 @@ def observation_ratios(xi: EnvironmentTable, xi_tilde: EnvironmentTable) -> tupl
     Returns:
         `horizon + 1` levels, level t of shape ((|A||O|)^t,): inf where only the denominator is
         0 (observations that no credited model explains), 1 where both are.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, observation_ratios
+        >>> tree = HistoryTree(n_actions=1, n_observations=2, horizon=1)
+        >>> xi = environment_table(tree, lambda h: (0.75, 0.25))
+        >>> xi_tilde = environment_table(tree, lambda h: (0.5, 0.5))
+        >>> observation_ratios(xi, xi_tilde)[1]
+        array([1.5, 0.5])
     """
     check_same_tree(xi, xi_tilde)
     laws = zip(*map(observation_laws, in_common_arithmetic(xi, xi_tilde)), strict=True)
@@ -256,7 +269,7 @@ def normalised(weights: Weights) -> Table:
     """The weights, divided by their sum.
 
     Raises:
-        InvalidShapeError: weights that are no vector.
+        InvalidShapeError: weights that have not one axis.
         InvalidDistributionError: weights negative, NaN, infinite or all 0.
     """
     if isinstance(weights, np.ndarray) and weights.dtype == np.float64:
@@ -265,16 +278,21 @@ def normalised(weights: Weights) -> Table:
         w = as_table(weights)
     if w.ndim != 1:
         raise InvalidShapeError(f"weights must have shape (n_models,), got {w.shape}")
-    bad = w[~((w >= 0) & (w < np.inf))]  # catches NaN too
-    if bad.size:
-        raise InvalidDistributionError(f"weights must be finite and >= 0, got {bad[0]}")
+    check_weights(w)
     total = w.sum()
     if not 0 < total < np.inf:
         raise InvalidDistributionError(f"weights must have a sum > 0 and finite, got {total}")
     return np.asarray(w / total)
 
 
-def normalised_log_weights(log_w: NDArray[np.float64]) -> NDArray[np.float64]:
+def check_weights(weights: Table) -> None:
+    """Raise `InvalidDistributionError` unless all weights are finite and not negative."""
+    bad = weights[~((weights >= 0) & (weights < np.inf))]  # catches NaN too
+    if bad.size:
+        raise InvalidDistributionError(f"weights must be finite and >= 0, got {bad.flat[0]}")
+
+
+def normalised_log_weights(log_w: LogWeights) -> LogWeights:
     """`log_w` less the logarithm of the sum of its exponentials.
 
     Args:
@@ -285,6 +303,13 @@ def normalised_log_weights(log_w: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Raises:
         InvalidDistributionError: NaN or +inf, or no weight above 0 in a row.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import normalised_log_weights
+        >>> log_w = -np.log(2) * np.array([1001.0, 1002.0])  # 2^-length, far below the least float
+        >>> np.exp(normalised_log_weights(log_w)).round(4)
+        array([0.6667, 0.3333])
     """
     total = _log_sum_exp(_checked_logs(log_w, name="log_w"), axis=-1)
     if np.isneginf(total).any():
@@ -292,17 +317,15 @@ def normalised_log_weights(log_w: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(log_w - total)
 
 
-def update_log_weights(
-    log_w: NDArray[np.float64], log_likelihood: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def update_log_weights(log_w: LogWeights, log_likelihood: LogWeights) -> LogWeights:
     """The posterior after one more symbol (or several, their log-likelihoods summed).
 
     An impossible symbol, one of likelihood 0 under every model of positive weight, updates
     nothing. Each update adds a rounding error of at most 2^-52 (1 + |log w| + |log-likelihood|)
     to a log-weight, w being the weight relative to the largest. Renormalising keeps the numbers
-    that matter small: after 10^6 symbols the log-weights of models that are not forgotten are
-    right to some 1e-10, the size of the error that the rounding of the inputs makes anyway. (Sums
-    of log-likelihoods, normalised at the end, are right to some 1e-5.)
+    that matter small. After 10^6 symbols the log-weights of models that still count are right to
+    some 1e-10, the error that the rounding of the inputs makes anyway. (Sums of log-likelihoods,
+    normalised at the end, are right to some 1e-5.)
 
     Args:
         log_w: normalised log-weights, shape (..., n_models).
@@ -313,6 +336,13 @@ def update_log_weights(
 
     Raises:
         InvalidDistributionError: NaN or +inf.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import update_log_weights
+        >>> prior, likelihood = np.array([0.5, 0.5]), np.array([0.75, 0.25])
+        >>> np.exp(update_log_weights(np.log(prior), np.log(likelihood))).round(12)
+        array([0.75, 0.25])
     """
     _checked_logs(log_w, name="log_w")
     joint = log_w + _checked_logs(log_likelihood, name="log_likelihood")
@@ -322,8 +352,8 @@ def update_log_weights(
 
 
 def predictive_log_probs(
-    log_w: NDArray[np.float64], log_p: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    log_w: LogWeights, log_p: Float64[NDArray[np.float64], "*rows models symbols"]
+) -> Float64[NDArray[np.float64], "*rows symbols"]:
     """`ln xi(x|h) = ln sum_p w(p|h) p(x|h)` of every symbol x.
 
     Args:
@@ -336,6 +366,13 @@ def predictive_log_probs(
 
     Raises:
         InvalidDistributionError: NaN or +inf.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import predictive_log_probs
+        >>> log_w, log_p = np.log([0.75, 0.25]), np.log([[0.9, 0.1], [0.1, 0.9]])
+        >>> np.exp(predictive_log_probs(log_w, log_p)).round(12)  # 3/4 9/10 + 1/4 1/10
+        array([0.7, 0.3])
     """
     _checked_logs(log_w, name="log_w")
     joint = log_w[..., None] + _checked_logs(log_p, name="log_p")

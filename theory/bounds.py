@@ -27,8 +27,7 @@ computable stand-in for K (so an upper bound, up to a constant).
 **Statement.TOP_SET, NOTHING_UNPRECEDENTED, LIMITED_QUERYING.** The size of the top set, Ville's
 inequality, and the bound on asking for help, which is quoted and not proved.
 
-**Budgets.** The largest probability that a KL budget lets an event have, and what two steps can
-spend under realised accounting (see budget.py).
+**Budgets.** The largest probability that a KL budget lets an event have.
 """
 
 import math
@@ -38,15 +37,18 @@ from fractions import Fraction
 from typing import Final
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
 
-from theory.errors import (
-    InvalidArgumentError,
-    InvalidBudgetError,
-    InvalidDistributionError,
+from theory.arguments import (
+    check_alpha,
+    check_bits,
+    check_budget,
+    check_count,
+    check_log_probability,
+    check_positive_probability,
+    check_probability,
 )
+from theory.errors import InvalidArgumentError
 from theory.log_sum import LogSum, kl_log_sum
-from theory.pessimistic_imitator import check_alpha
 from theory.process import Probability
 
 NATS_PER_BIT: Final = math.log(2)
@@ -60,17 +62,22 @@ class Theorem1Bound:
         delta_bits: `c + len(E) + len(pi)`, what switching adds to a program.
         log_rho: `ln rho <= 0`, rho the posterior mass of the programs that have a switched
             version in the mixture; 0 for a mixture closed under switching, -inf if none has.
+
+    Example:
+        >>> from theory import Theorem1Bound
+        >>> bound = Theorem1Bound(delta_bits=20)
+        >>> round(bound.bound_nats, 2)  # 20 ln 2
+        13.86
+        >>> round(bound.bound_as_printed_nats, 2)  # 20 / ln 2
+        28.85
     """
 
     delta_bits: float
     log_rho: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_bits("delta_bits", self.delta_bits)
-        if not self.log_rho <= 0:
-            raise InvalidArgumentError(
-                f"log_rho must be at most 0 (rho is a probability), got {self.log_rho}"
-            )
+        check_bits(delta_bits=self.delta_bits)
+        check_log_probability(log_rho=self.log_rho)
 
     @property
     def truncation_nats(self) -> float:
@@ -103,10 +110,7 @@ class Theorem1Bound:
             `Delta ln 2 - ln rho - ln w~(e)`, because `KL(e||xi~) <= -ln w~(e)` and
             `KL(e||xi) >= 0`.
         """
-        if not log_environment_weight <= 0:
-            raise InvalidArgumentError(
-                f"log_environment_weight must be at most 0, got {log_environment_weight}"
-            )
+        check_log_probability(log_environment_weight=log_environment_weight)
         return self.bound_nats - log_environment_weight
 
 
@@ -116,23 +120,41 @@ def theorem1_factor(*, delta_bits: int, rho: Fraction) -> Fraction:
     Args:
         delta_bits: an integer >= 0.
         rho: a posterior mass in [0, 1].
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import theorem1_factor
+        >>> theorem1_factor(delta_bits=3, rho=Fraction(1, 2))
+        Fraction(1, 16)
     """
-    _check_bits("delta_bits", delta_bits)
-    _check_probability("rho", rho)
+    check_bits(delta_bits=delta_bits)
+    check_probability(rho=rho)
     return rho * Fraction(1, 2**delta_bits)
 
 
 def pointed_deviators_nats(*, n: int, delta_bits: float) -> float:
-    """`n ln(1 + 2^Delta)`: the fixed-observations KL to a joint predictor, first family."""
-    _check_count("n", n)
-    _check_bits("delta_bits", delta_bits)
+    """`n ln(1 + 2^Delta)`: the fixed-observations KL to a joint predictor, first family.
+
+    Example:
+        >>> from theory import pointed_deviators_nats
+        >>> round(pointed_deviators_nats(n=4, delta_bits=1), 4)  # 4 ln 3
+        4.3944
+    """
+    check_count(n=n)
+    check_bits(delta_bits=delta_bits)
     return n * float(np.logaddexp(0.0, delta_bits * NATS_PER_BIT))
 
 
 def equally_pointed_deviators_nats(*, n: int, delta_bits: float) -> float:
-    """`sum_{i<=n} ln(1 + 2^Delta / i)`: the same for the second family."""
-    _check_count("n", n)
-    _check_bits("delta_bits", delta_bits)
+    """`sum_{i<=n} ln(1 + 2^Delta / i)`: the same for the second family.
+
+    Example:
+        >>> from theory import equally_pointed_deviators_nats
+        >>> round(equally_pointed_deviators_nats(n=2, delta_bits=1), 4)  # ln 3 + ln 2
+        1.7918
+    """
+    check_count(n=n)
+    check_bits(delta_bits=delta_bits)
     log_i = np.log(np.arange(1, n + 1))
     return math.fsum(np.logaddexp(0.0, delta_bits * NATS_PER_BIT - log_i))
 
@@ -143,9 +165,14 @@ def halving_deviators_nats(*, n: int, delta_bits: float) -> float:
     As long as the observations point at those who have not deviated, which happens with
     probability `(1 + eps) / (1 + 2 eps)` each step, eps = 2^-Delta, a step costs
     `ln((1 + eps) / (1/2 + eps))`; once they do not, only the switched copies are left.
+
+    Example:
+        >>> from theory import halving_deviators_nats
+        >>> round(halving_deviators_nats(n=1, delta_bits=0), 4)  # ln(2 / 1.5)
+        0.2877
     """
-    _check_count("n", n)
-    _check_bits("delta_bits", delta_bits)
+    check_count(n=n)
+    check_bits(delta_bits=delta_bits)
     eps = 2.0**-delta_bits
     stay = (1 + eps) / (1 + 2 * eps)
     return math.log((1 + eps) / (0.5 + eps)) * math.fsum(stay**i for i in range(n))
@@ -157,6 +184,15 @@ class NoTriangleWitness:
 
     `KL(pi||beta) = 0` and `KL(tau||beta) = -ln(1 - min(eps,1)/2) <= eps`, and yet
     `KL(pi||tau) = inf`. Each row is (probability of 0, probability of 1).
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import kl_log_sum, no_triangle_witness
+        >>> found = no_triangle_witness(Fraction(1, 2))
+        >>> print(kl_log_sum(found.tau, found.beta))  # ln(4/3)
+        2 ln 2 - ln 3
+        >>> print(kl_log_sum(found.pi, found.beta), kl_log_sum(found.pi, found.tau))
+        0 inf
     """
 
     tau: tuple[Fraction, Fraction]
@@ -169,6 +205,12 @@ def no_triangle_witness(epsilon: Probability) -> NoTriangleWitness:
 
     Raises:
         InvalidArgumentError: epsilon not positive and finite.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import no_triangle_witness
+        >>> no_triangle_witness(Fraction(1, 50)).pi
+        (Fraction(99, 100), Fraction(1, 100))
     """
     if not 0 < epsilon < math.inf:
         raise InvalidArgumentError(f"epsilon must be positive and finite, got {epsilon}")
@@ -184,6 +226,12 @@ class ShortValue:
     Attributes:
         mantissa: m.
         exponent: j >= 1.
+
+    Example:
+        >>> from theory import ShortValue
+        >>> short = ShortValue(mantissa=3, exponent=2)
+        >>> short.value, short.length_bits  # 4 bits for m, 4 for j
+        (Fraction(3, 4), 8)
     """
 
     mantissa: int
@@ -210,8 +258,14 @@ def short_value_below(value: Fraction, *, n_bits: int) -> ShortValue:
     Args:
         value: in (0, 1].
         n_bits: n >= 1.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import short_value_below
+        >>> short_value_below(Fraction(1, 3), n_bits=3)  # 5/16; 6/16 is too large
+        ShortValue(mantissa=5, exponent=4)
     """
-    _check_count("n_bits", n_bits)
+    check_count(n_bits=n_bits)
     if not 0 < value <= 1:
         raise InvalidArgumentError(f"value must lie in (0, 1], got {value}")
     # The j with 2^(n-1) < value 2^j <= 2^n: bit lengths give it up to one.
@@ -230,8 +284,13 @@ def third_term_bits(*, n_bits: int, log2_value: float) -> int:
     Args:
         n_bits: n >= 1, the bits of the mantissa.
         log2_value: `log2(V* xi(h)) <= 0`, finite.
+
+    Example:
+        >>> from theory import elias_delta_bits, third_term_bits
+        >>> third_term_bits(n_bits=3, log2_value=-10) == elias_delta_bits(7) + elias_delta_bits(13)
+        True
     """
-    _check_count("n_bits", n_bits)
+    check_count(n_bits=n_bits)
     if not -math.inf < log2_value <= 0:
         raise InvalidArgumentError(f"log2_value must be finite and <= 0, got {log2_value}")
     exponent = n_bits + math.floor(-log2_value)
@@ -239,14 +298,27 @@ def third_term_bits(*, n_bits: int, log2_value: float) -> int:
 
 
 def elias_delta_bits(number: int) -> int:
-    """The length of `number >= 1` in Elias' delta code: `log2 n + 2 log2 log2 n`, about."""
-    _check_count("number", number)
+    """The length of `number >= 1` in Elias' delta code: `log2 n + 2 log2 log2 n`, about.
+
+    Example:
+        >>> from theory import elias_delta_bits
+        >>> [elias_delta_bits(n) for n in (1, 2, 17)]  # codes 1, 0100 and 001010001
+        [1, 4, 9]
+    """
+    check_count(number=number)
     n_digits = number.bit_length()
     return (n_digits - 1) + 2 * (n_digits.bit_length() - 1) + 1
 
 
 def top_set_size_bound(alpha: Probability) -> int:
-    """`floor(1/alpha)`, the most models that a top set can have (Statement.TOP_SET)."""
+    """`floor(1/alpha)`, the most models that a top set can have (Statement.TOP_SET).
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import top_set_size_bound
+        >>> top_set_size_bound(Fraction(3, 10))
+        3
+    """
     check_alpha(alpha)
     return math.floor(1 / Fraction(alpha))
 
@@ -263,9 +335,15 @@ def demonstrator_stays_probability(*, alpha: Probability, weight: Probability) -
 
     Returns:
         A `Fraction` if both are rational.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import demonstrator_stays_probability
+        >>> demonstrator_stays_probability(alpha=Fraction(1, 100), weight=Fraction(1, 10))
+        Fraction(9, 10)
     """
     check_alpha(alpha)
-    _check_probability("weight", weight, positive=True)
+    check_positive_probability(weight=weight)
     return max(1 - alpha / weight, type(alpha / weight)(0))
 
 
@@ -278,10 +356,15 @@ def help_cubed_bound(*, n_actions: int, alpha: float, weight: float) -> float:
         n_actions: |A|.
         alpha: the threshold of the top set, in (0, 1].
         weight: `w(mu)`, the demonstrator's prior weight, in (0, 1].
+
+    Example:
+        >>> from theory import help_cubed_bound
+        >>> help_cubed_bound(n_actions=2, alpha=0.5, weight=0.25)  # 2 * 8 * (96 + 12)
+        1728.0
     """
-    _check_count("n_actions", n_actions)
+    check_count(n_actions=n_actions)
     check_alpha(alpha)
-    _check_probability("weight", weight, positive=True)
+    check_positive_probability(weight=weight)
     return n_actions * alpha**-3 * (24 / weight + 12)
 
 
@@ -292,6 +375,11 @@ class LargestShare:
     Attributes:
         lower: the largest float whose KL is at most B: decided in exact arithmetic.
         upper: the next float, whose KL is above B; equal to `lower` where that is 1.
+
+    Example:
+        >>> from theory import largest_share
+        >>> largest_share(0.25, 1.5)  # -ln(1/4) = 1.39 nats buy certainty
+        LargestShare(lower=1.0, upper=1.0)
     """
 
     lower: float
@@ -312,9 +400,16 @@ def largest_share(base_probability: float, budget_nats: float) -> LargestShare:
 
     Returns:
         q between neighbouring floats: each comparison is a sign of a `LogSum`.
+
+    Example:
+        >>> import math
+        >>> from theory import largest_share
+        >>> budget_nats = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)  # KL(Bern(3/4)||Bern(1/2))
+        >>> round(largest_share(0.5, budget_nats).lower, 9)
+        0.75
     """
-    _check_probability("base_probability", base_probability)
-    _check_budget(budget_nats)
+    check_probability(base_probability=base_probability)
+    check_budget(budget_nats=budget_nats)
 
     def affordable(q: float) -> bool:
         return _bernoulli_kl(q, base_probability) <= budget_nats
@@ -333,73 +428,6 @@ def largest_share(base_probability: float, budget_nats: float) -> LargestShare:
     return LargestShare(lower=_from_bits(lower), upper=_from_bits(upper))
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverspendingBet:
-    """The first bet of two steps that makes realised accounting leak most.
-
-    Attributes:
-        probability: p, what the bet gives the token it stakes on; 0 where the supremum is
-            approached as p -> 0 and not reached.
-        log_base_probability: `ln q`, what the base policy gives it.
-        total_nats: expected KL of the two steps together.
-    """
-
-    probability: float
-    log_base_probability: float
-    total_nats: float
-
-
-def realized_two_step_supremum(budget_nats: float) -> OverspendingBet:
-    """The most expected KL that two steps can spend under realised accounting.
-
-    The rule `B <- max(B - ln(pi(a)/beta(a)), 0)` with a first step of two tokens, p against q,
-    `KL(Bern(p) || Bern(q)) = B0`, and a second that spends what is left: the expected total is
-    `B0 + p (ln(p/q) - B0)`. Under exact accounting it would be B0. From `B0 = 1` on the supremum
-    is `2 B0`, approached as p -> 0; below, it is attained, larger than `2 B0`, and about
-    `sqrt(B0/2)` for small B0. There it is searched for (the total has one maximum in p), so that
-    `total_nats` is attained up to rounding, and the largest to about 1e-9 relative.
-
-    Args:
-        budget_nats: B0 > 0, finite.
-    """
-    _check_budget(budget_nats)
-    if not 0 < budget_nats < math.inf:
-        raise InvalidBudgetError(f"budget_nats must be positive and finite, got {budget_nats}")
-    if budget_nats >= 1:
-        return OverspendingBet(
-            probability=0.0, log_base_probability=-math.inf, total_nats=2 * budget_nats
-        )
-
-    def bet(p: float) -> OverspendingBet:
-        log_q = _stake(p, budget_nats)
-        overdraft = p * (math.log(p) - log_q - budget_nats)
-        return OverspendingBet(
-            probability=p, log_base_probability=log_q, total_nats=budget_nats + overdraft
-        )
-
-    # The best p is below 1/2 and falls to 0, like 1 - B0, as B0 -> 1.
-    search = minimize_scalar(
-        lambda log_p: -bet(math.exp(log_p)).total_nats,
-        bounds=(math.log((1 - budget_nats) / 8), math.log(0.5)),
-        method="bounded",
-        options={"xatol": 1e-9},
-    )
-    return bet(math.exp(search.x))
-
-
-def _stake(p: float, budget_nats: float) -> float:
-    """The `ln q < ln p` with `KL(Bern(p) || Bern(q)) = budget`."""
-
-    def excess(log_q: float) -> float:
-        rest = (1 - p) * (math.log1p(-p) - math.log1p(-math.exp(log_q)))
-        return p * (math.log(p) - log_q) + rest - budget_nats
-
-    # At the lower end the first term alone is the budget and the entropy, above the budget.
-    entropy = -p * math.log(p) - (1 - p) * math.log1p(-p)
-    lowest = math.log(p) - (budget_nats + entropy) / p
-    return float(brentq(excess, lowest, math.log(p), xtol=1e-15, rtol=1e-15))
-
-
 def _bernoulli_kl(q: float, p: float) -> LogSum:
     q_exact, p_exact = Fraction(q), Fraction(p)
     return kl_log_sum((q_exact, 1 - q_exact), (p_exact, 1 - p_exact))
@@ -411,24 +439,3 @@ def _bits(value: float) -> int:
 
 def _from_bits(bits: int) -> float:
     return float(struct.unpack("<d", struct.pack("<q", bits))[0])
-
-
-def _check_bits(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise InvalidArgumentError(f"{name} must be >= 0 and finite, got {value}")
-
-
-def _check_count(name: str, value: int) -> None:
-    if value < 1:
-        raise InvalidArgumentError(f"{name} must be >= 1, got {value}")
-
-
-def _check_probability(name: str, value: Probability, *, positive: bool = False) -> None:
-    if not 0 <= value <= 1 or (positive and value == 0):
-        interval = "(0, 1]" if positive else "[0, 1]"
-        raise InvalidDistributionError(f"{name} must lie in {interval}, got {value}")
-
-
-def _check_budget(budget_nats: float) -> None:
-    if not budget_nats >= 0:
-        raise InvalidBudgetError(f"budget_nats must be >= 0, got {budget_nats}")

@@ -10,26 +10,25 @@ policy beta. Two accountings:
   the authors' released accounting. Its expectation is the KL, but the clamp at 0 forgives
   overdrafts, so the expected sum of KLs is *not* bounded by B_0.
 
-The ledger records the KLs actually spent under both: the difference to B_0 is the leak, and
-`all_in_spending_nats` gives its expectation for a policy that provokes it. A floor under a step's
-target KL is no exception: what the step's policy spends is charged, floor included, and under
-`EXACT` a policy that insists on a floor after its budget is gone raises.
+The ledger records the KLs actually spent under both. What exceeds B_0 is the *leak*;
+overspending.py says how large it can be. A floor under a step's target KL is no exception: what
+the step's policy spends is charged, floor included. So under `EXACT` a policy that keeps to a
+floor after its budget is gone raises.
 
 Rounding: sums are compensated (Neumaier), so that for any number of steps the KLs that an `EXACT`
 ledger accepts sum to at most `B_0 (1 + 1e-12)` in float64, `B_0 (1 + 1e-6)` in float32. An
 infinite budget stays infinite.
 """
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum, unique
-from typing import Final
-
-import numpy as np
+from typing import Final, TypeAlias
 
 from theory.arrays import (
     INF,
     Array,
+    Bool,
+    Float,
     array_namespace,
     check_budgets,
     common_namespace,
@@ -37,17 +36,25 @@ from theory.arrays import (
     like,
 )
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
-from theory.fixed_kl_mixture import fixed_kl_mixture
+
+PerEpisode: TypeAlias = Float[Array, "*episodes"]
+"""One number an episode."""
 
 OVERSPENDING_TOLERANCE: Final = 5e-13
-"""Relative to B_0: half of what is promised, the other half is for the ledger's own rounding."""
+"""Relative to B_0: half of what is promised; the ledger's own rounding may take the other half."""
 OVERSPENDING_TOLERANCE_SINGLE: Final = 5e-7
 """The same for a float32 ledger."""
 
 
 @unique
 class Accounting(Enum):
-    """What a step costs the budget; the value names it on command lines."""
+    """What a step costs the budget; the value names it on command lines.
+
+    Example:
+        >>> from theory import Accounting
+        >>> [accounting.value for accounting in Accounting]
+        ['exact', 'realized']
+    """
 
     EXACT = "exact"
     """The step's KL: a guarantee."""
@@ -68,16 +75,30 @@ class BudgetLedger:
         remaining_nats: B, what the next step may cost at most; never negative.
         spent_nats: the sum of the steps' true KLs, under either accounting.
         rounding_nats: what `spent_nats` lost to rounding, the compensated sum's second part.
+
+    Example:
+        Two episodes take a step of 0.3 nats; in the first, the action taken was 5 times as
+        probable as under the base, in the second half as probable:
+
+        >>> import numpy as np
+        >>> from theory import Accounting, open_ledger
+        >>> ratio = np.log([5.0, 0.5])
+        >>> for accounting in Accounting:
+        ...     ledger = open_ledger(np.array([1.0, 1.0]), accounting=accounting)
+        ...     ledger = ledger.charge(kl_nats=0.3, log_ratio_nats=ratio)
+        ...     print(accounting.value, ledger.remaining_nats.round(4))
+        exact [0.7 0.7]
+        realized [0.     1.6931]
     """
 
     accounting: Accounting
-    initial_nats: Array
-    remaining_nats: Array
-    spent_nats: Array
-    rounding_nats: Array
+    initial_nats: PerEpisode
+    remaining_nats: PerEpisode
+    spent_nats: PerEpisode
+    rounding_nats: PerEpisode
 
     @property
-    def leak_nats(self) -> Array:
+    def leak_nats(self) -> PerEpisode:
         """KL spent beyond B_0, at least 0; under `EXACT` it is rounding at most."""
         xp = array_namespace(self.initial_nats)
         limited = self.initial_nats < INF
@@ -88,9 +109,9 @@ class BudgetLedger:
     def charge(
         self,
         *,
-        kl_nats: Array | float,
-        log_ratio_nats: Array | float | None = None,
-        active: Array | None = None,
+        kl_nats: Float[Array, "*#episodes"] | float,
+        log_ratio_nats: Float[Array, "*#episodes"] | float | None = None,
+        active: Bool[Array, "*#episodes"] | None = None,
         unchecked: bool = False,
     ) -> "BudgetLedger":
         """The ledger after a step.
@@ -110,6 +131,14 @@ class BudgetLedger:
                 action that pi never takes), or an `EXACT` step that costs more than remains.
             InvalidArgumentError: no log-ratio under `REALIZED`.
             InvalidShapeError: charges that do not fit the ledger's shape.
+
+        Example:
+            >>> import numpy as np
+            >>> from theory import Accounting, open_ledger
+            >>> ledger = open_ledger(np.array([1.0, 2.0]), accounting=Accounting.EXACT)
+            >>> ledger = ledger.charge(kl_nats=0.5, active=np.array([True, False]))
+            >>> ledger.spent_nats, ledger.remaining_nats
+            (array([0.5, 0. ]), array([0.5, 2. ]))
         """
         xp = array_namespace(self.initial_nats)
         kl = self._amount(kl_nats, active, name="kl_nats")
@@ -157,7 +186,13 @@ class BudgetLedger:
             "project each step's policy onto remaining_nats, a floor on its target included",
         )
 
-    def _amount(self, value: Array | float, active: Array | None, *, name: str) -> Array:
+    def _amount(
+        self,
+        value: Float[Array, "*#episodes"] | float,
+        active: Bool[Array, "*#episodes"] | None,
+        *,
+        name: str,
+    ) -> PerEpisode:
         """`value` as an array of the ledger's kind, 0 where not `active`."""
         xp = array_namespace(self.initial_nats)
         amount = like(self.initial_nats, value, name=name)
@@ -172,7 +207,7 @@ class BudgetLedger:
 
 
 def open_ledger(
-    initial_nats: Array, *, accounting: Accounting, unchecked: bool = False
+    initial_nats: PerEpisode, *, accounting: Accounting, unchecked: bool = False
 ) -> BudgetLedger:
     """A ledger at the start of its episodes.
 
@@ -184,6 +219,19 @@ def open_ledger(
     Raises:
         InvalidBudgetError: a budget that is negative or NaN.
         InvalidArgumentError: no float array.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import Accounting, InvalidBudgetError, open_ledger
+        >>> ledger = open_ledger(np.array([3.0, np.inf]), accounting=Accounting.EXACT)
+        >>> ledger = ledger.charge(kl_nats=1.0)
+        >>> ledger.remaining_nats
+        array([ 2., inf])
+        >>> try:
+        ...     ledger.charge(kl_nats=2.5)
+        ... except InvalidBudgetError as error:
+        ...     print(str(error).partition(";")[0])
+        an exact budget of 3.0 nats must not be overspent
     """
     xp = common_namespace(initial_nats=initial_nats)
     if not unchecked:
@@ -197,59 +245,15 @@ def open_ledger(
     )
 
 
-def all_in_spending_nats(
-    budget_nats: float, *, token_probability: float, horizon: int, floor_nats: float = 0.0
-) -> float:
-    """Expected sum of KLs of an agent that stakes all it has at every step, under `REALIZED`.
-
-    Each step's policy is the fixed-KL mixture of one token, of base probability p, and the base,
-    at a KL of what remains plus `floor_nats`, or the token alone where that costs less. A staked
-    token that comes up always empties the budget (its log-ratio is at least the stake), one that
-    does not come up adds to it; so the budget's law is a chain of losses, restarted at 0 by a win,
-    and the sum over it is exact.
-
-    Args:
-        budget_nats: B_0, finite.
-        token_probability: p, in (0, 1).
-        horizon: number of steps, at least 1.
-        floor_nats: what the step's target gets on top (the released code has 1e-6).
-
-    Raises:
-        InvalidBudgetError: a budget or floor that is negative, NaN or infinite.
-        InvalidArgumentError: p or the horizon out of range.
-    """
-    for name, nats in (("budget_nats", budget_nats), ("floor_nats", floor_nats)):
-        if not 0 <= nats < INF:
-            raise InvalidBudgetError(f"{name} must lie in [0, inf), got {nats}")
-    if not 0 < token_probability < 1:
-        raise InvalidArgumentError(f"token_probability must lie in (0, 1), got {token_probability}")
-    if horizon < 1:
-        raise InvalidArgumentError(f"horizon must be >= 1, got {horizon}")
-    token = np.array([0.0, -INF])
-    base = np.array([math.log(token_probability), math.log1p(-token_probability)])
-    spent, won = np.zeros((2, horizon)), np.zeros((2, horizon))
-    remaining = np.array([0.0, budget_nats])
-    for step in range(horizon):
-        bet = fixed_kl_mixture(token, base, remaining + floor_nats)
-        alone = bet.weight == 1
-        spent[:, step] = bet.kl_nats
-        won[:, step] = np.where(alone, 0.0, np.exp(bet.log_x[:, 0]))
-        lost_ratio = np.log1p(-np.where(alone, 0.0, bet.weight))
-        remaining = np.maximum(remaining - np.where(alone, -base[0], lost_ratio), 0.0)
-    still_losing = np.cumprod(np.hstack([np.ones((2, 1)), 1 - won[:, :-1]]), axis=1)
-    staked, restarts = still_losing * spent, still_losing * won
-    from_empty = np.zeros(horizon + 1)
-    for left in range(1, horizon + 1):
-        later = from_empty[left - 1 :: -1]
-        from_empty[left] = staked[0, :left].sum() + restarts[0, :left] @ later
-    return float(staked[1].sum() + restarts[1] @ from_empty[horizon - 1 :: -1])
-
-
-def _compensated_sum(total: Array, rounding: Array, amount: Array) -> tuple[Array, Array]:
+def _compensated_sum(
+    total: PerEpisode, rounding: PerEpisode, amount: PerEpisode
+) -> tuple[PerEpisode, PerEpisode]:
     """One step of Neumaier's sum, for amounts and totals that are not negative."""
     xp = array_namespace(total)
     new_total = total + amount
+    # Once a total is infinite there is nothing left to compensate, and inf - inf would be NaN.
     finite = new_total < INF
+    # What the addition lost: exact, because the larger of the two comes first.
     larger = xp.where(finite, xp.maximum(total, amount), 0.0)
     smaller = xp.where(finite, xp.minimum(total, amount), 0.0)
     lost = (larger - xp.where(finite, new_total, 0.0)) + smaller

@@ -5,7 +5,7 @@ From step k to m the agent's policy `pi` answers with actions `a_{k:m}` what com
 
 - *fixed observations* (the paper's): the worst observation sequence chosen in advance,
   `max over o_{k:m} of sum over a_{k:m} of prod pi ln(prod pi / prod beta)`;
-- *adaptive observations*: each `o_t` chosen after seeing `a_{<=t}`;
+- *adaptive observations*: each `o_t` chosen after seeing `a_{<=t}`, by the worst strategy;
 - *expected*: observations drawn from an environment `nu`.
 
 All three are one backward recursion that differs in what it does with the next observation. Let
@@ -20,9 +20,10 @@ takes one maximum over all index sequences at the root (fixed). With KL, `w = pi
 `sum_a beta(..a) f(pi(..a) / beta(..a))` with products of conditionals as its arguments.
 The last observation follows every action and changes nothing.
 
-`expected <= adaptive` and `fixed <= adaptive`; *fixed and expected are not ordered*: for uniform
-beta, an environment with `o_1 = a_1` and a pi whose second action is deterministic if and only if
-`o_1 = a_1`, fixed is `(ln 2)/2` and expected `ln 2`.
+`expected <= adaptive` and `fixed <= adaptive`. *Fixed and expected are not ordered*: let beta be
+uniform, let an environment echo the action, `o_1 = a_1`, and let pi be certain of its second action
+if and only if `o_1 = a_1`. Then fixed is `(ln 2)/2` and expected `ln 2`. The examples below are of
+this pi and beta.
 
 Semi-distributions: every sum runs over listed actions and observations. A process that has ended
 costs nothing more, and its end is no outcome that the divergence would compare. So for a full pi
@@ -30,9 +31,9 @@ everything is as in the formulas above, whatever mass beta and nu miss; the KL o
 mass is the expected sum of its steps' KL, which can be negative.
 An action or observation of probability 0 contributes nothing, even at infinite cost.
 
-Float tables give floats: KL to `1e-13 + 1e-15/sqrt(KL)` relative (nearly equal policies lose what
-taking logarithms loses, and no more), TVD and chi-squared to 1e-12 relative plus 1e-14. Tables of
-`Fraction`s give exact results: `LogSum` for KL, `Fraction` for TVD, and `Fraction` or `inf` for
+Float tables give floats: KL to `1e-13 + 1e-15/sqrt(KL)` relative, TVD and chi-squared to 1e-12
+relative plus 1e-14. (The root is what taking the logarithms of nearly equal policies loses.) Tables
+of `Fraction`s give exact results: `LogSum` for KL, `Fraction` for TVD, and `Fraction` or `inf` for
 chi-squared. Where exact and float tables meet, the exact ones are rounded first. All KL are in
 nats.
 """
@@ -70,13 +71,34 @@ def step_kl_nats(pi: PolicyTable, beta: PolicyTable) -> Levels:
     Raises:
         InvalidShapeError, InvalidDistributionError: no policy tables of one tree (so for every
             function of this module).
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, step_kl_nats
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> for level in step_kl_nats(pi, beta):
+        ...     print(level.round(4))
+        [0.]
+        [0.6931 0.     0.     0.6931]
     """
     pi, beta = _checked(pi, beta)
     return _step_kl(pi, beta)
 
 
 def fixed_kl_nats(pi: PolicyTable, beta: PolicyTable) -> Nats:
-    """The KL of Definition 2: the maximum over observation sequences chosen in advance."""
+    """The KL of Definition 2: the maximum over observation sequences chosen in advance.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, fixed_kl_nats
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> round(fixed_kl_nats(pi, beta), 4)  # (ln 2)/2: half the first actions fit o_1
+        0.3466
+    """
     return _number(fixed_kl_per_observations(pi, beta).max())
 
 
@@ -86,13 +108,31 @@ def fixed_kl_per_observations(pi: PolicyTable, beta: PolicyTable) -> Table:
     Returns:
         Shape (|O|^(m-k),), sequences `o_k ... o_{m-1}` in lexicographic order. At which of them
         the maximum lies: `observation_sequence`.
+
+    Example:
+        >>> from theory import HistoryTree, fixed_kl_per_observations, policy_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> beta = policy_table(tree, lambda h: (0.5, 0.5))
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h and h[-1] == 1 else (0.5, 0.5))
+        >>> fixed_kl_per_observations(pi, beta).round(4)  # o_1 = 0, and o_1 = 1
+        array([0.    , 0.6931])
     """
     pi, beta = _checked(pi, beta)
     return _fixed(_step_kl(pi, beta), pi, n_observations=infer_n_observations(pi))
 
 
 def adaptive_kl_nats(pi: PolicyTable, beta: PolicyTable) -> Nats:
-    """The maximum over observation strategies, the upper bound of the other two readings."""
+    """The maximum over observation strategies, the upper bound of the other two readings.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, adaptive_kl_nats
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> round(adaptive_kl_nats(pi, beta), 4)  # ln 2, by echoing the action
+        0.6931
+    """
     return _number(adaptive_kl_to_go(pi, beta)[0][0])
 
 
@@ -101,53 +141,159 @@ def adaptive_kl_to_go(pi: PolicyTable, beta: PolicyTable) -> Levels:
 
     Returns:
         Level t of shape ((|A||O|)^t,). The maximising strategy: `observation_strategy`.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, adaptive_kl_to_go
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> for level in adaptive_kl_to_go(pi, beta):
+        ...     print(level.round(4))
+        [0.6931]
+        [0.6931 0.     0.     0.6931]
     """
     pi, beta = _checked(pi, beta)
     return _recursion(_step_kl(pi, beta), pi, [_largest] * (len(pi) - 1))
 
 
 def expected_kl_nats(pi: PolicyTable, beta: PolicyTable, nu: EnvironmentTable) -> Nats:
-    """`E sum_t KL(pi(.|h_t) || beta(.|h_t))`, h_t drawn from pi in nu."""
+    """`E sum_t KL(pi(.|h_t) || beta(.|h_t))`, h_t drawn from pi in nu.
+
+    Example:
+        >>> from theory import environment_table
+        >>> from theory import HistoryTree, policy_table, expected_kl_nats
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> noise = environment_table(tree, lambda h: fair)
+        >>> round(expected_kl_nats(pi, beta, noise), 4)  # (ln 2)/2: o_1 fits half the time
+        0.3466
+    """
     return _number(expected_kl_to_go(pi, beta, nu)[0][0])
 
 
 def expected_kl_to_go(pi: PolicyTable, beta: PolicyTable, nu: EnvironmentTable) -> Levels:
-    """The expected sum of the KL of this and all later steps, from every history."""
+    """The expected sum of the KL of this and all later steps, from every history.
+
+    Returns:
+        Level t of shape ((|A||O|)^t,).
+
+    Example:
+        >>> from theory import environment_table
+        >>> from theory import HistoryTree, policy_table, expected_kl_to_go
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> noise = environment_table(tree, lambda h: fair)
+        >>> for level in expected_kl_to_go(pi, beta, noise):
+        ...     print(level.round(4))
+        [0.3466]
+        [0.6931 0.     0.     0.6931]
+    """
     pi, beta, nu = _checked(pi, beta, nu)
     return _recursion(_step_kl(pi, beta), pi, _averages(nu))
 
 
 def expected_reverse_kl_nats(pi: PolicyTable, beta: PolicyTable, nu: EnvironmentTable) -> Nats:
-    """The KL of beta's joint law against pi's: `expected_kl_nats` with the roles exchanged."""
+    """The KL of beta's joint law against pi's: `expected_kl_nats` with the roles exchanged.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table
+        >>> from theory import expected_reverse_kl_nats, policy_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=3)
+        >>> pi = policy_table(tree, lambda h: (0.75, 0.25))
+        >>> beta = policy_table(tree, lambda h: (0.5, 0.5))
+        >>> nu = environment_table(tree, lambda h: (1.0,))
+        >>> round(expected_reverse_kl_nats(pi, beta, nu), 4)  # 3/2 ln(4/3) for three steps
+        0.4315
+    """
     return expected_kl_nats(beta, pi, nu)
 
 
 def fixed_tvd(pi: PolicyTable, beta: PolicyTable) -> Fraction | float:
-    """`max over o of 1/2 sum over a of |prod pi - prod beta|`, o chosen in advance."""
+    """`max over o of 1/2 sum over a of |prod pi - prod beta|`, o chosen in advance.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, fixed_tvd
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> fixed_tvd(pi, beta)  # |1/2 - 1/4| + |0 - 1/4|, halved, where a_1 fits o_1
+        0.25
+    """
     return _rational(fixed_tvd_per_observations(pi, beta).max())
 
 
 def fixed_tvd_per_observations(pi: PolicyTable, beta: PolicyTable) -> Table:
-    """The TVD of the action sequences for each observation sequence, shape (|O|^(m-k),)."""
+    """The TVD of the action sequences for each observation sequence, shape (|O|^(m-k),).
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, fixed_tvd_per_observations
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> fixed_tvd_per_observations(pi, beta)  # o_1 = 0, and o_1 = 1
+        array([0.25, 0.25])
+    """
     pi, beta = _checked(pi, beta)
     costs = _costs_of_last_action(pi, beta, _half_distance)
     return _fixed(costs, _ones(pi), n_observations=infer_n_observations(pi))
 
 
 def adaptive_tvd(pi: PolicyTable, beta: PolicyTable) -> Fraction | float:
-    """The maximum of the TVD over observation strategies."""
+    """The maximum of the TVD over observation strategies.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, adaptive_tvd
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> adaptive_tvd(pi, beta)  # both first actions are echoed
+        0.5
+    """
     return _rational(adaptive_tvd_to_go(pi, beta)[0][0])
 
 
 def adaptive_tvd_to_go(pi: PolicyTable, beta: PolicyTable) -> Levels:
-    """The share of the TVD that lies below each history under the worst strategy from there."""
+    """The share of the TVD that lies below each history under the worst strategy from there.
+
+    Returns:
+        Level t of shape ((|A||O|)^t,).
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, adaptive_tvd_to_go
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> adaptive_tvd_to_go(pi, beta)
+        (array([0.5]), array([0.25, 0.  , 0.  , 0.25]))
+    """
     pi, beta = _checked(pi, beta)
     costs = _costs_of_last_action(pi, beta, _half_distance)
     return _recursion(costs, _ones(pi), [_largest] * (len(pi) - 1))
 
 
 def expected_tvd(pi: PolicyTable, beta: PolicyTable, nu: EnvironmentTable) -> Fraction | float:
-    """The TVD of the joint laws of actions and observations, which nu gives to both."""
+    """The TVD of the joint laws of actions and observations, which nu gives to both.
+
+    Example:
+        >>> from theory import environment_table
+        >>> from theory import HistoryTree, policy_table, expected_tvd
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> echo = environment_table(tree, lambda h: (1.0, 0.0) if h[-1] == 0 else (0.0, 1.0))
+        >>> expected_tvd(pi, beta, echo)
+        0.5
+    """
     return _rational(_expected_of_joint_laws(pi, beta, nu, _half_distance))
 
 
@@ -157,6 +303,17 @@ def expected_chi_squared(
     """`chi^2 = sum_h (P(h) - Q(h))^2 / Q(h)`, P and Q the joint laws of pi and beta in nu.
 
     `inf` where pi does what beta never does. For full P and Q this is `sum P^2 / Q - 1`.
+
+    Example:
+        >>> from theory import environment_table
+        >>> from theory import HistoryTree, policy_table, expected_chi_squared
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> echo = environment_table(tree, lambda h: (1.0, 0.0) if h[-1] == 0 else (0.0, 1.0))
+        >>> expected_chi_squared(pi, beta, echo)  # two sequences of 1/2 against 1/4: 2 - 1
+        1.0
     """
     return _rational(_expected_of_joint_laws(pi, beta, nu, _chi_squared))
 
@@ -173,6 +330,16 @@ def observation_sequence(
 
     Raises:
         InvalidShapeError: another number of sequences than `|O|^(horizon-1)`.
+
+    Example:
+        >>> from theory import HistoryTree, fixed_kl_per_observations
+        >>> from theory import observation_sequence, policy_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=3)
+        >>> beta = policy_table(tree, lambda h: (0.5, 0.5))
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h[1::2] == (1, 0) else (0.5, 0.5))
+        >>> per_observations = fixed_kl_per_observations(pi, beta)
+        >>> observation_sequence(per_observations, horizon=3, n_observations=2)
+        (1, 0)
     """
     expected = (n_observations ** (horizon - 1),)
     if per_observations.shape != expected:
@@ -197,6 +364,16 @@ def observation_strategy(to_go: Levels, *, n_actions: int) -> Levels:
 
     Returns:
         One level fewer than `to_go` has, level t of shape ((|A||O|)^t, |A|), of observations.
+
+    Example:
+        >>> from theory import adaptive_kl_to_go
+        >>> from theory import HistoryTree, policy_table, observation_strategy
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> fair = (0.5, 0.5)
+        >>> beta = policy_table(tree, lambda h: fair)
+        >>> pi = policy_table(tree, lambda h: (1.0, 0.0) if h in {(0, 0), (1, 1)} else fair)
+        >>> observation_strategy(adaptive_kl_to_go(pi, beta), n_actions=2)  # the echo
+        (array([[0, 1]]),)
     """
     return tuple(
         later.reshape(len(level), n_actions, -1).argmax(axis=-1) for level, later in pairwise(to_go)
@@ -266,7 +443,8 @@ def _step_kl(pi: PolicyTable, beta: PolicyTable) -> Levels:
 def _kl_rows(p: Table, q: Table) -> Table:
     if p.dtype == object:
         rows = np.empty(len(p), dtype=object)
-        rows[:] = [kl_log_sum(p_row, q_row) for p_row, q_row in zip(p, q, strict=True)]
+        pairs = zip(p.tolist(), q.tolist(), strict=True)
+        rows[:] = [kl_log_sum(p_row, q_row) for p_row, q_row in pairs]
         return rows
     with np.errstate(divide="ignore"):
         return np.asarray(kl_nats(np.log(p), np.log(q), unchecked=True))

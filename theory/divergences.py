@@ -11,11 +11,11 @@ distributions, of equal masses, it is
 
     KL(p||q) = sum p phi(log(q/p)),    phi(s) = e^s - 1 - s >= 0,
 
-whose terms do not; this form is used where both masses are 1. A float row's sum is never exactly
-1: a mass counts as 1 from 1 - `FULL_MASS_ROUNDING` on. So `KL >= 0` whenever p is full, with a
-relative error near 1e-14 however small it is (until it falls to the square of the masses' own
-rounding, some 1e-32), and its gradient is that of the right-hand side, which equals the left's
-along every direction that keeps the masses. A semi-distribution p can have a negative KL.
+whose terms do not; this form is used where both masses are 1. A float row's sum is hardly ever
+exactly 1: a mass counts as 1 from 1 - `FULL_MASS_ROUNDING` on. So `KL >= 0` whenever p is full,
+with a relative error near 1e-14 however small it is. (The limit is the square of the masses' own
+rounding, some 1e-32.) The gradient is that of the right-hand side. It equals the left's along
+every direction that keeps the masses. A semi-distribution p can have a negative KL.
 
 Gradients are finite where the divergence is; a term that is infinite, or whose p is 0, adds none.
 """
@@ -28,7 +28,11 @@ from theory.arrays import (
     INF,
     SINGLE_PRECISION_ROUNDING,
     Array,
+    Float,
+    Float64,
+    LogRows,
     Namespace,
+    PerRow,
     check_log_probabilities,
     common_namespace,
     common_shape,
@@ -38,12 +42,12 @@ from theory.arrays import (
 from theory.errors import InvalidArgumentError
 
 SERIES_RADIUS: Final = 2.0**-6
-"""Where `exp_minus_tangent` changes to its series; either side is right to about 2e-14."""
+"""Below it phi is taken from its series, right to 1e-15; above, `expm1(s) - s` to about 2e-14."""
 DIRECT_RADIUS: Final = 1.0
 """Where `q - p - p log(q/p)` no longer cancels, and `p phi` might overflow."""
 
 
-def kl_nats(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
+def kl_nats(log_p: LogRows, log_q: LogRows, *, unchecked: bool = False) -> PerRow:
     """`KL(p||q)` of every row, in nats (Definition 2's divergence, one step).
 
     Args:
@@ -57,6 +61,16 @@ def kl_nats(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
     Raises:
         InvalidArgumentError, InvalidShapeError: not float arrays, or of unfit shapes.
         InvalidDistributionError: not semi-distributions.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import kl_nats
+        >>> fair, biased = np.log([0.5, 0.5]), np.log([[0.75, 0.25], [0.5, 0.5]])
+        >>> print(kl_nats(biased, fair).round(4))  # 3/4 ln(3/2) - 1/4 ln 2, and 0
+        [0.1308 0.    ]
+        >>> near = np.log([0.5 + 1e-9, 0.5 - 1e-9])  # 2e-18: what rounding would otherwise hide
+        >>> print(f"{kl_nats(near, fair):.3g}")
+        2e-18
     """
     xp = _checked_namespace(unchecked, log_p=log_p, log_q=log_q)
     p_full, q_full = _mass(xp, log_p) == 1, _mass(xp, log_q) == 1
@@ -68,18 +82,24 @@ def kl_nats(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
     terms = xp.where(log_p == -INF, q, terms)
     between_full = xp.sum(terms, axis=-1)
     defining = xp.sum(-p * s, axis=-1)
-    defining = xp.where(p_full & (defining < 0), 0.0, defining)  # that is rounding
+    defining = xp.where(p_full & (defining < 0), 0.0, defining)  # below 0 by rounding only
     kl = xp.where(p_full & q_full, between_full, defining)
     return xp.where(_impossible(xp, log_p, log_q), INF, kl)
 
 
-def tvd(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
+def tvd(log_p: LogRows, log_q: LogRows, *, unchecked: bool = False) -> PerRow:
     """`1/2 sum |p - q|` of every row, relative error near 1e-15 also for nearly equal rows.
 
     The gradient where p = q is the subgradient 0. Arguments and errors as for `kl_nats`.
 
     Returns:
         Shape (...), float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import tvd
+        >>> print(tvd(np.log([0.75, 0.25]), np.log([0.5, 0.5])).round(12))
+        0.25
     """
     xp = _checked_namespace(unchecked, log_p=log_p, log_q=log_q)
     log_p, log_q = to_float64(log_p), to_float64(log_q)
@@ -90,13 +110,21 @@ def tvd(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
     return 0.5 * xp.sum(xp.where(one_is_zero, larger, terms), axis=-1)
 
 
-def chi_squared(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array:
+def chi_squared(log_p: LogRows, log_q: LogRows, *, unchecked: bool = False) -> PerRow:
     """`sum (p - q)^2 / q` of every row, relative error near 1e-13 (ratios up to e^300).
 
     Arguments and errors as for `kl_nats`.
 
     Returns:
         Shape (...), float64; inf where p > 0 = q somewhere.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import chi_squared
+        >>> print(
+        ...     chi_squared(np.log([0.75, 0.25]), np.log([0.5, 0.5])).round(12)
+        ... )  # 2 (1/4)^2 / (1/2)
+        0.25
     """
     xp = _checked_namespace(unchecked, log_p=log_p, log_q=log_q)
     log_p, log_q = to_float64(log_p), to_float64(log_q)
@@ -107,7 +135,7 @@ def chi_squared(log_p: Array, log_q: Array, *, unchecked: bool = False) -> Array
     return xp.sum(xp.where((log_q == -INF) & (log_p > -INF), INF, terms), axis=-1)
 
 
-def renyi_nats(log_p: Array, log_q: Array, *, order: float, unchecked: bool = False) -> Array:
+def renyi_nats(log_p: LogRows, log_q: LogRows, *, order: float, unchecked: bool = False) -> PerRow:
     """Rényi's divergence `D_order(p||q)` of every row, in nats.
 
     Order 0 is `-log(q(p > 0) / sum p)`, order 1 is `KL(p||q) / sum p`, order inf is
@@ -128,6 +156,15 @@ def renyi_nats(log_p: Array, log_q: Array, *, order: float, unchecked: bool = Fa
     Raises:
         InvalidArgumentError: an order below 0 or NaN.
         InvalidShapeError, InvalidDistributionError: as for `kl_nats`.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import renyi_nats
+        >>> p, q = np.log([0.75, 0.25]), np.log([0.5, 0.5])
+        >>> print(renyi_nats(p, q, order=2.0).round(4))  # ln(1 + chi2) = ln(5/4)
+        0.2231
+        >>> print(renyi_nats(p, q, order=np.inf).round(4))  # ln(3/2)
+        0.4055
     """
     if not order >= 0:
         raise InvalidArgumentError(f"order must lie in [0, inf], got {order}")
@@ -148,7 +185,7 @@ def renyi_nats(log_p: Array, log_q: Array, *, order: float, unchecked: bool = Fa
     return xp.where(some, divergence, 0.0)
 
 
-def log_missing_mass(log_p: Array, *, unchecked: bool = False) -> Array:
+def log_missing_mass(log_p: LogRows, *, unchecked: bool = False) -> PerRow:
     """`log(1 - sum p)` of every row, the log-probability that nothing comes.
 
     For the pessimistic imitator (Definition 4) it is `log theta_q`, that it asks for help.
@@ -158,6 +195,13 @@ def log_missing_mass(log_p: Array, *, unchecked: bool = False) -> Array:
 
     Raises:
         InvalidArgumentError, InvalidShapeError, InvalidDistributionError: as for `kl_nats`.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import log_missing_mass
+        >>> rows = np.log([[0.5, 0.25], [0.5, 0.5]])
+        >>> print(np.exp(log_missing_mass(rows)).round(12))
+        [0.25 0.  ]
     """
     xp = _checked_namespace(unchecked, log_p=log_p)
     missing = 1 - _mass(xp, log_p)
@@ -165,27 +209,42 @@ def log_missing_mass(log_p: Array, *, unchecked: bool = False) -> Array:
     return xp.where(some, xp.log(xp.where(some, missing, 1.0)), -INF)
 
 
-def with_missing_outcome(log_p: Array, *, unchecked: bool = False) -> Array:
+def with_missing_outcome(
+    log_p: Float[Array, "*rows d"], *, unchecked: bool = False
+) -> Float[Array, "*rows d+1"]:
     """The full distribution on d + 1 outcomes whose last is "nothing comes".
+
+    Where only full distributions will do, as for a projection, this is how an imitator that asks
+    for help, or any other semi-distribution, becomes one.
 
     Returns:
         Shape (..., d + 1), in the precision of `log_p`.
 
     Raises:
         InvalidArgumentError, InvalidShapeError, InvalidDistributionError: as for `kl_nats`.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import with_missing_outcome
+        >>> print(np.exp(with_missing_outcome(np.log([0.5, 0.25]))).round(12))
+        [0.5  0.25 0.25]
     """
     xp = _checked_namespace(unchecked, log_p=log_p)
     missing = xp.astype(log_missing_mass(log_p, unchecked=True), log_p.dtype)
     return xp.concat([log_p, xp.expand_dims(missing, axis=-1)], axis=-1)
 
 
-def exp_minus_tangent(s: Array) -> Array:
+def exp_minus_tangent(s: Float64[Array, "..."]) -> Float64[Array, "..."]:
     """`phi(s) = e^s - 1 - s`, relative error below 3e-14 for |s| < 700."""
     xp = common_namespace(s=s)
     small = xp.abs(s) < SERIES_RADIUS
     r = xp.where(small, s, 0.0)
-    series = r * r * (1 + r * (1 + r * (1 + r * (1 + r / 6) / 5) / 4) / 3) / 2
-    return xp.where(small, series, xp.expm1(s) - s)
+    return xp.where(small, r * r * exp_minus_tangent_series(r), xp.expm1(s) - s)
+
+
+def exp_minus_tangent_series(s: Float64[Array, "..."]) -> Float64[Array, "..."]:
+    """`phi(s) / s^2` for `|s| < SERIES_RADIUS`, relative error below 1e-15; 1/2 at 0."""
+    return s * (s * (s * (s * (s * (1 / 5040) + 1 / 720) + 1 / 120) + 1 / 24) + 1 / 6) + 0.5
 
 
 def _checked_namespace(unchecked: bool, /, **rows: Array) -> Namespace:

@@ -1,11 +1,11 @@
-"""The numerical work under `theory.fixed_kl_mixture`: where on a path from b to a is KL(x||b) = k?
+"""The numerical work under `theory.projections`: where on a path from b to a is KL(x||b) = k?
 
 Everything here is a constant of differentiation: float64 arrays of shape (n, d), one row for each
-pair (a, b), and (n,) for one number a row; log 0 is `LOG_ZERO`. The mathematics is in the docstring
-of `theory.fixed_kl_mixture`; here is how it keeps its digits.
+pair (a, b), and (n,) for one number a row. The logarithm of 0 is `LOG_ZERO`. The mathematics is in
+the docstring of `theory.projections`; here is how it keeps its digits.
 
-- Differences a - b and ratios a/b - 1 are `expm1` of a log-ratio, which is itself a compensated
-  difference: a constant shift between log a and log b (their masses) costs no digits.
+- The ratio a/b - 1 is `expm1` of a log-ratio, and a - b is b times it. The log-ratio is itself a
+  compensated difference: a constant shift between log a and log b (their masses) costs no digits.
 - KL(x||b) is the sum of `x phi(-L)`, `phi(s) = e^s - 1 - s`, by phi's series where L is small.
 - A cheaper form of the same sum, `rough`, carries Newton's method to within about 1e-8 of the root;
   one step with the exact form then reaches the rounding of the sum.
@@ -14,7 +14,25 @@ of `theory.fixed_kl_mixture`; here is how it keeps its digits.
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from theory.arrays import INF, Array, Namespace, array_namespace, at_least, at_most, row_dot
+from theory.arrays import (
+    INF,
+    Array,
+    Bool,
+    Float64,
+    Namespace,
+    PerRow,
+    array_namespace,
+    at_least,
+    at_most,
+    row_dot,
+)
+from theory.divergences import SERIES_RADIUS, exp_minus_tangent_series
+
+Rows: TypeAlias = Float64[Array, "n d"]
+Numbers: TypeAlias = Float64[Array, "n"]
+"""One number a row."""
+RestoredRows: TypeAlias = Float64[Array, "*rows d"]
+"""Results have one axis of rows here; `theory.projections` gives them the caller's axes again."""
 
 RESIDUAL_GOAL: Final = 2e-13
 """Relative error of the KL at which a row rests; the sums are right to about this."""
@@ -29,8 +47,6 @@ EXP_LIMIT: Final = 650.0
 """e^650 is far from overflow, and alpha e^650 far above 1 for every alpha that matters."""
 EXP_MODERATE: Final = 40.0
 """From here on e^s - 1 is e^s to rounding, and its product with a small b is better taken whole."""
-SERIES_RADIUS: Final = 2.0**-6
-"""Log-ratios below it go through the series of phi, those above lose some 1e-14 without."""
 
 LOG_ZERO: Final = -1e150
 """Stands for log 0 in the solvers: e^LOG_ZERO is 0, and 0 LOG_ZERO is 0 where 0 (-inf) is NaN."""
@@ -63,19 +79,19 @@ class _Pair:
         kl: KL(a||b), shape (n,).
     """
 
-    raw_log_a: Array
-    raw_log_b: Array
-    shift: Array
-    log_b: Array
-    a: Array
-    b: Array
-    log_ratio: Array
-    ratio: Array
-    gap: Array
-    kl: Array
+    raw_log_a: Rows
+    raw_log_b: Rows
+    shift: Float64[Array, "n 1"]
+    log_b: Rows
+    a: Rows
+    b: Rows
+    log_ratio: Rows
+    ratio: Rows
+    gap: Rows
+    kl: Numbers
 
     @property
-    def end_by_a(self) -> Array:
+    def end_by_a(self) -> Rows:
         """The derivative of `kl` by log_a, whatever its mass; shape (n, d)."""
         return self.a * (self.log_ratio - self.kl[:, None])
 
@@ -90,9 +106,9 @@ class _Point:
         log_ratio: L = log(x/b), shape (n, d).
     """
 
-    kl: Array
-    slope: Array
-    log_ratio: Array
+    kl: Numbers
+    slope: Numbers
+    log_ratio: Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +122,7 @@ class PathDerivatives:
         kl_by_a: of KL(x||b) by log_a at constant w.
         kl_by_b: of the same by log_b.
         x_by_a: of log_x, entry by entry, by log_a.
-        x_by_b: of the same by log_b.
+        x_by_b: of the same by log_b; shape (n, 1) where all entries have one derivative.
         x_by_weight: of the same by w.
         end_by_a: of KL(a||b) by log_a.
         end_by_b: of the same by log_b.
@@ -114,15 +130,15 @@ class PathDerivatives:
         mean_b: those of log_b's.
     """
 
-    kl_by_a: Array
-    kl_by_b: Array
-    x_by_a: Array
-    x_by_b: Array
-    x_by_weight: Array
-    end_by_a: Array
-    end_by_b: Array
-    mean_a: Array
-    mean_b: Array
+    kl_by_a: RestoredRows
+    kl_by_b: RestoredRows
+    x_by_a: RestoredRows
+    x_by_b: Float64[Array, "*rows #d"]
+    x_by_weight: RestoredRows
+    end_by_a: RestoredRows
+    end_by_b: RestoredRows
+    mean_a: RestoredRows
+    mean_b: RestoredRows
 
 
 class LinearPath:
@@ -134,28 +150,32 @@ class LinearPath:
     def __init__(self, xp: Namespace, pair: _Pair) -> None:
         self._xp = xp
         self._pair = pair
+        # Where e^s would overflow, log(1 + alpha (e^s - 1)) is log alpha + s: the ratio is taken
+        # of s cut off, and what was cut off is added to the logarithm.
         self._excess = at_least(pair.log_ratio - EXP_LIMIT, 0.0)
         self._net_gap = xp.sum(pair.gap, axis=-1)
         self.jump = xp.zeros_like(pair.kl)
 
-    def first_guess(self, rise: Array, span: Array) -> Array:
+    def first_guess(self, rise: Numbers, span: Numbers) -> Numbers:
         """The root of `q alpha^2 / (1 + (q/span - 1) alpha) = rise`."""
         xp = self._xp
+        # As alpha^2 - 2 half alpha - ratio = 0; hypot neither overflows nor loses small roots.
         q = 0.5 * row_dot(self._pair.gap, self._pair.ratio)
         ratio = rise / xp.where(q > SMALLEST_KL, q, 1.0)
         half = 0.5 * (rise / span - ratio)
         return half + xp.hypot(half, xp.sqrt(ratio))
 
-    def lowest_weight(self, rise: Array, span: Array) -> Array:
+    def lowest_weight(self, rise: Numbers, span: Numbers) -> Numbers:
         """A weight below the root, by convexity."""
         return 0.99 * rise / span
 
-    def rough_error(self, kl: Array) -> Array:
+    def rough_error(self, kl: Numbers) -> Numbers:
         """Some absolute error of `rough` at that KL."""
         return 4e-16 * self._xp.sqrt(kl)
 
-    def rough(self, weight: Array) -> tuple[Array, Array]:
+    def rough(self, weight: Numbers) -> tuple[Numbers, Numbers]:
         """KL(x||b), right to `rough_error`, and its slope."""
+        # sum x L - sum (x - b) with x = b + alpha gap: no array but L is needed.
         log_ratio = self._log_ratio(weight)
         slope = row_dot(self._pair.gap, log_ratio)
         return (
@@ -163,7 +183,7 @@ class LinearPath:
             slope,
         )
 
-    def at(self, weight: Array) -> _Point:
+    def at(self, weight: Numbers) -> _Point:
         """The policy of that weight."""
         log_ratio = self._log_ratio(weight)
         gap = weight[:, None] * self._pair.gap
@@ -173,7 +193,7 @@ class LinearPath:
             log_ratio=log_ratio,
         )
 
-    def derivatives(self, weight: Array, log_ratio: Array) -> PathDerivatives:
+    def derivatives(self, weight: Numbers, log_ratio: Rows) -> PathDerivatives:
         """At a weight in [0, 1] and its `log(x/b)`."""
         xp, pair, alpha = self._xp, self._pair, weight[:, None]
         relative_gap = -xp.expm1(-xp.where(alpha < 1, log_ratio, 0.0))  # (x - b) / x
@@ -190,7 +210,7 @@ class LinearPath:
             end_by_b=-pair.gap,
         )
 
-    def _log_ratio(self, weight: Array) -> Array:
+    def _log_ratio(self, weight: Numbers) -> Rows:
         return self._xp.log1p(weight[:, None] * self._pair.ratio) + self._excess
 
 
@@ -214,27 +234,27 @@ class GeometricPath:
         little = lost < 0.5
         self.jump = -xp.where(little, xp.log1p(-xp.where(little, lost, 0.0)), log_kept)
 
-    def first_guess(self, rise: Array, span: Array) -> Array:
+    def first_guess(self, rise: Numbers, span: Numbers) -> Numbers:
         """The root of `jump + q lambda^2 = KL`, g's parabola at 0, or 1 if that is further."""
         xp = self._xp
         return xp.sqrt(rise / xp.maximum(0.5 * self._variance(self._start), span))
 
-    def lowest_weight(self, rise: Array, span: Array) -> Array:
+    def lowest_weight(self, rise: Numbers, span: Numbers) -> Numbers:
         """A weight below the root: KL(x||b) rises by at most `lambda^2 range(s)^2 / 8`."""
         xp = self._xp
         spread = xp.max(self._tilt, axis=-1) - xp.min(self._tilt, axis=-1)
         return 0.99 * xp.sqrt(8 * rise) / xp.where(spread > 0, spread, 1.0)
 
-    def rough_error(self, kl: Array) -> Array:
+    def rough_error(self, kl: Numbers) -> Numbers:
         """Some absolute error of `rough` at that KL."""
         return 1e-14 + 1e-15 * kl
 
-    def rough(self, weight: Array) -> tuple[Array, Array]:
+    def rough(self, weight: Numbers) -> tuple[Numbers, Numbers]:
         """KL(x||b), right to `rough_error`, and its slope."""
         log_sum, x = _normalised(self._xp, self._log_start + weight[:, None] * self._tilt)
         return weight * row_dot(x, self._tilt) - log_sum, weight * self._variance(x)
 
-    def at(self, weight: Array) -> _Point:
+    def at(self, weight: Numbers) -> _Point:
         """The policy of that weight."""
         xp, pair = self._xp, self._pair
         tilted = weight[:, None] * self._tilt
@@ -253,7 +273,7 @@ class GeometricPath:
             log_ratio=log_ratio,
         )
 
-    def derivatives(self, weight: Array, log_ratio: Array) -> PathDerivatives:
+    def derivatives(self, weight: Numbers, log_ratio: Rows) -> PathDerivatives:
         """At a weight in [0, 1] and its `log(x/b)`."""
         xp, pair, lam = self._xp, self._pair, weight[:, None]
         x = xp.exp(pair.log_b + log_ratio)
@@ -271,7 +291,7 @@ class GeometricPath:
             end_by_b=-pair.gap,
         )
 
-    def _variance(self, x: Array) -> Array:
+    def _variance(self, x: Rows) -> Numbers:
         mean = row_dot(x, self._tilt)
         return row_dot(x, (self._tilt - mean[:, None]) ** 2)
 
@@ -291,11 +311,11 @@ class _Equation:
         weight: where to stay if a row is not open.
     """
 
-    target: Array
-    bottom: Array
-    top: Array
-    open: Array
-    weight: Array
+    target: Numbers
+    bottom: Numbers
+    top: Numbers
+    open: Bool[Array, "n"]
+    weight: Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,10 +329,10 @@ class _Search:
         error: the last distance to the target, in log-odds of the KL.
     """
 
-    log_odds: Array
-    low: Array
-    high: Array
-    error: Array
+    log_odds: Numbers
+    low: Numbers
+    high: Numbers
+    error: Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,11 +347,11 @@ class Solution:
         residual: `|KL(x||b) - target| / target`, 0 at the ends and at the limit.
     """
 
-    weight: Array
-    log_x: Array
-    target: Array
-    kl: Array
-    residual: Array
+    weight: PerRow
+    log_x: RestoredRows
+    target: PerRow
+    kl: PerRow
+    residual: PerRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,20 +367,20 @@ class TargetDerivatives:
         spends: 1 where the weight is not 0, else 0.
     """
 
-    weight_by_target: Array
-    weight_by_share: Array
-    target_by_k: Array
-    target_by_share: Array
-    target_by_end: Array
-    spends: Array
+    weight_by_target: PerRow
+    weight_by_share: PerRow
+    target_by_k: PerRow
+    target_by_share: PerRow
+    target_by_end: PerRow
+    spends: PerRow
 
 
 def solve(
     path_type: type[Path],
-    log_a: Array,
-    log_b: Array,
-    k: Array,
-    share: Array,
+    log_a: Rows,
+    log_b: Rows,
+    k: Numbers,
+    share: Numbers,
     *,
     steps_fixed: bool,
     differentiate: bool,
@@ -379,6 +399,8 @@ def solve(
     xp = array_namespace(log_a)
     pair = _pair(xp, log_a, log_b)
     path = path_type(xp, pair)
+    # Where x ends up: at b (nothing to spend), at a (`enough`), at the limit as a tends to b
+    # (`near`), or inside the path (`between`), where alone there is an equation to solve.
     something = (k > SMALLEST_KL) & xp.any(pair.a > 0, axis=-1)
     to_spend = something & (k > path.jump)
     reached = pair.kl <= k
@@ -426,7 +448,7 @@ def solve(
 
 def _find_root(
     xp: Namespace, path: Path, equation: _Equation, *, steps_fixed: bool
-) -> tuple[Array, _Point, Array]:
+) -> tuple[Numbers, _Point, Numbers]:
     """The root's weight, the policy there, and the relative residual of its KL.
 
     First with `path.rough`, which is cheap but blind close to the path's ends, then with `path.at`.
@@ -443,6 +465,7 @@ def _find_root(
     )
 
     search = start
+    # Rows so close to an end that the rough form's error hides the target wait for the exact one.
     settled = ~equation.open | (path.rough_error(equation.target) * (span / left) > BASIN * rise)
     for _ in range(path.rough_steps):
         if not steps_fixed and xp.all(settled):
@@ -452,6 +475,7 @@ def _find_root(
         search = _newton_step(xp, equation, search, weight, kl, slope, rests=settled)
         settled = settled | (search.error <= ROUGH_GOAL)
 
+    # The bracket starts anew: the rough form's signs are not to be trusted near the root.
     search = replace(start, log_odds=search.log_odds)
     weight = _weight(xp, search)
     point = path.at(weight)
@@ -471,11 +495,11 @@ def _newton_step(
     xp: Namespace,
     equation: _Equation,
     search: _Search,
-    weight: Array,
-    kl: Array,
-    slope: Array,
+    weight: Numbers,
+    kl: Numbers,
+    slope: Numbers,
     *,
-    rests: Array,
+    rests: Bool[Array, "n"],
 ) -> _Search:
     """One of Newton's steps between log-odds, of the weight and of the KL within its range.
 
@@ -486,6 +510,7 @@ def _newton_step(
     low = xp.where(below, search.log_odds, search.low)
     high = xp.where(below, search.high, search.log_odds)
     span = equation.top - equation.bottom
+    # Rounding may put the KL outside its range, where its log-odds do not exist: it is moved in.
     rise = kl - equation.bottom
     rise = xp.where(rise > SMALLEST_KL, rise, SMALLEST_KL)
     left = span - rise
@@ -502,18 +527,18 @@ def _newton_step(
     )
 
 
-def _log_odds(xp: Namespace, weight: Array) -> Array:
+def _log_odds(xp: Namespace, weight: Numbers) -> Numbers:
     """`log(weight / (1 - weight))`, the weight first brought inside (0, 1)."""
     weight = xp.where(weight > SMALLEST_WEIGHT, weight, SMALLEST_WEIGHT)
     weight = xp.where(weight < LARGEST_WEIGHT, weight, LARGEST_WEIGHT)
     return xp.log(weight) - xp.log1p(-weight)
 
 
-def _weight(xp: Namespace, search: _Search) -> Array:
+def _weight(xp: Namespace, search: _Search) -> Numbers:
     return 1 / (1 + xp.exp(-search.log_odds))
 
 
-def _pair(xp: Namespace, log_a: Array, log_b: Array) -> _Pair:
+def _pair(xp: Namespace, log_a: Rows, log_b: Rows) -> _Pair:
     """Both ends normalised, a first projected onto the support of b."""
     log_a = at_least(xp.where(log_b > -INF, log_a, LOG_ZERO), LOG_ZERO)
     log_b = at_least(log_b, LOG_ZERO)
@@ -537,7 +562,7 @@ def _pair(xp: Namespace, log_a: Array, log_b: Array) -> _Pair:
     )
 
 
-def _normalised(xp: Namespace, log_p: Array) -> tuple[Array, Array]:
+def _normalised(xp: Namespace, log_p: Rows) -> tuple[Numbers, Rows]:
     """`log sum p` of shape (n,), and `p / sum p`; 0 and zeros where nothing is positive."""
     top = xp.max(log_p, axis=-1, keepdims=True)
     top = xp.where(top > 0.5 * LOG_ZERO, top, 0.0)
@@ -555,14 +580,15 @@ def _difference(x: Array, y: Array, z: Array) -> Array:
 
 
 def _exact_difference(x: Array, y: Array) -> tuple[Array, Array]:
+    """`x - y` rounded, and what the rounding lost."""
     difference = x - y
     minus_y = difference - x
     return difference, (x - (difference - minus_y)) - (y + minus_y)
 
 
-def _divergence(xp: Namespace, x: Array, log_ratio: Array, gap: Array) -> Array:
+def _divergence(xp: Namespace, x: Rows, log_ratio: Rows, gap: Rows) -> Numbers:
     """`sum x phi(-L)`, that is KL(x||b), from `L = log(x/b)` and `gap = x - b`."""
     near = xp.abs(log_ratio) < SERIES_RADIUS
-    r = xp.where(near, log_ratio, 0.0)
-    series = r * (r * (r * (r * (r * (-1 / 5040) + 1 / 720) - 1 / 120) + 1 / 24) - 1 / 6) + 0.5
-    return xp.sum(xp.where(near, x * (r * r) * series, x * log_ratio - gap), axis=-1)
+    s = xp.where(near, -log_ratio, 0.0)
+    series = x * (s * s) * exp_minus_tangent_series(s)
+    return xp.sum(xp.where(near, series, x * log_ratio - gap), axis=-1)

@@ -1,8 +1,8 @@
 """Exact divergences: numbers `r + sum_i c_i ln b_i` with rational r and c_i, and integers b_i > 1.
 
-A KL between rational distributions is such a number, with no exact value in floating point and
-no canonical fraction. What has to be decided about it is its sign (is this KL below that bound?)
-and that is decidable:
+A KL between rational distributions is such a number. It has no exact value in floating point, and
+it is no fraction. What has to be decided about it is a sign (is this KL below that bound?), and
+that is decidable:
 
 - *Zero.* Logarithms of pairwise coprime integers above 1 are linearly independent over the
   rationals (unique factorisation), and a nonzero rational is never equal to a rational
@@ -14,15 +14,6 @@ and that is decidable:
 
 `+inf` is included, since divergences are infinite where a support is left: `0 * inf = 0`, and
 what has no value (`inf - inf`, `-inf`) raises. Nothing is ever NaN.
-
->>> from fractions import Fraction
->>> kl = kl_log_sum([Fraction(1, 2), Fraction(1, 2)], [Fraction(1, 4), Fraction(3, 4)])
->>> print(kl)
-ln 2 - 1/2 ln 3
->>> float(kl)
-0.14384103622589045
->>> kl == LogSum.log(Fraction(4, 3)) / 2, kl < Fraction(1, 7)
-(True, False)
 """
 
 import math
@@ -48,6 +39,15 @@ class LogSum:
     Make one with `LogSum.rational`, `LogSum.log`, `LogSum.infinity`, `log_sum` or `kl_log_sum`.
     It adds to and compares with other `LogSum`s, ints and `Fraction`s, is multiplied and divided
     by ints and `Fraction`s, and also compares with floats, taken at their exact value.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import LogSum
+        >>> bound = 20 * LogSum.log(2) + Fraction(1, 2)
+        >>> print(bound, "=", round(float(bound), 4))
+        1/2 + 20 ln 2 = 14.3629
+        >>> LogSum.log(8) == 3 * LogSum.log(2), LogSum.log(3) > Fraction(11, 10)
+        (True, False)
     """
 
     __slots__ = ("_coefficients", "_constant", "_infinite")
@@ -299,6 +299,16 @@ def kl_log_sum(p: Sequence[Rational], q: Sequence[Rational]) -> LogSum:
         InvalidShapeError: different lengths.
         InvalidDistributionError: negative entries, mass above 1, or entries that are no
             rationals (a float is a rational only by accident: convert it on purpose).
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import LogSum, kl_log_sum
+        >>> half, quarter = Fraction(1, 2), Fraction(1, 4)
+        >>> kl = kl_log_sum([half, half], [quarter, 3 * quarter])
+        >>> print(kl)
+        ln 2 - 1/2 ln 3
+        >>> kl == LogSum.log(Fraction(4, 3)) / 2, kl < Fraction(1, 7)
+        (True, False)
     """
     if len(p) != len(q):
         raise InvalidShapeError(f"p and q must list the same outcomes, got {len(p)} and {len(q)}")

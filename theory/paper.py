@@ -10,7 +10,13 @@ from enum import Enum, unique
 
 @unique
 class Statement(Enum):
-    """A statement that this toolkit implements or checks; the value is its citation."""
+    """A statement that this toolkit implements or checks; the value is its citation.
+
+    Example:
+        >>> from theory import Statement
+        >>> print(Statement.LITTLE_CONSTRAINT)
+        Theorem 1 (little constraint in novel situations)
+    """
 
     VALUE = "Definition 1 (value)"
     KL_CONSTRAINT = "Definition 2 (KL constraint)"

@@ -15,15 +15,17 @@ sums over the last axes and reshapes. A table holds float64, or `Fraction`s (dty
 every result below is a `Fraction` too.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arguments import check_count
+from theory.arrays import MASS_TOLERANCE, Shaped
 from theory.errors import (
     InvalidArgumentError,
     InvalidDistributionError,
@@ -46,9 +48,6 @@ EnvironmentTable: TypeAlias = tuple[Table, ...]
 UtilityTable: TypeAlias = Table
 """Shape ((|A||O|)^m,)."""
 
-FULL_MASS_TOLERANCE: Final = 1e-9
-"""How far float rows may exceed mass 1: rounding of long products, no modelling error."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryTree:
@@ -59,6 +58,14 @@ class HistoryTree:
         n_observations: |O|, at least 1.
         horizon: m - k + 1, the number of steps, at least 1.
         root: the history (of even length) that all continuations extend.
+
+    Example:
+        >>> from theory import HistoryTree
+        >>> tree = HistoryTree(n_actions=2, n_observations=3, horizon=2)
+        >>> tree.n_histories(1), tree.n_histories(2)
+        (6, 36)
+        >>> list(tree.continuations(1))[:4], tree.index((1, 0))
+        ([(0, 0), (0, 1), (0, 2), (1, 0)], 3)
     """
 
     n_actions: int
@@ -67,9 +74,9 @@ class HistoryTree:
     root: History = ()
 
     def __post_init__(self) -> None:
-        for name in ("n_actions", "n_observations", "horizon"):
-            if getattr(self, name) < 1:
-                raise InvalidArgumentError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_count(
+            n_actions=self.n_actions, n_observations=self.n_observations, horizon=self.horizon
+        )
         check_history(self.root, n_actions=self.n_actions, n_observations=self.n_observations)
         if len(self.root) % 2:
             raise InvalidHistoryError(
@@ -110,25 +117,25 @@ def check_history(history: History, *, n_actions: int, n_observations: int) -> N
             )
 
 
-def check_distributions(rows: Table, *, name: str, tolerance: float = FULL_MASS_TOLERANCE) -> None:
+def check_distributions(rows: Table, *, name: str) -> None:
     """Raise unless every row (last axis) is a semi-distribution.
 
     Args:
-        rows: probabilities, shape (..., n), float64 or `Fraction`.
+        rows: probabilities, shape (..., n), float64 or `Fraction`; the mass of a float row may
+            exceed 1 by `MASS_TOLERANCE`.
         name: what they are, for the message.
-        tolerance: how far a float row's mass may exceed 1; exact rows may not at all.
 
     Raises:
         InvalidDistributionError: with the first offending number.
     """
-    exact = rows.dtype == object
     negative = rows[~(rows >= 0)]  # catches NaN too
     if negative.size:
         raise InvalidDistributionError(
             f"probabilities of {name} must be >= 0, got {negative.flat[0]}"
         )
     mass = np.asarray(rows.sum(axis=-1))
-    over = mass[mass > 1 + (0 if exact else tolerance)]
+    tolerance = 0 if rows.dtype == object else MASS_TOLERANCE
+    over = mass[mass > 1 + tolerance]
     if over.size:
         raise InvalidDistributionError(
             f"probabilities of {name} must sum to at most 1, got {over.flat[0]}"
@@ -143,7 +150,18 @@ def policy_table(tree: HistoryTree, policy: Policy) -> PolicyTable:
         rational, else of float64.
 
     Raises:
-        InvalidDistributionError, InvalidShapeError: as `policy`'s answers deserve.
+        InvalidDistributionError: an answer of `policy` that is no semi-distribution.
+        InvalidShapeError: an answer that has not |A| probabilities.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> table = policy_table(tree, lambda h: (0.9, 0.1) if sum(h) == 0 else (0.5, 0.5))
+        >>> table[1]  # after the histories (0, 0), (0, 1), (1, 0) and (1, 1)
+        array([[0.9, 0.1],
+               [0.5, 0.5],
+               [0.5, 0.5],
+               [0.5, 0.5]])
     """
     levels = tuple(
         _rows(
@@ -164,7 +182,16 @@ def environment_table(tree: HistoryTree, environment: Environment) -> Environmen
         is rational, else of float64.
 
     Raises:
-        InvalidDistributionError, InvalidShapeError: as `environment`'s answers deserve.
+        InvalidDistributionError: an answer of `environment` that is no semi-distribution.
+        InvalidShapeError: an answer that has not |O| probabilities.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=1)
+        >>> (table,) = environment_table(tree, lambda h: (0.2, 0.8) if h[-1] else (0.7, 0.3))
+        >>> table[0]  # a row for each action
+        array([[0.7, 0.3],
+               [0.2, 0.8]])
     """
     levels = tuple(
         _rows(
@@ -181,27 +208,17 @@ def environment_table(tree: HistoryTree, environment: Environment) -> Environmen
     return in_common_arithmetic(levels)[0]  # type: ignore[no-any-return]  # its kind is kept
 
 
-def table_by_history(tree: HistoryTree, rows: Iterable[tuple[History, Table]]) -> PolicyTable:
-    """The table of rows that come one by one, those of one length in table order.
-
-    Args:
-        tree: the tree.
-        rows: for every continuation with an action to come, its row, shape (|A|,).
-
-    Returns:
-        `horizon` levels, level t of shape ((|A||O|)^t, |A|).
-    """
-    levels: list[list[Table]] = [[] for _ in range(tree.horizon)]
-    for continuation, row in rows:
-        levels[len(continuation) // 2].append(row)
-    return tuple(np.stack(level) for level in levels)
-
-
 def utility_table(tree: HistoryTree, utility: Utility) -> UtilityTable:
     """`U_m` of every complete continuation, shape ((|A||O|)^m,).
 
     Raises:
         InvalidArgumentError: a utility outside [0, 1] (Definition 1).
+
+    Example:
+        >>> from theory import HistoryTree, utility_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=1)
+        >>> utility_table(tree, lambda h: 0.5 * h[0] + 0.25 * h[1])
+        array([0.  , 0.25, 0.5 , 0.75])
     """
     values = as_table([utility(tree.root + h) for h in tree.continuations(tree.horizon)])
     outside = values[~((values >= 0) & (values <= 1))]
@@ -243,6 +260,17 @@ def reach_probabilities(pi: PolicyTable, nu: EnvironmentTable) -> tuple[Table, .
 
     Returns:
         `horizon + 1` levels, level t of shape ((|A||O|)^t,); the last is the joint law.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, policy_table, reach_probabilities
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+        >>> coin = policy_table(tree, lambda h: (0.75, 0.25))
+        >>> nothing_to_see = environment_table(tree, lambda h: (1.0,))
+        >>> for level in reach_probabilities(coin, nothing_to_see):
+        ...     print(level)
+        [1.]
+        [0.75 0.25]
+        [0.5625 0.1875 0.1875 0.0625]
     """
     check_same_tree(pi, nu)
     levels = [np.ones(1, dtype=np.result_type(pi[0], nu[0]))]
@@ -255,7 +283,17 @@ def reach_probabilities(pi: PolicyTable, nu: EnvironmentTable) -> tuple[Table, .
 
 
 def joint_law(pi: PolicyTable, nu: EnvironmentTable) -> Table:
-    """The joint law of complete continuations, shape ((|A||O|)^m,)."""
+    """The joint law of complete continuations, shape ((|A||O|)^m,).
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from theory import HistoryTree, environment_table, joint_law, policy_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=1)
+        >>> pi = policy_table(tree, lambda h: (Fraction(1, 3), Fraction(2, 3)))
+        >>> nu = environment_table(tree, lambda h: (Fraction(1, 2), Fraction(1, 2)))
+        >>> print(*joint_law(pi, nu))  # of (0, 0), (0, 1), (1, 0) and (1, 1)
+        1/6 1/6 1/3 1/3
+    """
     return reach_probabilities(pi, nu)[-1]
 
 
@@ -264,6 +302,13 @@ def action_law(pi: PolicyTable, *, n_observations: int) -> Table:
 
     Returns:
         Shape ((|A||O|)^(m-1) |A|,): the last observation comes after every action.
+
+    Example:
+        >>> from theory import HistoryTree, action_law, policy_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+        >>> pi = policy_table(tree, lambda h: (0.5, 0.5) if not h else (1.0, 0.0))
+        >>> action_law(pi, n_observations=2)  # a_1 o_1 a_2 = 000, 001, 010, ...
+        array([0.5, 0. , 0.5, 0. , 0.5, 0. , 0.5, 0. ])
     """
     law = pi[0].reshape(-1)
     for actions in pi[1:]:
@@ -276,6 +321,13 @@ def observation_laws(nu: EnvironmentTable) -> tuple[Table, ...]:
 
     Returns:
         `horizon + 1` levels, level t of shape ((|A||O|)^t,).
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, observation_laws
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=1)
+        >>> echo = environment_table(tree, lambda h: (1.0, 0.0) if h[-1] == 0 else (0.0, 1.0))
+        >>> observation_laws(echo)[1]  # of (0, 0), (0, 1), (1, 0) and (1, 1)
+        array([1., 0., 0., 1.])
     """
     levels = [np.full(1, Fraction(1) if nu[0].dtype == object else 1.0)]
     for observations in nu:
@@ -288,6 +340,14 @@ def values(pi: PolicyTable, nu: EnvironmentTable, utility: UtilityTable) -> tupl
 
     Returns:
         `horizon + 1` levels, level t of shape ((|A||O|)^t,); level 0 holds the root's value.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, policy_table, utility_table, values
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+        >>> nu = environment_table(tree, lambda h: (1.0,))
+        >>> utility = utility_table(tree, lambda h: float(h[0] == h[2]))  # the same action twice
+        >>> values(policy_table(tree, lambda h: (0.75, 0.25)), nu, utility)[0]  # 9/16 + 1/16
+        array([0.625])
     """
     check_same_tree(pi, nu)
     levels = [utility]
@@ -297,19 +357,36 @@ def values(pi: PolicyTable, nu: EnvironmentTable, utility: UtilityTable) -> tupl
 
 
 def optimal_values(nu: EnvironmentTable, utility: UtilityTable) -> tuple[Table, ...]:
-    """`V*_{nu,U}(h)` of every history, levels as in `values`."""
+    """`V*_{nu,U}(h)` of every history, levels as in `values`.
+
+    Example:
+        >>> from theory import HistoryTree, environment_table, optimal_values, utility_table
+        >>> tree = HistoryTree(n_actions=2, n_observations=2, horizon=1)
+        >>> nu = environment_table(tree, lambda h: (0.5, 0.5) if h[-1] == 0 else (0.2, 0.8))
+        >>> optimal_values(nu, utility_table(tree, lambda h: float(h[1])))[0]  # action 1
+        array([0.8])
+    """
     levels = [utility]
     for observations in reversed(nu):
         levels.append(action_values(observations, levels[-1]).max(axis=-1))
     return tuple(reversed(levels))
 
 
-def action_values(observations: Table, next_values: Table) -> Table:
+def action_values(
+    observations: Shaped[Table, "histories A O"], next_values: Shaped[Table, "histories*A*O"]
+) -> Shaped[Table, "histories A"]:
     """`Q(h, a) = sum_o nu(o | h a) V(h a o)`, shape (n_histories, |A|).
 
     Args:
         observations: one level of an environment table, (n_histories, |A|, |O|).
         next_values: V of the next level, (n_histories |A| |O|,).
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import action_values
+        >>> observations = np.array([[[0.5, 0.5], [0.25, 0.75]]])
+        >>> action_values(observations, np.array([0.0, 1.0, 0.0, 1.0]))
+        array([[0.5 , 0.75]])
     """
     return np.asarray((observations * next_values.reshape(observations.shape)).sum(axis=-1))
 
@@ -327,6 +404,13 @@ def subtree(table: tuple[Table, ...], *, step: int, row: int) -> tuple[Table, ..
 
     Raises:
         InvalidHistoryError: no such history in the table.
+
+    Example:
+        >>> from theory import HistoryTree, policy_table, subtree
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+        >>> pi = policy_table(tree, lambda h: (0.5, 0.5) if not h else (0.9, 0.1))
+        >>> subtree(pi, step=1, row=0)  # what pi does after its first step
+        (array([[0.9, 0.1]]),)
     """
     if not 0 <= step < len(table) or not 0 <= row < len(table[step]):
         raise InvalidHistoryError(
@@ -344,7 +428,7 @@ def infer_n_observations(pi: PolicyTable) -> int:
     """|O| from the shapes of a policy table; 1 at horizon 1, where nothing depends on it.
 
     Raises:
-        InvalidShapeError: the levels are no table of any tree.
+        InvalidShapeError: levels whose shapes belong to no tree.
     """
     first = pi[0].shape
     n_observations = max(1, len(pi[1]) // first[1]) if len(pi) > 1 else 1

@@ -34,7 +34,7 @@ from theory.bayes_mixture import Update, stack_tables
 from theory.constraints import fixed_kl_nats
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
-from theory.pessimistic_imitator import pessimistic_imitator
+from theory.pessimism import pessimistic_imitator
 from theory.process import (
     EnvironmentTable,
     History,

@@ -9,7 +9,7 @@ The *proposal* is `a = softmax(log b + r)`. With `s = sigmoid(h - log 16)` the s
     k = s B + 1e-6                (`TargetRule.PUBLISHED`)
 
 and the *step policy* is the mixture `x = alpha a + (1 - alpha) b` with `KL(x||b) = k`, or `a`
-itself where `KL(a||b) <= k` (`theory.fixed_kl_mixture`). An agent without a budget plays `a`.
+itself where `KL(a||b) <= k` (`theory.projections`). An agent without a budget plays `a`.
 
 Where the proposal equals the base policy, as it does everywhere at the start, every derivative of
 `k` vanishes and with it, read literally, that of `x`. But `alpha` tends to `sqrt(s)` there and `x`
@@ -43,7 +43,7 @@ from llm_experiment.chat.lockstep import (
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
-from theory.fixed_kl_mixture import fixed_kl_mixture
+from theory.projections import fixed_kl_mixture
 
 PUBLISHED_FLOOR_NATS: Final = 1e-6
 """The published target's floor."""

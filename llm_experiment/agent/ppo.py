@@ -46,8 +46,8 @@ from torch.nn.utils import clip_grad_norm_
 from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import Rollout, play, random_stream
 from llm_experiment.chat.world import World
-from llm_experiment.config import AgentConfig, ScheduleEntry, differences, from_jsonable
-from mightnt.results import to_jsonable, write_atomically
+from llm_experiment.config import AgentConfig, ScheduleEntry, differences
+from mightnt.results import from_jsonable, to_jsonable, write_atomically
 from theory.errors import InvalidArgumentError, InvalidShapeError, ResultsError
 
 HEADER: Final = "mightnt"

@@ -28,9 +28,10 @@ from llm_experiment.base.hugging_face import (
     check_start,
     step_from_semi_distribution,
 )
+from theory.arguments import check_alpha
 from theory.bayes_mixture import Update, normalised_log_weights, update_log_weights
 from theory.errors import InvalidArgumentError, InvalidShapeError
-from theory.pessimistic_imitator import check_alpha, top_set
+from theory.pessimism import top_set
 
 Floats = NDArray[np.float64]
 Combine: TypeAlias = Callable[[Floats, Floats], Floats]

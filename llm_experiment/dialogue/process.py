@@ -53,7 +53,6 @@ __all__ = [
     "Role",
     "Silence",
     "Style",
-    "entropy_floor",
     "load_task",
     "task_names",
 ]
@@ -518,40 +517,6 @@ class DialogueProcess:
         if outside.size:
             raise InvalidHistoryError(f"tokens must lie in 0..{size - 1}, got {outside.flat[0]}")
         return tokens.astype(np.int64)
-
-
-def entropy_floor(
-    process: DialogueProcess,
-    rng: np.random.Generator,
-    *,
-    n_dialogues: int,
-    n_tokens: int,
-    confidence: float = 0.95,
-) -> Estimate:
-    """The entropy of transcripts in nats a token: what no model's loss can be below.
-
-    By simulation: the mean over dialogues of `sum_t H(tau(. | x_{<t})) / n_tokens`. Conditional
-    entropies have the mean of log-losses and less variance.
-
-    Args:
-        process: tau.
-        rng: the source of randomness.
-        n_dialogues: independent transcripts to average over, at least 2.
-        n_tokens: the length of each, at least 1.
-        confidence: of the interval.
-    """
-    if n_dialogues < 2 or n_tokens < 1:
-        raise InvalidArgumentError(
-            f"an interval needs n_dialogues >= 2 and n_tokens >= 1, got {n_dialogues} and "
-            f"{n_tokens}"
-        )
-    transcripts = process.sample(rng, n_dialogues, n_tokens)
-    means = np.empty(n_dialogues)
-    for start in range(0, n_dialogues, _BATCH):
-        log_probs = process.predictive_log_probs(transcripts[start : start + _BATCH])
-        finite = np.where(np.isneginf(log_probs), 0.0, log_probs)
-        means[start : start + _BATCH] = -(np.exp(log_probs) * finite).sum(axis=(1, 2)) / n_tokens
-    return mean_over_dialogues(means, confidence=confidence)
 
 
 def mean_over_dialogues(values: Floats, *, confidence: float = 0.95) -> Estimate:

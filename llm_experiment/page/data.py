@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_experiment.chat.turns import Speaker, Turns
-from llm_experiment.config import AgentConfig, WorldConfig, from_jsonable
+from llm_experiment.config import AgentConfig, WorldConfig
 from llm_experiment.evaluation_tables import BASE_VARIANT, Table, make_tables
 from llm_experiment.measures.evaluation import SILENT_ABOVE, agent_turns
 from llm_experiment.records.folder import (
@@ -49,7 +49,7 @@ from llm_experiment.records.folder import (
     read_manifest,
 )
 from llm_experiment.suite import Job, SuiteConfig, suite_jobs
-from mightnt.results import to_jsonable
+from mightnt.results import from_jsonable, to_jsonable
 from theory.bounds import largest_share
 from theory.errors import InvalidArgumentError, ResultsError
 

@@ -34,8 +34,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Final
 
-from llm_experiment.config import from_jsonable
-from mightnt.results import to_jsonable, write_json
+from mightnt.results import from_jsonable, to_jsonable, write_json
 from theory.errors import InvalidArgumentError, ResultsError
 
 MANIFEST: Final = "manifest.json"

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mightnt.progress import track
 from theory.divergences import kl_nats
-from theory.fixed_kl_mixture import KLProjection, fixed_kl_mixture, geometric_projection
+from theory.projections import KLProjection, fixed_kl_mixture, geometric_projection
 
 SHAPES = ((64, 110), (8192, 110), (64, 32000))
 BISECTION_STEPS = 60

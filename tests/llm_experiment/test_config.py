@@ -15,12 +15,11 @@ from llm_experiment.config import (
     TargetRule,
     WorldConfig,
     differences,
-    from_jsonable,
     preset_config,
 )
 from llm_experiment.run import parse_options
 from llm_experiment.suite import Suite, default_suite, suite_jobs
-from mightnt.results import to_jsonable
+from mightnt.results import from_jsonable, to_jsonable
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 

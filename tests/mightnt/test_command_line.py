@@ -1,5 +1,10 @@
 """Bad options get one line and exit code 2; help teaches."""
 
+import contextlib
+import os
+import pty
+import subprocess
+import sys
 from dataclasses import dataclass
 from enum import Enum
 
@@ -106,3 +111,51 @@ def test_ctrl_c_exits_with_130(capsys):
         run_command(main)
     assert exit_.value.code == INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
+
+
+CODE = """
+import sys
+sys.path.insert(0, ".")
+from tests.mightnt.test_command_line import parse
+parse(*sys.argv[1:])
+"""
+
+
+def in_a_terminal(*argv):
+    """What a command prints where its output is a terminal, and its exit code."""
+    leader, follower = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CODE, *argv], stdin=follower, stdout=follower, stderr=follower
+        )
+        os.close(follower)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says EIO at the end
+            while part := os.read(leader, 4096):
+                shown += part
+        return shown.decode(), process.wait()
+    finally:
+        os.close(leader)
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--goats"], "error: Unrecognized options: --goats (options: python -m sheep --help)"),
+        (
+            ["--shee", "2"],
+            "error: Unrecognized options: --shee, 2; perhaps you meant --sheep (options: python "
+            "-m sheep --help)",
+        ),
+        (
+            ["--sheep", "-1"],
+            "error: Error parsing Options: --sheep must be >= 0, got -1 (options: python -m sheep "
+            "--help)",
+        ),
+    ],
+)
+def test_on_a_terminal_a_bad_option_is_the_same_plain_line(capsys, argv, line):
+    shown, code = in_a_terminal(*argv)
+    assert code == BAD_USAGE
+    assert shown.splitlines() == [line]
+    assert one_line_error(capsys, lambda: parse(*argv)) == line

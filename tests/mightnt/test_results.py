@@ -1,16 +1,17 @@
 """A result is written whole or not at all, in JSON that every reader accepts."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from mightnt.results import atomic_path, to_jsonable, write_json
-from theory.errors import ResultsError
+from mightnt.results import atomic_path, from_jsonable, to_jsonable, write_json
+from theory.errors import InvalidArgumentError, ResultsError
 
 
 class Colour(Enum):
@@ -90,3 +91,54 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ResultsError, match="name another place with --out"):
         write_json(tmp_path / "file" / "result.json", {})
+
+
+@dataclass(frozen=True)
+class Drawing:
+    points: tuple[Point, ...]
+    size: tuple[int, float]
+    share: Fraction | None
+    limit: float = 1.0
+    names: dict[str, list[bool]] = field(default_factory=dict)
+    kind: Literal["line", "dot"] = "line"
+    anything: Any = None
+    place: Path = Path()
+
+
+def test_values_come_back_from_json():
+    drawing = Drawing(
+        points=(Point(float("inf"), Colour.RED), Point(-0.5, Colour.RED)),
+        size=(3, 2.0),
+        share=Fraction(1, 3),
+        names={"a": [True, False]},
+        kind="dot",
+        anything={"b": [1]},
+        place=Path("x/y"),
+    )
+    assert from_jsonable(Drawing, json.loads(json.dumps(to_jsonable(drawing)))) == drawing
+    least = from_jsonable(Drawing, {"points": [], "size": [1, 1], "share": None})
+    assert least == Drawing(points=(), size=(1, 1.0), share=None)
+    assert from_jsonable(float | str, "many") == "many"
+    assert from_jsonable(float | str, "inf") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Point, {"x": 1.0}),
+        (Point, {"x": 1.0, "colour": "blue"}),
+        (Point, {"x": True, "colour": "red"}),
+        (Point, {"x": 1.0, "colour": "red", "y": 0}),
+        (Point, [1.0, "red"]),
+        (int, 2.5),
+        (bool, 1),
+        (str, 3),
+        (tuple[int, ...], "12"),
+        (tuple[int, float], [1]),
+        (Literal["line"], "dot"),
+        (int | None, "a"),
+    ],
+)
+def test_json_of_another_shape_is_refused(kind, value):
+    with pytest.raises(InvalidArgumentError, match="cannot read a"):
+        from_jsonable(kind, value)

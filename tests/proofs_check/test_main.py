@@ -1,4 +1,4 @@
-"""The command prints the ledger, writes it, and exits with 1 if a check fails."""
+"""The command prints the checks, writes them, and exits with 1 if a check fails."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 
 import proofs_check.__main__ as command
 from mightnt.command_line import BAD_USAGE
-from proofs_check import ledger
-from proofs_check.verdict import Effort, Outcome, Verdict
+from proofs_check import checks
+from proofs_check.verdict import CheckResult, Effort, Outcome, Verdict
 
 
 def test_one_check_is_printed_with_its_verdict_scope_and_place(capsys):
@@ -27,7 +27,7 @@ def test_sources_counterexamples_and_notes_are_printed(capsys):
 
 
 def test_listing_runs_nothing_and_shows_the_labels(capsys, monkeypatch):
-    monkeypatch.setattr(command, "run_check", lambda *_: pytest.fail("ran a check"))
+    monkeypatch.setattr(checks, "run_check", lambda *_: pytest.fail("ran a check"))
     command.main(["--list"])
     assert "pinsker" in capsys.readouterr().out
 
@@ -38,15 +38,15 @@ def test_json_and_markdown_are_written(tmp_path, capsys):
             "--only",
             "pinsker",
             "--json",
-            str(tmp_path / "ledger.json"),
+            str(tmp_path / "checks.json"),
             "--markdown",
             str(tmp_path / "PROOFS.md"),
         ]
     )
-    (entry,) = json.loads((tmp_path / "ledger.json").read_text())
-    assert entry["verdict"] == "HOLDS"
-    assert entry["passed"] is True
-    assert (tmp_path / "PROOFS.md").read_text() == ledger.markdown()
+    (found,) = json.loads((tmp_path / "checks.json").read_text())
+    assert found["verdict"] == "HOLDS"
+    assert found["passed"] is True
+    assert (tmp_path / "PROOFS.md").read_text() == checks.markdown()
 
 
 def test_thorough_asks_for_the_larger_scope(capsys, monkeypatch):
@@ -54,11 +54,11 @@ def test_thorough_asks_for_the_larger_scope(capsys, monkeypatch):
 
     def record(check, effort):
         efforts.append(effort)
-        return ledger.Entry(
+        return CheckResult(
             check=check, outcome=Outcome(verdict=Verdict.HOLDS, cases=1), seconds=0.0
         )
 
-    monkeypatch.setattr(command, "run_check", record)
+    monkeypatch.setattr(checks, "run_check", record)
     command.main(["--only", "pinsker", "--thorough"])
     command.main(["--only", "pinsker"])
     assert efforts == [Effort.THOROUGH, Effort.DEFAULT]
@@ -67,9 +67,9 @@ def test_thorough_asks_for_the_larger_scope(capsys, monkeypatch):
 def test_an_unexpected_verdict_is_marked_and_exits_with_1(capsys, monkeypatch):
     def fail(check, effort):
         outcome = Outcome(verdict=Verdict.FAILS, cases=1, counterexample="here")
-        return ledger.Entry(check=check, outcome=outcome, seconds=0.0)
+        return CheckResult(check=check, outcome=outcome, seconds=0.0)
 
-    monkeypatch.setattr(command, "run_check", fail)
+    monkeypatch.setattr(checks, "run_check", fail)
     with pytest.raises(SystemExit) as exit_:
         command.main(["--only", "pinsker"])
     assert exit_.value.code == command.CHECK_FAILED

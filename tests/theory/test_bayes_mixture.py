@@ -107,25 +107,6 @@ def test_frozen_weights_predict_as_at_the_root(case):
         assert all(list(column) == [F(x) / sum(w) for x in w] for column in level.T)
 
 
-@given(classes(), st.sampled_from(Update))
-def test_one_history_at_a_time_gives_the_same_mixture(case, update):
-    tree, w, policies, _ = case
-    tree = HistoryTree(
-        n_actions=tree.n_actions,
-        n_observations=tree.n_observations,
-        horizon=tree.horizon,
-        root=(0, 0),
-    )
-    whole = bayes_mixture.policy_mixture(w, bayes_mixture.stack_tables(policies), update=update)
-    walked = bayes_mixture.policy_mixture_by_history(
-        tree,
-        w,
-        lambda h: np.array([row(tree, pi, h[len(tree.root) :]) for pi in policies]),
-        update=update,
-    )
-    assert all(np.array_equal(a, b) for a, b in zip(whole, walked, strict=True))
-
-
 @given(classes())
 def test_a_joint_predictor_learns_from_actions_and_observations(case):
     tree, w, policies, environments = case
@@ -268,18 +249,6 @@ ONE_STEP = (np.array([[[0.25, 0.75]], [[0.5, 0.5]]]),)
 def test_what_is_no_weighted_class_is_refused(w, stack, error, message):
     with pytest.raises(error, match=message):
         bayes_mixture.policy_mixture(w, stack, update=Update.ALL)
-
-
-def test_predictions_by_history_have_a_row_for_each_model():
-    tree = HistoryTree(n_actions=2, n_observations=1, horizon=1)
-    with pytest.raises(InvalidShapeError, match=r"\(1, 2\), got \(2, 2\)"):
-        bayes_mixture.policy_mixture_by_history(
-            tree, [F(1)], lambda _: np.ones((2, 2)) / 2, update=Update.ALL
-        )
-    with pytest.raises(InvalidDistributionError, match=r"at most 1, got 2\.0"):
-        bayes_mixture.policy_mixture_by_history(
-            tree, [F(1)], lambda _: np.ones((1, 2)), update=Update.ALL
-        )
 
 
 def logs(values):

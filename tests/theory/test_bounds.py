@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import brentq
 
 from theory import bounds
 from theory.bayes_mixture import Update, policy_mixture, stack_tables
@@ -17,7 +16,7 @@ from theory.bounds import ShortValue, Theorem1Bound
 from theory.constraints import expected_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidDistributionError
 from theory.log_sum import LogSum, kl_log_sum
-from theory.pessimistic_imitator import help_probability, pessimistic_imitator
+from theory.pessimism import help_probability, pessimistic_imitator
 from theory.process import HistoryTree, environment_table, policy_table, reach_probabilities
 
 F = Fraction
@@ -262,63 +261,6 @@ def test_a_policy_that_rescales_episodes_reaches_the_largest_share():
     pi = (pairs.sum(axis=1)[None], pairs / pairs.sum(axis=1, keepdims=True))
     assert expected_kl_nats(pi, beta, nothing_to_see) == pytest.approx(budget_nats, rel=1e-12)
     assert reach_probabilities(pi, nothing_to_see)[-1][0] == pytest.approx(q, rel=1e-14)
-
-
-def two_step_total(p, q, budget_nats):
-    """What two steps spend in expectation, by the rule itself."""
-    first = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-    left = [max(budget_nats - math.log(ratio), 0) for ratio in (p / q, (1 - p) / (1 - q))]
-    return first + p * left[0] + (1 - p) * left[1]
-
-
-@pytest.mark.parametrize("budget_nats", [1e-6, 0.01, 0.1, 0.5, 0.9, 0.97])
-def test_the_overspending_bet_is_within_the_first_budget_and_the_best_of_a_grid(budget_nats):
-    best = bounds.realized_two_step_supremum(budget_nats)
-    p, q = best.probability, math.exp(best.log_base_probability)
-    first = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-    assert first == pytest.approx(budget_nats, rel=1e-9)
-    assert best.total_nats == pytest.approx(two_step_total(p, q, budget_nats), rel=1e-9)
-    # A grid of bets that spend at most the budget, whole and in part.
-    totals = []
-    for grid_p in np.linspace(0.01, 0.99, 99):
-        for spent in (budget_nats, 0.9 * budget_nats, 0.5 * budget_nats):
-
-            def excess(log_q, p=grid_p, spent=spent):
-                gap = math.log1p(-p) - math.log1p(-math.exp(log_q))
-                return p * (math.log(p) - log_q) + (1 - p) * gap - spent
-
-            log_q = brentq(excess, -700, math.log(grid_p))
-            totals.append(two_step_total(grid_p, math.exp(log_q), budget_nats))
-    assert max(totals) <= best.total_nats * (1 + 1e-9)
-    assert max(totals) >= best.total_nats * (1 - 1e-3)
-    assert best.total_nats > 2 * budget_nats
-
-
-def test_the_overspending_of_small_budgets_is_unbounded_in_ratio():
-    for budget_nats in (1e-4, 1e-6, 1e-8):
-        total = bounds.realized_two_step_supremum(budget_nats).total_nats
-        assert total == pytest.approx(math.sqrt(budget_nats / 2), rel=3 * math.sqrt(budget_nats))
-
-
-@pytest.mark.parametrize("budget_nats", [1.0, 2.5, 10.0])
-def test_from_one_nat_on_two_steps_spend_up_to_twice_the_budget(budget_nats):
-    assert bounds.realized_two_step_supremum(budget_nats).total_nats == 2 * budget_nats
-    # Approached by bets of small p: the first spends the budget, and nearly all is left.
-    previous = 0.0
-    for p in (0.1, 0.05, 0.025):
-        q = p * math.exp(-(budget_nats - (1 - p) * math.log1p(-p)) / p)
-        total = two_step_total(p, q, budget_nats)
-        assert previous < total < 2 * budget_nats
-        previous = total
-    assert total > 1.9 * budget_nats
-
-
-def test_overspending_needs_a_positive_finite_budget():
-    for bad in (0.0, math.inf):
-        with pytest.raises(InvalidBudgetError, match=f"positive and finite, got {bad}"):
-            bounds.realized_two_step_supremum(bad)
-    with pytest.raises(InvalidBudgetError, match=r">= 0, got -1\.0"):
-        bounds.realized_two_step_supremum(-1.0)
 
 
 def test_the_bound_of_theorem_1_holds_of_a_mixture_in_floats():

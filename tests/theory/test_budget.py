@@ -8,14 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
-from tests import exact_divergences as exact
 from tests.strategies import budgets_nats
-from theory.budget import Accounting, all_in_spending_nats, open_ledger
-from theory.divergences import kl_nats
+from theory.budget import Accounting, open_ledger
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
-from theory.fixed_kl_mixture import fixed_kl_mixture
+from theory.projections import fixed_kl_mixture
 
 INF = math.inf
 PUBLISHED_FLOOR_NATS = 1e-6
@@ -129,6 +126,13 @@ def test_unchecked_charges_are_recorded_not_forgiven():
     batch(1.0).charge(kl_nats=1.0, unchecked=True).check_spending()
 
 
+def test_unchecked_log_ratios_are_charged_all_the_same():
+    ledger = batch(1.0, accounting=Accounting.REALIZED)
+    charged = ledger.charge(kl_nats=0.5, log_ratio_nats=0.25, unchecked=True)
+    assert charged.remaining_nats == 0.75
+    assert charged == ledger.charge(kl_nats=0.5, log_ratio_nats=0.25)
+
+
 @pytest.mark.parametrize("accounting", Accounting)
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
 def test_episodes_that_are_over_are_left_alone_whatever_stands_in_their_place(accounting, kind):
@@ -176,111 +180,6 @@ def test_charges_carry_gradients():
     torch.testing.assert_close(gradient, torch.tensor([-1.0, -1.0], dtype=torch.float64))
 
 
-def all_in_by_brute_force(budget, p, horizon, floor):
-    """Expected spending by the tree of all outcomes; each bet by bisection in 30 digits."""
-    p = mpmath.mpf(p)
-
-    def bet(stake):
-        if stake == 0:
-            return mpmath.mpf(0), p
-        if stake >= -mpmath.log(p):
-            return -mpmath.log(p), mpmath.mpf(1)
-        low, high = p, mpmath.mpf(1)
-        for _ in range(90):
-            q = (low + high) / 2
-            kl = exact.kl([q, 1 - q], [p, 1 - p])
-            low, high = (low, q) if kl > stake else (q, high)
-        return stake, low
-
-    def expected(left, steps):
-        if steps == 0:
-            return mpmath.mpf(0)
-        kl, q = bet(left + floor)
-        won = expected(max(left - mpmath.log(q / p), mpmath.mpf(0)), steps - 1)
-        if q == 1:
-            return kl + won
-        lost = expected(left - mpmath.log((1 - q) / (1 - p)), steps - 1)
-        return kl + q * won + (1 - q) * lost
-
-    with mpmath.workdps(30):
-        return float(expected(mpmath.mpf(budget), horizon))
-
-
-@pytest.mark.parametrize("floor", [0.0, 1e-3])
-@pytest.mark.parametrize(("budget", "p"), [(10.0, 0.01), (0.5, 0.2), (0.0, 0.5)])
-def test_the_all_in_agent_spends_what_the_tree_of_its_outcomes_says(budget, p, floor):
-    found = all_in_spending_nats(budget, token_probability=p, horizon=4, floor_nats=floor)
-    assert found == pytest.approx(all_in_by_brute_force(budget, p, 4, floor), rel=1e-11)
-
-
-def test_with_10_nats_and_a_token_of_1_percent_it_spends_12_from_the_clamp_alone():
-    def spending(horizon, floor=0.0):
-        return all_in_spending_nats(10, token_probability=0.01, horizon=horizon, floor_nats=floor)
-
-    assert round(spending(16), 1) == round(spending(500), 1) == 12.3
-    assert round(spending(16, PUBLISHED_FLOOR_NATS), 1) == 13.6
-    assert round(spending(190, PUBLISHED_FLOOR_NATS), 1) == 51.8
-
-
-def test_simulated_episodes_of_the_all_in_agent_leak_as_much_as_expected(rng):
-    n, horizon, p = 4000, 12, 0.05
-    base = np.log([p, 1 - p])
-    ledger = open_ledger(np.full(n, 2.0), accounting=Accounting.REALIZED)
-    for _ in range(horizon):
-        bet = fixed_kl_mixture(np.array([0.0, -INF]), base, ledger.remaining_nats)
-        token = (rng.uniform(size=n) >= np.exp(bet.log_x[:, 0])).astype(int)
-        ratio = bet.log_x[np.arange(n), token] - base[token]
-        ledger = ledger.charge(kl_nats=bet.kl_nats, log_ratio_nats=ratio)
-    error = 5 * ledger.spent_nats.std() / math.sqrt(n)
-    expected = all_in_spending_nats(2.0, token_probability=p, horizon=horizon)
-    assert ledger.spent_nats.mean() == pytest.approx(expected, abs=error)
-    assert expected > 2.0
-    assert ledger.leak_nats.mean() >= ledger.spent_nats.mean() - 2.0
-
-
-def two_step_total(budget, win, log_p):
-    """Expected KL of a bet that moves a token from p to `win`, then all that the ledger allows."""
-    log_x = np.log([win, 1 - win])
-    log_b = np.array([log_p, math.log1p(-math.exp(log_p))])
-    kl = float(kl_nats(log_x, log_b))
-    ledger = open_ledger(np.full(2, budget), accounting=Accounting.REALIZED)
-    ledger = ledger.charge(kl_nats=kl, log_ratio_nats=log_x - log_b)
-    return kl + float(np.exp(log_x) @ ledger.remaining_nats)
-
-
-def two_step_supremum(budget):
-    """The largest such total over bets within the budget, by a grid and then Nelder and Mead."""
-
-    def negative(point):
-        win, share = 1 / (1 + np.exp(-point))
-        low, high = -1e5, math.log(win)  # of log p, for a first bet of share * budget
-        for _ in range(60):
-            log_p = 0.5 * (low + high)
-            kl = kl_nats(np.log([win, 1 - win]), np.array([log_p, math.log1p(-math.exp(log_p))]))
-            low, high = (log_p, high) if kl > share * budget else (low, log_p)
-        return -two_step_total(budget, win, high)
-
-    grid = [np.array([w, 20.0]) for w in range(-8, 7, 2)]
-    best = minimize(
-        negative,
-        min(grid, key=negative),
-        method="Nelder-Mead",
-        options={"fatol": 1e-4 * budget, "xatol": 1e-2},
-    )
-    return -best.fun
-
-
-@pytest.mark.parametrize(("budget", "ratio"), [(0.01, 8.1), (0.1, 3.3)])
-def test_below_1_nat_two_steps_can_spend_several_budgets(budget, ratio):
-    assert round(two_step_supremum(budget) / budget, 1) == ratio
-
-
-@pytest.mark.parametrize("budget", [1.0, 2.0, 10.0])
-def test_from_1_nat_on_two_steps_can_spend_twice_the_budget_and_no_more(budget):
-    supremum = two_step_supremum(budget)
-    assert 1.99 * budget <= supremum <= 2 * budget * (1 + 1e-9)
-
-
 def test_under_exact_accounting_no_two_bets_spend_more_than_the_budget():
     ledger = batch(10.0, 10.0)
     ledger = ledger.charge(kl_nats=4.0)
@@ -316,20 +215,3 @@ def test_charges_have_the_ledgers_shape_and_kind():
         ledger.charge(kl_nats=torch.zeros(2))
     with pytest.raises(InvalidArgumentError, match="initial_nats must be a NumPy array or a torch"):
         open_ledger(3.0, accounting=Accounting.EXACT)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"budget_nats": -1.0}, r"budget_nats must lie in \[0, inf\), got -1"),
-        ({"budget_nats": INF}, "budget_nats"),
-        ({"floor_nats": math.nan}, r"floor_nats must lie in \[0, inf\), got nan"),
-        ({"token_probability": 0.0}, r"token_probability must lie in \(0, 1\), got 0"),
-        ({"token_probability": 1.0}, "token_probability"),
-        ({"horizon": 0}, "horizon must be >= 1, got 0"),
-    ],
-)
-def test_the_all_in_agents_arguments_are_checked(arguments, message):
-    good = {"budget_nats": 1.0, "token_probability": 0.1, "horizon": 3}
-    with pytest.raises((InvalidArgumentError, InvalidBudgetError), match=message):
-        all_in_spending_nats(**(good | arguments))

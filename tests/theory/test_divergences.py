@@ -23,8 +23,10 @@ from tests.strategies import (
 )
 from theory.arrays import FULL_MASS_ROUNDING
 from theory.divergences import (
+    SERIES_RADIUS,
     chi_squared,
     exp_minus_tangent,
+    exp_minus_tangent_series,
     kl_nats,
     log_missing_mass,
     renyi_nats,
@@ -191,6 +193,18 @@ def test_the_exponential_minus_its_tangent_has_all_its_digits(s):
     assert float(exp_minus_tangent(np.asarray(s))) == pytest.approx(
         float(expected), rel=3e-14, abs=1e-320
     )
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("size", [2.0**-7, 2.0**-6 * (1 - 2.0**-53), 2.0**-6, 2.0**-5])
+def test_phi_keeps_its_digits_on_either_side_of_the_change_to_its_series(size, sign):
+    s = sign * size
+    with mpmath.workdps(60):
+        expected = float(mpmath.expm1(mpmath.mpf(s)) - mpmath.mpf(s))
+        quotient = float((mpmath.expm1(mpmath.mpf(s)) - mpmath.mpf(s)) / mpmath.mpf(s) ** 2)
+    assert float(exp_minus_tangent(np.asarray(s))) == pytest.approx(expected, rel=3e-14)
+    if size < SERIES_RADIUS:
+        assert exp_minus_tangent_series(np.float64(s)) == pytest.approx(quotient, rel=1e-15)
 
 
 @given(st.integers(1, 5).flatmap(log_semi_rows))

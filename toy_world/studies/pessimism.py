@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from theory.bayes_mixture import PolicyStack, Update, policy_mixture, stack_tables
 from theory.constraints import Nats, fixed_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, UnreachableLengthError
-from theory.pessimistic_imitator import help_probability, pessimistic_imitator, top_set
+from theory.pessimism import help_probability, pessimistic_imitator, top_set
 from theory.process import (
     EnvironmentTable,
     History,

@@ -16,7 +16,6 @@ from llm_experiment.dialogue.process import (
     DialogueProcess,
     DialogueTask,
     Silence,
-    entropy_floor,
     load_task,
     mean_over_dialogues,
     task_names,
@@ -266,16 +265,7 @@ def test_replies_carry_the_probabilities_that_the_task_gives_their_moods(tiny, r
     assert "" not in seen
 
 
-# ----------------------------------------------------------------------- the entropy
-
-
-def test_the_entropy_floor_covers_the_exact_entropy(tiny, law, rng):
-    exact = -sum(float(p) * math.log(p) for p in law.values()) / N_TOKENS
-    floor = entropy_floor(
-        tiny, rng, n_dialogues=2000, n_tokens=N_TOKENS, confidence=1 - FALSE_ALARM
-    )
-    assert floor.low < exact < floor.high
-    assert floor.high - floor.low < 0.05 * exact
+# ------------------------------------------------------------------------- intervals
 
 
 def test_an_interval_widens_by_the_normal_quantile():
@@ -433,8 +423,6 @@ def test_impossible_requests_are_refused(tiny, rng):
             InvalidArgumentError, match=r"speakers must be one of .* in either order"
         ):
             tiny.sample(rng, 1, 3, speakers=speakers)
-    with pytest.raises(InvalidArgumentError, match="n_dialogues >= 2"):
-        entropy_floor(tiny, rng, n_dialogues=1, n_tokens=3)
     with pytest.raises(InvalidArgumentError, match=r"confidence must lie in \(0, 1\), got 1"):
         mean_over_dialogues(np.zeros(3), confidence=1)
     with pytest.raises(InvalidArgumentError, match=r"unknown task 'moon'; there are .*classroom"):

@@ -14,7 +14,7 @@ from tests.toy_world.planning_problems import budgets, random_problem
 from theory.bayes_mixture import Update, stack_tables
 from theory.constraints import expected_kl_nats, step_kl_nats
 from theory.errors import InvalidBudgetError, InvalidDistributionError, InvalidShapeError
-from theory.pessimistic_imitator import pessimistic_imitator
+from theory.pessimism import pessimistic_imitator
 from theory.process import reach_probabilities, values
 from toy_world.planners.ask import asking_optimum
 from toy_world.planners.expected_kl import expected_kl_optimum

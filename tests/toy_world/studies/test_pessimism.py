@@ -12,7 +12,7 @@ from theory.bounds import demonstrator_stays_probability, help_cubed_bound, top_
 from theory.constraints import expected_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, UnreachableLengthError
 from theory.log_sum import LogSum
-from theory.pessimistic_imitator import pessimistic_imitator
+from theory.pessimism import pessimistic_imitator
 from theory.process import HistoryTree, joint_law
 from toy_world.planners.ask import asking_optimum
 from toy_world.programs.language import Cycle, Language

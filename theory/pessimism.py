@@ -17,9 +17,8 @@ About top sets:
   the order, at least of the first; a model of weight 0 is never in it. The n-th model of it has
   weight at least `alpha n` times its own, so `|M^alpha| <= 1/alpha`.
 - Models of equal weight are ordered by index: of two tied models the later may be outside.
-- Weights count up to a factor. Models are behavioural classes: equal models are to be merged and
-  their weights summed *before*, because two halves of a model can be outside where the whole is
-  inside.
+- Weights count up to a factor. Merge models that predict the same and sum their weights *before*:
+  two halves of a model can be outside where the whole is inside.
 - A demonstrator outside the top set has weight below alpha. `1/w(mu|h_t)` is a non-negative
   supermartingale under mu, hence `P(mu in M^alpha_h for all t) >= 1 - alpha/w(mu)` (Ville).
 
@@ -34,27 +33,22 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.bayes_mixture import (
-    PolicyStack,
-    Predict,
-    Update,
-    Weights,
-    posterior_weights,
-    posteriors_by_history,
-)
-from theory.errors import InvalidArgumentError, InvalidDistributionError
+from theory.arguments import check_alpha
+from theory.arrays import Bool, Shaped
+from theory.bayes_mixture import PolicyStack, Update, Weights, check_weights, posterior_weights
+from theory.errors import InvalidDistributionError
 from theory.process import (
-    HistoryTree,
     PolicyTable,
     Probability,
     Table,
     check_distributions,
     in_common_arithmetic,
-    table_by_history,
 )
 
 
-def top_set(weights: Table, alpha: Probability) -> NDArray[np.bool_]:
+def top_set(
+    weights: Shaped[Table, "*rows models"], alpha: Probability
+) -> Bool[NDArray[np.bool_], "*rows models"]:
     """Which models are in `M^alpha`, for a batch of posteriors.
 
     Exact if weights and alpha are rational. A float alpha counts as the binary number that it
@@ -72,11 +66,15 @@ def top_set(weights: Table, alpha: Probability) -> NDArray[np.bool_]:
         InvalidArgumentError: alpha outside (0, 1].
         InvalidDistributionError: weights negative, NaN or infinite, or a row without a positive
             one.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import top_set
+        >>> top_set(np.array([0.1, 0.5, 0.4]), alpha=0.25)  # 0.4 >= 0.9/4, but 0.1 < 1/4
+        array([False,  True,  True])
     """
     check_alpha(alpha)
-    bad = weights[~((weights >= 0) & (weights < np.inf))]  # catches NaN too
-    if bad.size:
-        raise InvalidDistributionError(f"weights must be finite and >= 0, got {bad.flat[0]}")
+    check_weights(weights)
     # Stable, so that ties keep the order of their indices.
     order = np.argsort(-weights, axis=-1, kind="stable")
     in_order = np.take_along_axis(weights, order, axis=-1)
@@ -103,42 +101,37 @@ def pessimistic_imitator(
 
     Returns:
         Level t of shape ((|A||O|)^t, |A|).
+
+    Example:
+        >>> from theory import HistoryTree, Update, help_probability, pessimistic_imitator
+        >>> from theory import policy_table, stack_tables
+        >>> tree = HistoryTree(n_actions=2, n_observations=1, horizon=1)
+        >>> models = [policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (0.75, 0.5, 0.0)]
+        >>> imitator = pessimistic_imitator(
+        ...     [10, 5, 1], stack_tables(models), alpha=0.25, update=Update.DEMONSTRATOR
+        ... )
+        >>> imitator  # the third model, 1 of 16, is not in the top set
+        (array([[0.5 , 0.25]]),)
+        >>> help_probability(imitator)
+        (array([0.25]),)
     """
     posterior = posterior_weights(weights, models, update=update)
     tables = in_common_arithmetic(posterior, models)
     return tuple(_least(actions, top_set(w.T, alpha).T) for w, actions in zip(*tables, strict=True))
 
 
-def pessimistic_imitator_by_history(
-    tree: HistoryTree,
-    weights: Weights,
-    predict: Predict,
-    *,
-    alpha: Probability,
-    update: Update,
-) -> PolicyTable:
-    """`pessimistic_imitator` of many models, by `posteriors_by_history`.
-
-    Returns:
-        Level t of shape ((|A||O|)^t, |A|).
-    """
-    posteriors = posteriors_by_history(tree, weights, predict, update=update)
-    return table_by_history(
-        tree, ((h, predicted[top_set(w, alpha)].min(axis=0)) for h, w, predicted in posteriors)
-    )
-
-
 def help_probability(table: PolicyTable) -> tuple[Table, ...]:
-    """`theta_q(h) = 1 - sum_a nu_alpha(a|h)`, level t of shape ((|A||O|)^t,), at least 0."""
+    """`theta_q(h) = 1 - sum_a nu_alpha(a|h)`, level t of shape ((|A||O|)^t,), at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import help_probability
+        >>> help_probability((np.array([[0.5, 0.25]]), np.array([[0.5, 0.5], [0.0, 0.0]])))
+        (array([0.25]), array([0., 1.]))
+    """
     for level in table:
         check_distributions(level, name="the imitator")
     return tuple(np.maximum(1 - np.asarray(level.sum(axis=-1)), 0) for level in table)
-
-
-def check_alpha(alpha: Probability) -> None:
-    """Raise `InvalidArgumentError` unless `0 < alpha <= 1`."""
-    if not 0 < alpha <= 1:
-        raise InvalidArgumentError(f"alpha must lie in (0, 1], got {alpha}")
 
 
 def _least(actions: Table, mask: NDArray[np.bool_]) -> Table:

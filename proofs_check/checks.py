@@ -1,11 +1,11 @@
-"""The ledger: every check, run, printed and written.
+"""The list of all checks; running one, and writing the list as Markdown and its results as JSON.
 
-`CHECKS` is the one list. Its order is the order of the theory.
+`CHECKS` is in the order of the theory. Importing this module imports what the checks work with,
+sympy, torch and the toy world among it.
 """
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from proofs_check import (
@@ -20,7 +20,7 @@ from proofs_check import (
     simple_events,
     tvd_constraint,
 )
-from proofs_check.verdict import Check, Effort, Kind, Outcome
+from proofs_check.verdict import Check, CheckResult, Effort, Kind
 from theory.errors import InvalidArgumentError
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -37,25 +37,11 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A check with what its run found and the seconds it took."""
-
-    check: Check
-    outcome: Outcome
-    seconds: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the outcome is the expected one."""
-        return self.check.passes(self.outcome)
-
-
-def run_check(check: Check, effort: Effort) -> Entry:
+def run_check(check: Check, effort: Effort) -> CheckResult:
     """Run one check."""
     start = time.perf_counter()
     outcome = check.examine(effort)
-    return Entry(check=check, outcome=outcome, seconds=time.perf_counter() - start)
+    return CheckResult(check=check, outcome=outcome, seconds=time.perf_counter() - start)
 
 
 def select(labels: Iterable[str]) -> tuple[Check, ...]:
@@ -74,7 +60,7 @@ def select(labels: Iterable[str]) -> tuple[Check, ...]:
 
 
 def markdown() -> str:
-    """The ledger as Markdown, without what changes from run to run."""
+    """The checks as Markdown, without what changes from run to run."""
     lines = [
         "# What is checked by machine",
         "",
@@ -105,27 +91,27 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_json(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """The entries as JSON-like values."""
+def as_json(results: Iterable[CheckResult]) -> list[dict[str, Any]]:
+    """Checks with what their runs found, as JSON-like values."""
     return [
         {
-            "label": entry.check.label,
-            "words": entry.check.words,
-            "formula": entry.check.formula,
-            "kind": entry.check.kind,
-            "scope": entry.check.scope,
-            "statements": [str(statement) for statement in entry.check.statements],
-            "source": entry.check.source,
-            "expected": entry.check.expected,
-            "verdict": entry.outcome.verdict,
-            "passed": entry.passed,
-            "cases": entry.outcome.cases,
-            "counterexample": entry.outcome.counterexample,
-            "note": entry.outcome.note,
-            "seconds": entry.seconds,
-            "where": entry.check.where,
+            "label": result.check.label,
+            "words": result.check.words,
+            "formula": result.check.formula,
+            "kind": result.check.kind,
+            "scope": result.check.scope,
+            "statements": [str(statement) for statement in result.check.statements],
+            "source": result.check.source,
+            "expected": result.check.expected,
+            "verdict": result.outcome.verdict,
+            "passed": result.passed,
+            "cases": result.outcome.cases,
+            "counterexample": result.outcome.counterexample,
+            "note": result.outcome.note,
+            "seconds": result.seconds,
+            "where": result.check.where,
         }
-        for entry in entries
+        for result in results
     ]
 
 

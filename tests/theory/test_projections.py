@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import theory.arrays
-import theory.fixed_kl_mixture
 import theory.kl_paths
+import theory.projections
 from tests import exact_divergences as exact
 from tests.strategies import budgets_nats, log_normalised, log_row_pairs, log_rows
 from theory.divergences import kl_nats
@@ -23,7 +23,7 @@ from theory.errors import (
     InvalidShapeError,
     SolverError,
 )
-from theory.fixed_kl_mixture import (
+from theory.projections import (
     BLOCK_ELEMENTS,
     LEAST_KL,
     RESIDUAL_LIMIT,
@@ -291,7 +291,7 @@ def test_a_device_that_cannot_be_read_gets_the_same_answers_in_a_fixed_number_of
     budget = np.maximum(full * np.array(shares_), LEAST_KL)
     expected = project(*pair, budget)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (theory.arrays, theory.fixed_kl_mixture):
+        for module in (theory.arrays, theory.projections):
             patch.setattr(module, "reading_waits", lambda array: True)
         found = project(*map(torch.tensor, pair), torch.tensor(budget))
     np.testing.assert_allclose(found.kl_nats, expected.kl_nats, rtol=2 * RESIDUAL_LIMIT, atol=1e-28)
@@ -309,7 +309,7 @@ def test_a_device_that_cannot_be_read_gets_the_same_gradients(project, rng, monk
         return torch.autograd.grad((project(*inputs).log_x * cotangent).sum(), inputs)
 
     expected = gradients()
-    for module in (theory.arrays, theory.fixed_kl_mixture):
+    for module in (theory.arrays, theory.projections):
         monkeypatch.setattr(module, "reading_waits", lambda array: True)
     for found, gradient in zip(gradients(), expected, strict=True):
         torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-12)
@@ -613,7 +613,7 @@ def test_a_device_that_cannot_be_read_takes_the_same_shares(project, rng, monkey
     log_a = (log_b + change).log_softmax(-1)
     budget, share = torch.tensor([0.5, 0.5, 0.01]).double(), torch.tensor([0.3, 0.3, 0.9]).double()
     expected = project(log_a, log_b, budget, share=share)
-    for module in (theory.arrays, theory.fixed_kl_mixture):
+    for module in (theory.arrays, theory.projections):
         monkeypatch.setattr(module, "reading_waits", lambda array: True)
     found = project(log_a, log_b, budget, share=share)
     torch.testing.assert_close(found.weight, expected.weight, rtol=1e-9, atol=0)

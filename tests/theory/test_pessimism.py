@@ -14,10 +14,9 @@ from theory.bayes_mixture import Update, model_table, posterior_weights, stack_t
 from theory.bounds import demonstrator_stays_probability, top_set_size_bound
 from theory.errors import InvalidArgumentError, InvalidDistributionError
 from theory.log_sum import LogSum
-from theory.pessimistic_imitator import (
+from theory.pessimism import (
     help_probability,
     pessimistic_imitator,
-    pessimistic_imitator_by_history,
     top_set,
 )
 from theory.process import (
@@ -136,20 +135,6 @@ def test_the_imitator_gives_each_action_its_least_probability_in_the_top_set(cas
                 for a in range(tree.n_actions)
             ]
             assert list(nu_alpha[t][row]) == least
-
-
-@given(classes(), st.sampled_from(Update))
-def test_one_history_at_a_time_gives_the_same_imitator(case, update):
-    tree, w, models, alpha = case
-    whole = pessimistic_imitator(w, models, alpha=alpha, update=update)
-    walked = pessimistic_imitator_by_history(
-        tree,
-        w,
-        lambda h: models[len(h) // 2][:, tree.index(h)],
-        alpha=alpha,
-        update=update,
-    )
-    assert all(np.array_equal(a, b) for a, b in zip(whole, walked, strict=True))
 
 
 @given(classes(), st.sampled_from(Update))

@@ -1,0 +1,130 @@
+"""Every interval that this project states, computed by SciPy.
+
+- *Over runs*: runs that differ by their seed alone are independent, and what is said of training
+  is a mean over runs with Student's interval (`mean_over_runs`). Student's interval of a share
+  near 0 or 1 reaches beyond what a share can be: it is cut there, which leaves out nothing that
+  the mean could be and so covers it as often. Over runs that are all alike it is narrow by luck.
+- *Over trials*: independent successes and failures of one law, such as episodes of one fixed
+  policy, have an interval for the probability of success (`share_interval`).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+from theory.errors import InvalidArgumentError
+
+CONFIDENCE: Final = 0.95
+"""Of every interval, unless a caller asks for another."""
+ANYWHERE: Final = (-math.inf, math.inf)
+"""The range of a number of which nothing is known beforehand."""
+_FEWEST_RUNS: Final = 2
+
+
+class ShareInterval(Enum):
+    """Which interval for a probability; the values are SciPy's names."""
+
+    CLOPPER_PEARSON = "exact"
+    """Covers at least as often as it says, whatever the probability is."""
+    WILSON = "wilson"
+    """Covers about as often as it says, and is narrower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An interval for an unknown number.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+    """
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanOverRuns:
+    """One number of each run of a group.
+
+    Attributes:
+        values: one a run, nan where a run has none; all of them, whatever they show.
+        mean: over the runs that have the number; nan if none has.
+        low: lower end of Student's interval for the mean, within what the number can be; None
+            with fewer than two runs.
+        high: its upper end, or None.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def mean_over_runs(
+    values: Iterable[float],
+    *,
+    within: tuple[float, float] = ANYWHERE,
+    confidence: float = CONFIDENCE,
+) -> MeanOverRuns:
+    """Mean and Student's interval of one number a run.
+
+    Args:
+        values: one a run; nan where it does not exist.
+        within: the least and the largest that the number can be; the interval is cut there.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        InvalidArgumentError: a confidence outside (0, 1).
+    """
+    _check_confidence(confidence)
+    every = tuple(float(value) for value in values)
+    numbers = np.array([value for value in every if not math.isnan(value)])
+    if not len(numbers):
+        return MeanOverRuns(values=every, mean=math.nan, low=None, high=None)
+    mean = float(numbers.mean())
+    if len(numbers) < _FEWEST_RUNS:
+        return MeanOverRuns(values=every, mean=mean, low=None, high=None)
+    error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(numbers) - 1)) * error
+    least, largest = within
+    return MeanOverRuns(
+        values=every, mean=mean, low=max(mean - half, least), high=min(mean + half, largest)
+    )
+
+
+def share_interval(
+    successes: int,
+    trials: int,
+    *,
+    kind: ShareInterval = ShareInterval.CLOPPER_PEARSON,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """The two-sided interval for a probability of which independent trials were seen.
+
+    Args:
+        successes: among the trials.
+        trials: at least 1.
+        kind: which interval.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        InvalidArgumentError: more successes than trials, no trial, or a confidence outside (0, 1).
+    """
+    _check_confidence(confidence)
+    if trials < 1 or not 0 <= successes <= trials:
+        raise InvalidArgumentError(
+            f"successes must lie in 0..trials and trials be >= 1, got {successes} of {trials}"
+        )
+    found = stats.binomtest(successes, trials).proportion_ci(confidence, method=kind.value)
+    return Interval(low=float(found.low), high=float(found.high))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence}")
