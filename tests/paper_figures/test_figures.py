@@ -34,8 +34,8 @@ from theory.errors import MissingDataError
 from theory.overspending import all_in_spending_nats
 from toy_world.demo_proposition2 import CLOCK_DECADES
 from toy_world.demo_regularisers import Constraint, matched_budget
-from toy_world.programs.language import Language
 from toy_world.programs.events import simplest_later_clock_event
+from toy_world.programs.language import Language
 
 
 def built(build, sources):

@@ -40,7 +40,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.arrays import FULL_MASS_ROUNDING, OVERFULL_TOLERANCE
+from theory.arrays import FULL_MASS_ROUNDING, MASS_TOLERANCE
 from theory.errors import (
     InvalidArgumentError,
     InvalidBudgetError,
@@ -208,7 +208,7 @@ def check_full_rows(table: PolicyTable, *, name: str, reason: str) -> None:
     for level in table:
         check_distributions(level, name=name)
     mass = min(float(level.sum(axis=-1).min()) for level in table)
-    if mass < 1 - OVERFULL_TOLERANCE:
+    if mass < 1 - MASS_TOLERANCE:
         raise InvalidDistributionError(f"rows of {name} must sum to 1, got {mass}; {reason}")
 
 
