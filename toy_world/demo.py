@@ -178,12 +178,16 @@ class Demo(Generic[OptionsT]):
     name: str
     options_type: type[OptionsT]
 
-    def run(self, options: OptionsT) -> DemoResult[Any, Any]:
-        """Import what the demo needs, and compute what it finds."""
+    def presentation(self) -> Presentation[OptionsT, Any]:
+        """How the demo is computed and shown."""
         # By its name and not at the top of the module: it imports what computes and draws.
         module = importlib.import_module(f"toy_world.presentations.{self.name}")
         presentation: Presentation[OptionsT, Any] = module.PRESENTATION
-        return presentation.run(options)
+        return presentation
+
+    def run(self, options: OptionsT) -> DemoResult[Any, Any]:
+        """What the demo finds."""
+        return self.presentation().run(options)
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """The command line: parse, run, print, write JSON and figure.
