@@ -19,7 +19,7 @@ from mightnt.figure_style import figure_style
 from mightnt.progress import track
 from paper_figures.artefact import Build, write_product
 from paper_figures.results import Sources, difference_between, read_experiment
-from paper_figures.toy_results import DEFAULT_FOLDER, ToyResults
+from paper_figures.toy import DEFAULT_FOLDER, ToyResults
 from theory.errors import InvalidArgumentError, MissingDataError
 
 PROG: Final = "python -m paper_figures"

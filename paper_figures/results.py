@@ -23,7 +23,7 @@ from llm_experiment.chat.turns import Turns
 from llm_experiment.evaluation_tables import SUMMARY_FILE
 from llm_experiment.measures.evaluation import agent_turns
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, episodes_file, read_manifest
-from paper_figures.toy_results import ToyResults
+from paper_figures.toy import ToyResults
 from theory.errors import MissingDataError, ResultsError
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ import pytest
 from mightnt.figure_style import figure_style
 from paper_figures import figure_7
 from paper_figures.results import Sources
-from paper_figures.toy_results import ToyResults
+from paper_figures.toy import ToyResults
 from toy_world.demo_proposition2 import DEMO, Proposition2Options
 from toy_world.presentations import proposition2
 from toy_world.presentations.proposition2 import PRESENTATION
