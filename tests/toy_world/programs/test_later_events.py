@@ -1,13 +1,9 @@
 """The simplest event yet to occur, against a search that knows nothing of bitsets or towers."""
 
-import json
-
 import numpy as np
 import pytest
 
-from mightnt.command_line import BAD_USAGE
 from theory.errors import InvalidArgumentError
-from toy_world.demo_proposition2 import DEMO, log_star
 from toy_world.programs.language import Language
 from toy_world.programs.later_events import simplest_later_clock_event, simplest_later_events
 from toy_world.programs.semantics import Trace, first_time, latched_in, number_up_to
@@ -53,13 +49,6 @@ def test_the_clock_is_searched_through_every_number(t):
     assert all(number_up_to(number, t) is not None for number in cheaper)
 
 
-def test_log_star_counts_logarithms():
-    assert [log_star(t) for t in (1, 2, 3, 4, 5, 16, 17, 65536, 65537, 2**65536)] == [
-        0, 1, 2, 2, 3, 3, 4, 4, 5, 5,
-    ]  # fmt: skip
-    assert log_star(2**65536 + 1) == 6
-
-
 @pytest.mark.parametrize("times", [[-1], [60]])
 def test_times_outside_the_history_are_refused(times):
     history = np.zeros(60, dtype=np.int64)
@@ -70,24 +59,3 @@ def test_times_outside_the_history_are_refused(times):
 def test_a_negative_time_is_refused():
     with pytest.raises(InvalidArgumentError, match="t must be >= 0, got -2"):
         simplest_later_clock_event(LANGUAGE, -2)
-
-
-def test_the_demo_writes_its_numbers_and_its_figure(tmp_path, capsys):
-    DEMO.main(["--out", str(tmp_path), "--steps", "200", "--bits", "8"])
-    document = json.loads((tmp_path / "proposition2.json").read_text())
-    clock = dict(document["data"]["clock"])
-    assert clock[1000] == simplest_later_clock_event(LANGUAGE, 10**1000).bits
-    assert sorted(document["data"]["bits_by_world"]) == ["alarm", "doorbell", "echo", "metronome"]
-    assert (tmp_path / "proposition2.png").stat().st_size > 10_000
-    assert "universal machine" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"), [(["--bits", "0"], "1..16"), (["--steps", "3"], "10..10^6")]
-)
-def test_bad_options_are_one_line_with_exit_code_2(capsys, argv, words):
-    with pytest.raises(SystemExit) as exit_:
-        DEMO.main(argv)
-    assert exit_.value.code == BAD_USAGE
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
