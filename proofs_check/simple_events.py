@@ -27,8 +27,8 @@ from proofs_check.verdict import (
 )
 from theory.bounds import elias_delta_bits
 from theory.paper import Statement
+from toy_world.programs.events import simplest_later_clock_event
 from toy_world.programs.language import Arrow, Language, Latch, Number, Plain, Reached, Steps
-from toy_world.programs.later_events import simplest_later_clock_event
 from toy_world.programs.semantics import number_up_to
 
 LANGUAGE: Final = Language(n_actions=2, n_observations=2)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mightnt.progress import track
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import enumerate_policies
 from toy_world.programs.language import Language
 from toy_world.programs.posterior import posterior
@@ -26,7 +26,7 @@ from toy_world.worlds.environments import WORLDS, WorldName
 
 SIZES = ((24, 10_000), (24, 100_000), (24, 1_000_000), (26, 100_000), (28, 100_000))
 REPETITIONS = 2
-N_SITUATIONS = 40
+N_POINTS = 40
 HORIZON = 3
 PLAIN_STEPS = 1000
 PLAIN_PROGRAMS = 200
@@ -37,15 +37,15 @@ WORLD = WORLDS[WorldName.DOORBELL]
 LANGUAGE = Language(n_actions=WORLD.n_actions, n_observations=WORLD.n_observations)
 
 
-def domain_of(n_steps: int) -> Domain:
+def layout_of(n_steps: int) -> ColumnLayout:
     """A demonstration, asked at times between 10 and its end."""
     tau = trusted_policy(WorldName.DOORBELL, LANGUAGE)
     actions, observations = demonstrate(WORLD, tau, n_steps, rng=np.random.default_rng(SEED))
-    times = np.unique(np.geomspace(10, n_steps, N_SITUATIONS).astype(int)).tolist()
-    return Domain(
+    times = np.unique(np.geomspace(10, n_steps, N_POINTS).astype(int)).tolist()
+    return ColumnLayout(
         actions,
         observations,
-        [Situation(n_steps=t) for t in times],
+        [QueryPoint(n_steps=t) for t in times],
         n_actions=WORLD.n_actions,
         n_observations=WORLD.n_observations,
         horizon=HORIZON,
@@ -116,10 +116,10 @@ def main() -> None:
         table.add_column(header, justify="right")
     rates = []
     for limit, n_steps in track(SIZES, "enumerating"):
-        domain = domain_of(n_steps)
-        enumeration = enumerate_policies(LANGUAGE, domain, limit)
-        spent = seconds(partial(enumerate_policies, LANGUAGE, domain, limit))
-        query = seconds(partial(posterior, enumeration, len(domain.situations) - 1))
+        layout = layout_of(n_steps)
+        enumeration = enumerate_policies(LANGUAGE, layout, limit)
+        spent = seconds(partial(enumerate_policies, LANGUAGE, layout, limit))
+        query = seconds(partial(posterior, enumeration, len(layout.points) - 1))
         living = int(enumeration.counts.sum())
         rates.append(
             (

@@ -32,8 +32,8 @@ from paper_figures import (
 from paper_figures.results import Sources, read_experiment
 from theory.budget import all_in_spending_nats
 from theory.errors import MissingDataError
+from toy_world.programs.events import simplest_later_clock_event
 from toy_world.programs.language import Language
-from toy_world.programs.later_events import simplest_later_clock_event
 from toy_world.studies.regularisers import Constraint, matched_budget
 from toy_world.studies.simple_events import CLOCK_DECADES
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import cvxpy as cp
 import numpy as np
 
-from toy_world.planners.problem import Reading, observation_prefixes, observations_reach
+from theory.process import observation_laws
+from toy_world.planners.problem import Reading, observation_prefixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ def solve_kl_program(beta, nu, utility, *, budget_nats, reading, tolerance=1e-10
     """
     n_actions, n_observations = nu[0].shape[1:]
     horizon = len(beta)
-    world = observations_reach(nu)
+    world = observation_laws(nu)
     flows, parents, constraints = [], [], []
     parent = np.ones(1)
     for t in range(horizon):

@@ -73,6 +73,10 @@ def meaning(  # noqa: C901 - one case a statement
     yield from run(program)
 
 
+def for_ever(body: list[Statement], *, counter: int) -> list[Statement]:
+    return [Add(counter), While(counter, (*body, Add(counter)))]
+
+
 def machine_code(program: Sequence[Statement], *, n_counters: int) -> str:
     """`program` for the universal machine, read whole before it starts; it ends by halting."""
     free = count(n_counters)

@@ -12,12 +12,13 @@ from itertools import product
 import numpy as np
 import pytest
 
+from tests.toy_world.program_examples import exact_weights
 from theory.bayes_mixture import Update, policy_mixture
 from theory.bounds import theorem1_factor
 from theory.constraints import adaptive_kl_nats, expected_kl_nats, fixed_kl_nats
 from theory.log_sum import LogSum
 from theory.process import HistoryTree, action_law
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import enumerate_policies
 from toy_world.programs.language import Language, Switch
 from toy_world.programs.posterior import posterior
@@ -49,16 +50,16 @@ def all_histories(language, n_steps):
 
 def exact_mixture(language, limit, history):
     """The mixture at `history`: exact weights, counts by length, and xi on the tree."""
-    domain = Domain(
+    layout = ColumnLayout(
         history[::2],
         history[1::2],
-        [Situation(n_steps=len(history) // 2)],
+        [QueryPoint(n_steps=len(history) // 2)],
         n_actions=language.n_actions,
         n_observations=language.n_observations,
         horizon=HORIZON,
     )
-    found = posterior(enumerate_policies(language, domain, limit), 0)
-    weights = np.array(found.exact_weights(), dtype=object)
+    found = posterior(enumerate_policies(language, layout, limit), 0)
+    weights = np.array(exact_weights(found, history), dtype=object)
     xi = policy_mixture(weights, exact(found.policies), update=Update.ALL)
     return found, weights, xi
 

@@ -181,7 +181,9 @@ def assemble(text: str) -> tuple[int, ...]:
 
 
 def run(program: Iterable[int], *, limits: Limits, max_symbols: int) -> Run:
-    """Run `program` by the definition above (slow and plain; see `machine_enumeration`).
+    """Run `program` by the definition above, slow and plain.
+
+    Many programs at once, and fast: `toy_world.machine.enumeration`.
 
     Args:
         program: bits, finitely many or not; no more are taken than the machine reads.

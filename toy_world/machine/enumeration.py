@@ -39,7 +39,13 @@ from mightnt.workers import on_workers
 from theory.errors import InvalidArgumentError, InvalidHistoryError, UnreachableLengthError
 from theory.process import History
 from toy_world.machine.definition import Limits, Status
-from toy_world.machine.kernel import STATUSES, enumerate_kernel, sample_kernel
+from toy_world.machine.kernel import (
+    STATUSES,
+    Outcomes,
+    Tally,
+    enumerate_kernel,
+    sample_kernel,
+)
 
 MOST_BITS: Final = 62
 """Masses in units of 2^-L stay within 64-bit integers up to here."""
@@ -198,13 +204,6 @@ class Census:
             raise self._unreachable(x)
         return zero / (zero + one), one / (zero + one)
 
-    def normalised_mass(self, x: History) -> Fraction:
-        """The product of the normalised predictions along x: 1 for the empty string."""
-        return math.prod(
-            (self.normalised_prediction(x[:k])[symbol] for k, symbol in enumerate(x)),
-            start=Fraction(1),
-        )
-
     def price_bits(self, x: History, symbol: int) -> float:
         """`-log2 xi_{L,T}(symbol | x)`; inf if no program within the limits prints it.
 
@@ -289,34 +288,24 @@ def _run_kernel(
 ) -> Census:
     """The census of the programs that belong to one word (see `enumerate_kernel`)."""
     size = len(tree)
-    reached = np.zeros(size, dtype=np.int64)
-    ended = np.zeros((len(STATUSES), size), dtype=np.int64)
-    shortest_bits = np.full(size, _NO_PROGRAM, dtype=np.int64)
-    shortest_program = np.zeros(size, dtype=np.int64)
-    counters = np.zeros(3, dtype=np.int64)
-    shortest_bits[0] = 0
-    enumerate_kernel(
-        word,
-        word_bits,
-        limits.bits,
-        limits.steps,
-        limits.cells,
-        tree.children,
-        reached,
-        ended,
-        shortest_bits,
-        shortest_program,
-        np.empty(0, dtype=np.int64) if waiting is None else waiting,
-        counters,
+    tally = Tally(
+        reached=np.zeros(size, dtype=np.int64),
+        ended=np.zeros((len(STATUSES), size), dtype=np.int64),
+        shortest_bits=np.full(size, _NO_PROGRAM, dtype=np.int64),
+        shortest_program=np.zeros(size, dtype=np.int64),
+        waiting=np.empty(0, dtype=np.int64) if waiting is None else waiting,
+        counters=np.zeros(3, dtype=np.int64),
     )
-    n_instructions, n_programs, n_steps = counters.tolist()
+    tally.shortest_bits[0] = 0
+    enumerate_kernel(word, word_bits, limits.bits, limits.steps, limits.cells, tree.children, tally)
+    n_instructions, n_programs, n_steps = tally.counters.tolist()
     return Census(
         limits=limits,
         tree=tree,
-        reached=reached,
-        ended=ended,
-        shortest_bits=shortest_bits,
-        shortest_program=shortest_program,
+        reached=tally.reached,
+        ended=tally.ended,
+        shortest_bits=tally.shortest_bits,
+        shortest_program=tally.shortest_program,
         n_instructions=n_instructions,
         n_programs=n_programs,
         n_steps=n_steps,
@@ -456,11 +445,13 @@ def continue_programs(
             limits.bits,
             limits.steps,
             limits.cells,
-            samples.outputs[part],
-            samples.n_symbols[part],
-            samples.statuses[part],
-            samples.bits_read[part],
-            samples.steps[part],
+            Outcomes(
+                outputs=samples.outputs[part],
+                n_symbols=samples.n_symbols[part],
+                statuses=samples.statuses[part],
+                bits_read=samples.bits_read[part],
+                steps=samples.steps[part],
+            ),
         )
     return samples
 

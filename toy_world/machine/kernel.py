@@ -10,7 +10,8 @@ the code store is a stack; at a wish for data it also holds the state of every `
 These functions check nothing; `toy_world.machine.enumeration` does.
 """
 
-from typing import Any, Final
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,45 +19,56 @@ from numpy.typing import NDArray
 from toy_world.compiled import compiled
 from toy_world.machine.definition import MAX_DOUBLED, OPCODES, Instruction, Status
 
-_ORDER: Final = list(Instruction)
-_AGAIN: Final = _ORDER.index(Instruction.AGAIN)
-_PRINT_0: Final = _ORDER.index(Instruction.PRINT_0)
-_PRINT_1: Final = _ORDER.index(Instruction.PRINT_1)
-_ADD: Final = _ORDER.index(Instruction.ADD)
-_CLOSE: Final = _ORDER.index(Instruction.CLOSE)
-_OPEN: Final = _ORDER.index(Instruction.OPEN)
-_READ: Final = _ORDER.index(Instruction.READ)
-_LEFT: Final = _ORDER.index(Instruction.LEFT)
-_N_INSTRUCTIONS: Final = len(_ORDER)
+Array = NDArray[Any]
 
+INSTRUCTIONS: Final = list(Instruction)
 STATUSES: Final = list(Status)
 """A status is this list's index in what the kernels return."""
-_HALTED: Final = STATUSES.index(Status.HALTED)
-_LOOPING: Final = STATUSES.index(Status.LOOPING)
-_OUTPUT_LIMIT: Final = STATUSES.index(Status.OUTPUT_LIMIT)
-_TIMEOUT: Final = STATUSES.index(Status.TIMEOUT)
-_TAPE_LIMIT: Final = STATUSES.index(Status.TAPE_LIMIT)
-_WAITING: Final = STATUSES.index(Status.WAITING)
 
-# What `_advance` returns besides a status.
-_PRINTED_0: Final = len(STATUSES)
-_PRINTED_1: Final = len(STATUSES) + 1
-_WANTS_INSTRUCTION: Final = len(STATUSES) + 2
-_WANTS_TO_SKIP: Final = len(STATUSES) + 3
-_WANTS_DATA: Final = len(STATUSES) + 4
 
-# The columns of a frame: first what the driver wants to know, then the machine's registers.
-_CHOICE, _WANTS, _BITS, _PROGRAM, _NODE = range(5)
-_POSITION, _HEAD, _HIGHEST, _LENGTH, _OPENED, _SKIPPING, _STEPS = range(5, 12)
-_FRAME_SIZE: Final = 12
+class Op(IntEnum):
+    """The instructions as numbers: their places in `INSTRUCTIONS`."""
 
-OPCODE_LENGTHS: Final = np.array([len(OPCODES[i]) for i in _ORDER], dtype=np.int64)
+    AGAIN = 0
+    PRINT_0 = 1
+    PRINT_1 = 2
+    ADD = 3
+    CLOSE = 4
+    OPEN = 5
+    READ = 6
+    LEFT = 7
+    RIGHT = 8
+
+
+class Event(IntEnum):
+    """Why `_advance` returns: first how a run can end, as places in `STATUSES`."""
+
+    HALTED = 0
+    LOOPING = 1
+    OUTPUT_LIMIT = 2
+    TIMEOUT = 3
+    TAPE_LIMIT = 4
+    WAITING = 5
+    # From here on the run can go on.
+    PRINTED_0 = 6
+    PRINTED_1 = 7
+    # From here on it needs bits.
+    WANTS_INSTRUCTION = 8
+    WANTS_TO_SKIP = 9
+    """An instruction too, but as part of a body that is left out."""
+    WANTS_DATA = 10
+
+
+OPCODE_LENGTHS: Final = np.array([len(OPCODES[i]) for i in INSTRUCTIONS], dtype=np.int64)
 LONGEST_OPCODE: Final = int(OPCODE_LENGTHS.max())
 _SHORTEST_OPCODE: Final = int(OPCODE_LENGTHS.min())
+_N_INSTRUCTIONS: Final = len(INSTRUCTIONS)
 _VALUES: Final = np.array(
-    [sum(bit << k for k, bit in enumerate(reversed(OPCODES[i]))) for i in _ORDER], dtype=np.int64
+    [sum(bit << k for k, bit in enumerate(reversed(OPCODES[i]))) for i in INSTRUCTIONS],
+    dtype=np.int64,
 )
-_DECODED: Final = np.repeat(np.arange(len(_ORDER)), 1 << (LONGEST_OPCODE - OPCODE_LENGTHS))
+"""The opcodes as numbers."""
+_DECODED: Final = np.repeat(np.arange(_N_INSTRUCTIONS), 1 << (LONGEST_OPCODE - OPCODE_LENGTHS))
 """The instruction that a full-length string of bits begins with."""
 _FIRST_INCOMPLETE: Final = np.array(
     [sum(1 << (r - int(n)) for n in OPCODE_LENGTHS if n <= r) for r in range(LONGEST_OPCODE + 1)],
@@ -67,133 +79,182 @@ _FIRST_INCOMPLETE: Final = np.array(
 That is how the opcodes are ordered: shorter ones first.
 """
 
-Array = NDArray[Any]
+
+class Machine(NamedTuple):
+    """The code store and the tape, and what the machine remembers of each stored instruction.
+
+    Attributes:
+        cells: the tape.
+        code: the code store.
+        target: where each `]` and `:` goes back to, and each `[` on to (0: not known yet).
+        enclosing: of each `[` the one that is open around it, or -1.
+        repeats: of each `:` 0 if it is not under way, else 1 + how often it still goes back.
+        went_back: shape (n, 3): changes, lefts and head when each `]` last went back.
+    """
+
+    cells: Array
+    code: Array
+    target: Array
+    enclosing: Array
+    repeats: Array
+    went_back: Array
 
 
-@compiled
-def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stays in registers
-    position: int,
-    head: int,
-    highest: int,
-    steps: int,
-    changes: int,
-    lefts: int,
-    length: int,
-    cells: Array,
-    code: Array,
-    target: Array,
-    repeats: Array,
-    went_back: Array,
-    max_steps: int,
-) -> tuple[int, int, int, int, int, int, int]:
-    """Execute until a status, a printed symbol, or a wish for bits.
+class Registers(NamedTuple):
+    """What a run changes besides the arrays.
 
-    Args:
+    Attributes:
         position: of the next instruction in the code store.
         head: the cell under the head.
         highest: the highest cell ever written, or -1.
         steps: instructions begun.
         changes: grows with every write and print, and never shrinks.
         lefts: grows with every `<`, and never shrinks.
+    """
+
+    position: int
+    head: int
+    highest: int
+    steps: int
+    changes: int
+    lefts: int
+
+
+@compiled
+def new_machine(n_cells: int, n_instructions: int) -> Machine:
+    """A machine with an empty tape of so many cells and room for so many instructions."""
+    return Machine(
+        cells=np.zeros(n_cells, np.int64),
+        code=np.zeros(n_instructions, np.int64),
+        target=np.zeros(n_instructions, np.int64),
+        enclosing=np.full(n_instructions, -1, np.int64),
+        repeats=np.zeros(n_instructions, np.int64),
+        went_back=np.full((n_instructions, 3), -1, np.int64),
+    )
+
+
+@compiled
+def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stays in registers
+    machine: Machine, at: Registers, length: int, max_steps: int
+) -> tuple[Event, Registers]:
+    """Execute until a status, a printed symbol, or a wish for bits.
+
+    Args:
+        machine: whose arrays are changed.
+        at: the registers.
         length: of the code store.
-        cells: the tape.
-        code: the code store.
-        target: where each `]` and `:` goes back to, and each `[` on to (0: not known yet).
-        repeats: of each `:` 0 if it is not under way, else 1 + how often it still goes back.
-        went_back: shape (n, 3): changes, lefts and head when each `]` last went back.
         max_steps: T.
 
     Returns:
-        The event, and the first six arguments as they are now.
+        The event, and the registers as they are now.
     """
+    cells, code, target = machine.cells, machine.code, machine.target
+    repeats, went_back = machine.repeats, machine.went_back
+    position, head, highest = at.position, at.head, at.highest
+    steps, changes, lefts = at.steps, at.changes, at.lefts
     while True:
         if steps == max_steps:
-            event = _TIMEOUT
+            event = Event.TIMEOUT
             break
         if position == length:
-            event = _WANTS_INSTRUCTION
+            event = Event.WANTS_INSTRUCTION
             break
         steps += 1
-        here, at = np.uint64(position), np.uint64(head)  # unsigned: no test for negative indices
+        # Unsigned, so that indexing does not test for negative numbers at every step.
+        here, cell = np.uint64(position), np.uint64(head)
         instruction = code[here]
-        if instruction == _AGAIN:
+        if instruction == Op.AGAIN:
+            # One more than how often it still goes back, so that 0 says that it is not under way.
             left = repeats[here]
             if left == 0:
-                left = cells[at] + 2
+                left = cells[cell] + 2
             repeats[here] = left - 1
             position = target[here] if left > 1 else position + 1
-        elif instruction <= _PRINT_1:
+        elif instruction <= Op.PRINT_1:
             position += 1
             changes += 1
-            event = _PRINTED_0 + (instruction - _PRINT_0)
+            event = Event.PRINTED_0 if instruction == Op.PRINT_0 else Event.PRINTED_1
             break
-        elif instruction == _ADD:
-            cells[at] += 1
+        elif instruction == Op.ADD:
+            cells[cell] += 1
             highest = max(highest, head)
             changes += 1
             position += 1
-        elif instruction == _CLOSE:
-            if cells[at] > 0:
-                cells[at] -= 1
+        elif instruction == Op.CLOSE:
+            if cells[cell] > 0:
+                cells[cell] -= 1
                 changes += 1
                 position += 1
             else:
+                # Silent for ever, if nothing has changed since it last went back from here and
+                # the head is where it was, or further right on blank tape without a step left.
                 was_at = went_back[here, 2]
                 if went_back[here, 0] == changes and (
                     was_at == head or (highest < was_at < head and went_back[here, 1] == lefts)
                 ):
-                    event = _LOOPING
+                    event = Event.LOOPING
                     break
                 went_back[here, 0] = changes
                 went_back[here, 1] = lefts
                 went_back[here, 2] = head
                 position = target[here]
-        elif instruction == _OPEN:
-            if cells[at] == 0:
+        elif instruction == Op.OPEN:
+            if cells[cell] == 0:
                 position += 1
             else:
-                cells[at] -= 1
+                cells[cell] -= 1
                 changes += 1
-                if target[here] == 0:
-                    event = _WANTS_TO_SKIP
+                if target[here] == 0:  # the body has not been read to its end
+                    event = Event.WANTS_TO_SKIP
                     break
                 position = target[here]
-        elif instruction == _READ:
-            event = _WANTS_DATA if cells[at] < MAX_DOUBLED else _TAPE_LIMIT
+        elif instruction == Op.READ:
+            event = Event.WANTS_DATA if cells[cell] < MAX_DOUBLED else Event.TAPE_LIMIT
             break
-        elif instruction == _LEFT:
+        elif instruction == Op.LEFT:
             if head == 0:
-                event = _HALTED
+                event = Event.HALTED
                 break
             head -= 1
             lefts += 1
             position += 1
         else:
             if head == cells.shape[0] - 1:
-                event = _TAPE_LIMIT
+                event = Event.TAPE_LIMIT
                 break
             head += 1
             position += 1
-    return event, position, head, highest, steps, changes, lefts
+    return event, Registers(position, head, highest, steps, changes, lefts)
 
 
 @compiled
-def _store(
-    instruction: int, here: int, opened: int, code: Array, target: Array, enclosing: Array
+def _append(
+    code: Array, target: Array, enclosing: Array, length: int, opened: int, instruction: int
 ) -> int:
-    """Append `instruction` to a code store of length `here`.
+    """Append an instruction to the code store.
+
+    (It takes the machine's arrays one by one: taking them out of a tuple would cost more, at
+    every instruction that is read, than all else that happens here.)
+
+    Args:
+        code: as in `Machine`; likewise the next two.
+        target: changed.
+        enclosing: changed.
+        length: of the code store until now.
+        opened: the innermost open bracket until now, or -1.
+        instruction: what was read.
 
     Returns:
-        The innermost bracket that is open now, given the one that was, or -1.
+        The innermost open bracket from now on, or -1.
     """
-    code[here] = instruction
-    if instruction == _OPEN:
-        target[here] = 0
-        enclosing[here] = opened
-        return here
-    target[here] = opened + 1
-    if instruction == _CLOSE and opened >= 0:
-        target[opened] = here + 1
+    code[length] = instruction
+    if instruction == Op.OPEN:
+        target[length] = 0
+        enclosing[length] = opened
+        return length
+    target[length] = opened + 1
+    if instruction == Op.CLOSE and opened >= 0:
+        target[opened] = length + 1
         return enclosing[opened]  # type: ignore[no-any-return]
     return opened
 
@@ -202,11 +263,124 @@ def _store(
 def _skipping(skipping: int, instruction: int) -> int:
     """How many `]` end the body that is left out, given how many did before `instruction`."""
     if skipping > 0:
-        if instruction == _OPEN:
+        if instruction == Op.OPEN:
             return skipping + 1
-        if instruction == _CLOSE:
+        if instruction == Op.CLOSE:
             return skipping - 1
     return skipping
+
+
+@compiled
+def _jumped(at: Registers, position: int) -> Registers:
+    """The same registers with another next instruction."""
+    return Registers(position, at.head, at.highest, at.steps, at.changes, at.lefts)
+
+
+@compiled
+def _read_data(machine: Machine, at: Registers, bit: int) -> Registers:
+    """Execute the `,` that wished for `bit`."""
+    machine.cells[at.head] = 2 * machine.cells[at.head] + bit
+    return Registers(
+        at.position + 1, at.head, max(at.highest, at.head), at.steps, at.changes + 1, at.lefts
+    )
+
+
+FRAME: Final = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # What the search wants to know: the next answer to try, what was wished for, and
+            # the bits, the program and the node of the output tree so far.
+            *("choice", "wants", "bits", "program", "node"),
+            # Of the registers those that are restored, and how far the program was read.
+            *("position", "head", "highest", "steps", "length", "opened", "skipping"),
+        )
+    ]
+)
+
+
+class Frames(NamedTuple):
+    """The wishes for bits that are being answered, the outermost first.
+
+    Attributes:
+        records: of dtype `FRAME`.
+        cells: the tape up to its highest written cell, for each frame.
+        repeats: the state of every `:`, where data were wished for.
+    """
+
+    records: Array
+    cells: Array
+    repeats: Array
+
+
+class Tally(NamedTuple):
+    """What `enumerate_kernel` counts, all added to or lowered in place.
+
+    Attributes:
+        reached: shape (n,), to which `2^(L - |p|)` is added for every minimal program p.
+        ended: shape (len(Status), n), to which the same is added where a program ends; at
+            `OUTPUT_LIMIT`, the last node it reached.
+        shortest_bits: shape (n,), lowered to the length of the shortest program.
+        shortest_program: shape (n,), that program as a number; ties go to the first.
+        waiting: the programs that want another bit, as numbers, as many as fit.
+        counters: shape (3,), to which the numbers of instructions read, of programs ended (those
+            that want another bit included), and of steps executed are added.
+    """
+
+    reached: Array
+    ended: Array
+    shortest_bits: Array
+    shortest_program: Array
+    waiting: Array
+    counters: Array
+
+
+@compiled
+def _agrees(word: int, word_bits: int, n_read: int, value: int, taken: int) -> bool:
+    """Whether `taken` bits of this value, after `n_read` others, are those of the word there."""
+    if n_read >= word_bits:
+        return True
+    compared = min(taken, word_bits - n_read)
+    wanted = (word >> (word_bits - n_read - compared)) & ((1 << compared) - 1)
+    return value >> (taken - compared) == wanted
+
+
+@compiled
+def _restored(machine: Machine, frames: Frames, depth: int, before: Registers) -> Registers:
+    """The registers of a frame, whose tape is put in place of the one that there was before.
+
+    `changes` and `lefts` go on from where they are. Going back to a frame counts as a change, so
+    that a `]` does not take what it noted on another branch of the search for its own past.
+    """
+    frame = frames.records[depth]
+    for k in range(frame.highest + 1, before.highest + 1):  # beyond that all cells are 0
+        machine.cells[k] = 0
+    for k in range(frame.highest + 1):
+        machine.cells[k] = frames.cells[depth, k]
+    return Registers(
+        frame.position, frame.head, frame.highest, frame.steps, before.changes + 1, before.lefts
+    )
+
+
+@compiled
+def _wait(tally: Tally, program: int, left: int, first: int, n_waiting: int) -> int:
+    """Note the strings of L bits that begin with a program and then want another bit.
+
+    Args:
+        tally: whose `waiting` is filled.
+        program: what was read.
+        left: the bits that are left.
+        first: the first string of so many bits that completes no wish.
+        n_waiting: how many programs wait already.
+
+    Returns:
+        How many wait now.
+    """
+    for rest in range(first, 1 << left):
+        if n_waiting < tally.waiting.shape[0]:
+            tally.waiting[n_waiting] = (program << left) | rest
+        n_waiting += 1
+    return n_waiting
 
 
 @compiled
@@ -217,12 +391,7 @@ def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stay
     max_steps: int,
     n_cells: int,
     children: Array,
-    reached: Array,
-    ended: Array,
-    shortest_bits: Array,
-    shortest_program: Array,
-    waiting: Array,
-    counters: Array,
+    tally: Tally,
 ) -> None:
     """Run every program of up to L bits that begins with, or is the beginning of, a given word.
 
@@ -237,173 +406,139 @@ def enumerate_kernel(  # noqa: C901, PLR0912, PLR0915 - one loop: the state stay
         max_steps: T.
         n_cells: the tape's length.
         children: shape (n, 2), the output tree; -1 where it ends.
-        reached: shape (n,), to which `2^(L - |p|)` is added for every minimal program p.
-        ended: shape (len(Status), n), to which the same is added where a program ends; at
-            `OUTPUT_LIMIT`, the last node it reached.
-        shortest_bits: shape (n,), lowered to the length of the shortest program.
-        shortest_program: shape (n,), that program as a number; ties go to the first.
-        waiting: the programs that want another bit, as numbers, as many as fit; written.
-        counters: shape (3,), to which the numbers of instructions read, of programs ended (those
-            that want another bit included), and of steps executed are added.
+        tally: what is counted.
     """
     size = max_bits + 2
-    cells = np.zeros(n_cells, np.int64)
-    code = np.zeros(size, np.int64)
-    target = np.zeros(size, np.int64)
-    enclosing = np.full(size, -1, np.int64)
-    repeats = np.zeros(size, np.int64)
-    went_back = np.full((size, 3), -1, np.int64)
-    frames = np.zeros((size, _FRAME_SIZE), np.int64)
-    frame_cells = np.zeros((size, min(n_cells, max_steps + 1)), np.int64)
-    frame_repeats = np.zeros((size, size), np.int64)
-    highest = -1
-    changes = 0
-    lefts = 0
+    machine = new_machine(n_cells, size)
+    code, target, enclosing = machine.code, machine.target, machine.enclosing
+    frames = Frames(
+        np.zeros(size, FRAME),
+        np.zeros((size, min(n_cells, max_steps + 1)), np.int64),
+        np.zeros((size, size), np.int64),
+    )
+    at = Registers(0, 0, -1, 0, 0, 0)
     n_instructions = 0
     n_ended = 0
     n_waiting = 0
     n_steps = 0
 
     if max_bits < LONGEST_OPCODE:  # else the first instruction can be read whatever it is
-        for beginning in range(_FIRST_INCOMPLETE[max_bits], 1 << max_bits):
-            if n_waiting < waiting.shape[0]:
-                waiting[n_waiting] = beginning
-            n_waiting += 1
-        ended[_WAITING, 0] += n_waiting
+        n_waiting = _wait(tally, 0, max_bits, _FIRST_INCOMPLETE[max_bits], n_waiting)
+        tally.ended[Event.WAITING, 0] += n_waiting
     depth = 0
-    frames[0] = 0
-    frames[0, _HIGHEST] = -1
-    frames[0, _OPENED] = -1
-    frames[0, _WANTS] = _WANTS_INSTRUCTION
+    frame = frames.records[0]
+    frame.wants = Event.WANTS_INSTRUCTION
+    frame.highest = -1
+    frame.opened = -1
     while depth >= 0:
-        frame = frames[depth]
-        choice = frame[_CHOICE]
-        wants_data = frame[_WANTS] == _WANTS_DATA
+        # The next answer to the innermost wish. An instruction is chosen whole: its opcode's bits
+        # are read one by one, but nothing happens before the last.
+        frame = frames.records[depth]
+        choice = frame.choice
+        wants_data = frame.wants == Event.WANTS_DATA
         if choice == (2 if wants_data else _N_INSTRUCTIONS):
             depth -= 1
             continue
-        frame[_CHOICE] = choice + 1
+        frame.choice = choice + 1
         taken = 1 if wants_data else OPCODE_LENGTHS[choice]
         value = choice if wants_data else _VALUES[choice]
-        bits = frame[_BITS] + taken
-        if bits > max_bits:
+        bits = frame.bits + taken
+        if bits > max_bits or not _agrees(word, word_bits, frame.bits, value, taken):
             continue
-        if frame[_BITS] < word_bits:
-            compared = min(taken, word_bits - frame[_BITS])
-            wanted = (word >> (word_bits - frame[_BITS] - compared)) & ((1 << compared) - 1)
-            if value >> (taken - compared) != wanted:
-                continue
+        # Before the word is read to its end, only for the word that goes on with zeros.
         counts = bits >= word_bits or word & ((1 << (word_bits - bits)) - 1) == 0
         weight = 1 << (max_bits - bits)
-        program = (frame[_PROGRAM] << taken) | value
-        node = frame[_NODE]
+        program = (frame.program << taken) | value
+        node = frame.node
 
-        for k in range(frame[_HIGHEST] + 1, highest + 1):
-            cells[k] = 0
-        highest = frame[_HIGHEST]
-        for k in range(highest + 1):
-            cells[k] = frame_cells[depth, k]
-        position = frame[_POSITION]
-        head = frame[_HEAD]
-        length = frame[_LENGTH]
-        opened = frame[_OPENED]
-        skipping = frame[_SKIPPING]
-        steps = frame[_STEPS]
-        changes += 1
+        # The machine as it was when it wished, given this answer.
+        at = _restored(machine, frames, depth, at)
+        length = frame.length
+        opened = frame.opened
+        skipping = frame.skipping
         if wants_data:
             for k in range(length):
-                repeats[k] = frame_repeats[depth, k]
-            cells[head] = 2 * cells[head] + value
-            highest = max(highest, head)
-            position += 1
+                machine.repeats[k] = frames.repeats[depth, k]
+            at = _read_data(machine, at, value)
         else:
             if opened >= 0:
                 target[opened] = 0  # its `]`, if the last choice was one, is unread again
-            opened = _store(choice, length, opened, code, target, enclosing)
+            opened = _append(code, target, enclosing, length, opened, choice)
             skipping = _skipping(skipping, choice)
             length += 1
-            if frame[_SKIPPING] > 0:
-                position = length
+            if frame.skipping > 0:
+                at = _jumped(at, length)
             if counts:
                 n_instructions += 1
-        event = _WANTS_INSTRUCTION
+
+        # It runs until it wishes again or ends, its output down the tree; a body that is left
+        # out wishes at once.
+        event = Event.WANTS_INSTRUCTION
         while skipping == 0:
-            event, position, head, highest, steps, changes, lefts = _advance(
-                position,
-                head,
-                highest,
-                steps,
-                changes,
-                lefts,
-                length,
-                cells,
-                code,
-                target,
-                repeats,
-                went_back,
-                max_steps,
-            )
-            if event != _PRINTED_0 and event != _PRINTED_1:  # noqa: PLR1714 - compiled
+            event, at = _advance(machine, at, length, max_steps)
+            if event != Event.PRINTED_0 and event != Event.PRINTED_1:  # noqa: PLR1714 - compiled
                 break
-            child = children[node, event - _PRINTED_0]
+            child = children[node, event - Event.PRINTED_0]
             if child < 0:
-                event = _OUTPUT_LIMIT
+                event = Event.OUTPUT_LIMIT
                 break
             node = child
             if counts:
-                reached[node] += weight
-                if bits < shortest_bits[node]:
-                    shortest_bits[node] = bits
-                    shortest_program[node] = program
+                tally.reached[node] += weight
+                if bits < tally.shortest_bits[node]:
+                    tally.shortest_bits[node] = bits
+                    tally.shortest_program[node] = program
             if children[node, 0] < 0 and children[node, 1] < 0:
-                event = _OUTPUT_LIMIT
+                event = Event.OUTPUT_LIMIT
                 break
         if counts:
-            n_steps += steps - frame[_STEPS]
-        if event == _WANTS_DATA:
+            n_steps += at.steps - frame.steps
+        if event == Event.WANTS_DATA:
             for k in range(length):
-                frame_repeats[depth + 1, k] = repeats[k]
-        if event == _WANTS_DATA or event < _PRINTED_0:  # else every `:` has finished
+                frames.repeats[depth + 1, k] = machine.repeats[k]
+        # At a wish for an instruction every `:` has finished, and so has none under way; else
+        # the next branch must find none.
+        if event == Event.WANTS_DATA or event < Event.PRINTED_0:
             for k in range(length):
-                repeats[k] = 0
-        if event < _PRINTED_0:
+                machine.repeats[k] = 0
+        if event < Event.PRINTED_0:
             if counts:
-                ended[event, node] += weight
+                tally.ended[event, node] += weight
                 n_ended += 1
             continue
+
+        # The new wish: some strings of the bits that are left complete no answer to it, the
+        # others are tried next.
         left = max_bits - bits
-        if left < (1 if event == _WANTS_DATA else LONGEST_OPCODE):
-            first = 0 if event == _WANTS_DATA else _FIRST_INCOMPLETE[left]
-            for beginning in range(first, 1 << left):
-                if n_waiting < waiting.shape[0]:
-                    waiting[n_waiting] = (program << left) | beginning
-                n_waiting += 1
-            ended[_WAITING, node] += (1 << left) - first
-        if left < (1 if event == _WANTS_DATA else _SHORTEST_OPCODE):
+        if left < (1 if event == Event.WANTS_DATA else LONGEST_OPCODE):
+            first = 0 if event == Event.WANTS_DATA else _FIRST_INCOMPLETE[left]
+            n_waiting = _wait(tally, program, left, first, n_waiting)
+            tally.ended[Event.WAITING, node] += (1 << left) - first
+        if left < (1 if event == Event.WANTS_DATA else _SHORTEST_OPCODE):
             continue
         depth += 1
-        frame = frames[depth]
-        frame[_CHOICE] = 0
-        frame[_WANTS] = event
-        frame[_BITS] = bits
-        frame[_PROGRAM] = program
-        frame[_NODE] = node
-        frame[_POSITION] = position
-        frame[_HEAD] = head
-        frame[_HIGHEST] = highest
-        frame[_LENGTH] = length
-        frame[_OPENED] = opened
-        frame[_SKIPPING] = 1 if event == _WANTS_TO_SKIP else skipping
-        frame[_STEPS] = steps
-        for k in range(highest + 1):
-            frame_cells[depth, k] = cells[k]
-    counters[0] += n_instructions
-    counters[1] += n_ended + n_waiting
-    counters[2] += n_steps
+        frame = frames.records[depth]
+        frame.choice = 0
+        frame.wants = event
+        frame.bits = bits
+        frame.program = program
+        frame.node = node
+        frame.position = at.position
+        frame.head = at.head
+        frame.highest = at.highest
+        frame.steps = at.steps
+        frame.length = length
+        frame.opened = opened
+        frame.skipping = 1 if event == Event.WANTS_TO_SKIP else skipping
+        for k in range(at.highest + 1):
+            frames.cells[depth, k] = machine.cells[k]
+    tally.counters[0] += n_instructions
+    tally.counters[1] += n_ended + n_waiting
+    tally.counters[2] += n_steps
 
 
 @compiled
-def _peek(words: Array, row: int, bits: int) -> np.int64:
+def _peek(words: Array, row: int, bits: int) -> Any:
     """The next `LONGEST_OPCODE` bits after the first `bits` of a row (zeros beyond its end)."""
     word, offset = bits >> 6, np.uint64(bits & 63)
     if word >= words.shape[1]:
@@ -414,17 +549,27 @@ def _peek(words: Array, row: int, bits: int) -> np.int64:
     return np.int64(window >> np.uint64(64 - LONGEST_OPCODE))
 
 
+class Outcomes(NamedTuple):
+    """What `sample_kernel` writes of each program.
+
+    Attributes:
+        outputs: shape (n, max_symbols), uint8; row i is written up to `n_symbols[i]`.
+        n_symbols: shape (n,).
+        statuses: shape (n,), indices in `STATUSES`.
+        bits_read: shape (n,).
+        steps: shape (n,).
+    """
+
+    outputs: Array
+    n_symbols: Array
+    statuses: Array
+    bits_read: Array
+    steps: Array
+
+
 @compiled
-def sample_kernel(  # noqa: C901, PLR0915 - one loop: the state stays in registers
-    words: Array,
-    max_bits: int,
-    max_steps: int,
-    n_cells: int,
-    outputs: Array,
-    n_symbols: Array,
-    statuses: Array,
-    bits_read: Array,
-    steps: Array,
+def sample_kernel(  # noqa: C901 - one loop: the state stays in registers
+    words: Array, max_bits: int, max_steps: int, n_cells: int, outcomes: Outcomes
 ) -> None:
     """Run the programs whose bits are the rows of `words`, most significant bit first.
 
@@ -433,87 +578,56 @@ def sample_kernel(  # noqa: C901, PLR0915 - one loop: the state stays in registe
         max_bits: L.
         max_steps: T.
         n_cells: the tape's length.
-        outputs: shape (n, max_symbols), uint8; row i is written up to `n_symbols[i]`.
-        n_symbols: shape (n,), written.
-        statuses: shape (n,), written: indices in `STATUSES`.
-        bits_read: shape (n,), written.
-        steps: shape (n,), written.
+        outcomes: written.
     """
-    size = max_bits // 2 + 2
-    cells = np.zeros(n_cells, np.int64)
-    code = np.zeros(size, np.int64)
-    target = np.zeros(size, np.int64)
-    enclosing = np.full(size, -1, np.int64)
-    repeats = np.zeros(size, np.int64)
-    went_back = np.full((size, 3), -1, np.int64)
-    max_symbols = outputs.shape[1]
-    highest = -1
-    changes = 0
-    lefts = 0
+    machine = new_machine(n_cells, max_bits // _SHORTEST_OPCODE + 2)
+    code, target, enclosing = machine.code, machine.target, machine.enclosing
+    max_symbols = outcomes.outputs.shape[1]
+    at = Registers(0, 0, -1, 0, 0, 0)
     for i in range(words.shape[0]):
-        for k in range(highest + 1):
-            cells[k] = 0
-        highest = -1
-        position = 0
-        head = 0
+        for k in range(at.highest + 1):
+            machine.cells[k] = 0
+        # A change, so that no `]` takes what it noted in another program for its own past.
+        at = Registers(0, 0, -1, 0, at.changes + 1, at.lefts)
         length = 0
         opened = -1
         skipping = 0
-        step = 0
-        changes += 1
         printed = 0
         bits = 0
-        event = _WANTS_INSTRUCTION
-        while event >= _PRINTED_0:
-            if event >= _WANTS_INSTRUCTION and bits == max_bits:
-                event = _WAITING
+        event = Event.WANTS_INSTRUCTION
+        while event >= Event.PRINTED_0:
+            if event >= Event.WANTS_INSTRUCTION and bits == max_bits:
+                event = Event.WAITING
                 break
-            if event == _WANTS_DATA:
-                cells[head] = 2 * cells[head] + (_peek(words, i, bits) >> (LONGEST_OPCODE - 1))
+            if event == Event.WANTS_DATA:
+                at = _read_data(machine, at, _peek(words, i, bits) >> (LONGEST_OPCODE - 1))
                 bits += 1
-                highest = max(highest, head)
-                changes += 1
-                position += 1
-            elif event >= _WANTS_INSTRUCTION:
+            elif event >= Event.WANTS_INSTRUCTION:
                 instruction = _DECODED[_peek(words, i, bits)]
                 bits += OPCODE_LENGTHS[instruction]
                 if bits > max_bits:
                     bits = max_bits
-                    event = _WAITING
+                    event = Event.WAITING
                     break
-                if event == _WANTS_TO_SKIP:
+                if event == Event.WANTS_TO_SKIP:
                     skipping = 1
-                opened = _store(instruction, length, opened, code, target, enclosing)
-                repeats[length] = 0
+                opened = _append(code, target, enclosing, length, opened, instruction)
+                machine.repeats[length] = 0
                 length += 1
                 if skipping > 0:
-                    position = length
+                    at = _jumped(at, length)
                     skipping = _skipping(skipping, instruction)
                     if skipping > 0:
-                        event = _WANTS_INSTRUCTION
+                        event = Event.WANTS_INSTRUCTION
                         continue
             else:
-                outputs[i, printed] = event - _PRINTED_0
+                outcomes.outputs[i, printed] = event - Event.PRINTED_0
                 printed += 1
                 if printed == max_symbols:
-                    event = _OUTPUT_LIMIT
+                    event = Event.OUTPUT_LIMIT
                     break
-            event, position, head, highest, step, changes, lefts = _advance(
-                position,
-                head,
-                highest,
-                step,
-                changes,
-                lefts,
-                length,
-                cells,
-                code,
-                target,
-                repeats,
-                went_back,
-                max_steps,
-            )
-        n_symbols[i] = printed
-        statuses[i] = event
-        bits_read[i] = bits
-        steps[i] = step
+            event, at = _advance(machine, at, length, max_steps)
+        outcomes.n_symbols[i] = printed
+        outcomes.statuses[i] = event
+        outcomes.bits_read[i] = bits
+        outcomes.steps[i] = at.steps

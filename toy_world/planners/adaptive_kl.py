@@ -1,7 +1,7 @@
 r"""The optimal planner under the strictest reading: KL with adaptive observations.
 
 The adversary sees the actions too, so each history is an information set of its own (Definition
-2, planner_worst_case.py), and the constraint is a backward recursion,
+2, `toy_world.planners.worst_case`), and the constraint is a backward recursion,
 
     M(h) = KL_h + sum_a pi(a|h) max_o M(hao),    M(root) <= eps:
 
@@ -45,13 +45,14 @@ import numpy as np
 
 from theory.constraints import adaptive_kl_nats
 from theory.process import EnvironmentTable, PolicyTable, UtilityTable
-from toy_world.planners.problem import KlPlan, Levels, Reading, Rows, last_axis_sums
+from toy_world.planners.certificate import PricedPlan
+from toy_world.planners.problem import Floats, Levels, Reading, last_axis_sums
 from toy_world.planners.worst_case import AdversaryPrices, SoftPoint, worst_case_optimum
 
 
 def adaptive_kl_optimum(
     beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable, *, budget_nats: float
-) -> KlPlan:
+) -> PricedPlan:
     """The best policy with KL at most `budget_nats` whatever an observing adversary does.
 
     Arguments, promises and errors as for `worst_case_optimum`. Cost: a few dozen passes over the
@@ -82,14 +83,14 @@ class _Responses:
         shares: `rates` with sum 1, (n, |A|).
     """
 
-    A: Rows
-    E: Rows
-    K: Rows
-    A_actions: Rows
-    E_actions: Rows
-    phi: Rows
-    rates: Rows
-    shares: Rows
+    A: Floats
+    E: Floats
+    K: Floats
+    A_actions: Floats
+    E_actions: Floats
+    phi: Floats
+    rates: Floats
+    shares: Floats
 
 
 class HistoryPrices(AdversaryPrices):
@@ -107,7 +108,7 @@ class HistoryPrices(AdversaryPrices):
         """The prices themselves."""
         return prices
 
-    def newton(self, point: SoftPoint, curvature: Rows) -> Callable[[float], Levels]:
+    def newton(self, point: SoftPoint, curvature: Floats) -> Callable[[float], Levels]:
         """Newton's direction by recursion over the tree."""
         responses = _responses(point, curvature)
         return lambda tau: _direction(point, responses, tau=tau, budget_nats=self.budget_nats)
@@ -128,7 +129,7 @@ class HistoryPrices(AdversaryPrices):
         return float(adaptive_kl_nats(pi, self.problem.beta))
 
 
-def _responses(point: SoftPoint, curvature: Rows) -> list[_Responses]:
+def _responses(point: SoftPoint, curvature: Floats) -> list[_Responses]:
     """The responses of every level, first level first."""
     levels: list[_Responses] = []
     for t in range(len(point.pi) - 1, -1, -1):
@@ -196,9 +197,9 @@ def _direction(
 
 def _offsets(
     point: SoftPoint, responses: list[_Responses], *, tau: float, budget_nats: float
-) -> list[tuple[Rows, Rows, Rows, Rows]]:
+) -> list[tuple[Floats, Floats, Floats, Floats]]:
     """(g, c, g_a, c_a) of every level."""
-    offsets: list[tuple[Rows, Rows, Rows, Rows]] = []
+    offsets: list[tuple[Floats, Floats, Floats, Floats]] = []
     for t in range(len(point.pi) - 1, -1, -1):
         here = responses[t]
         slope = -point.reach[t] * point.kl[t]

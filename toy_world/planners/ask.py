@@ -25,35 +25,36 @@ enough. At lambda the agent maximises
 
 and asks where the second is no less. As lambda falls the choice between asking and acting flips
 at some history and the KL jumps there; the optimum at a budget inside the jump mixes the policies
-at its two ends, which have the same Lagrangian (planner.py). `eps = 0` is always asking.
+at its two ends, which have the same Lagrangian (`toy_world.planners.lagrangian`). `eps = 0` is
+always asking.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.arrays import FULL_MASS_ROUNDING
 from theory.constraints import step_kl_nats
-from theory.errors import InvalidDistributionError
 from theory.process import (
     EnvironmentTable,
     PolicyTable,
     UtilityTable,
-    check_distributions,
     check_same_tree,
     reach_probabilities,
     values,
 )
-from toy_world.planners.expected_kl import Relaxed, attain_budget
+from toy_world.planners.certificate import Plan
+from toy_world.planners.lagrangian import Relaxed, attain_budget
 from toy_world.planners.problem import (
     TIE_TOLERANCE,
+    Divergence,
+    Floats,
     Levels,
-    Plan,
-    Rows,
+    Reading,
     check_budget,
+    check_full_rows,
     check_tables,
     full_but_for_rounding,
     kl_of_log_ratio,
@@ -64,33 +65,23 @@ from toy_world.planners.problem import (
     soft_maximum,
 )
 
-HELP_MASS_TOLERANCE: Final = 1e-9
-"""How far a row of the help policy may fall short of mass 1."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class AskingPlan(Plan):
+class AskingPlan(Plan[float]):
     """A plan that may ask for help.
 
+    Its `pi` is how the agent acts when it acts (uniform where it never does), its `value` that of
+    `law`, and it has `attained` the expected KL of acting.
+
     Attributes:
-        pi: how the agent acts when it acts; uniform where it never does.
         asking: q(h), the probability that it asks, level t of shape ((|A||O|)^t,).
         law: the actions that come about, `q help + (1 - q) pi`.
-        value: of `law`.
-        budget_nats: eps.
-        attained_nats: the expected KL of acting.
         expected_asks: the expected number of steps in which it asks.
-        multiplier: lambda, the slope of the optimal value at the budget.
-        bracket: two multipliers, whose policies attain at least and at most the budget.
     """
 
     asking: Levels
     law: PolicyTable
-    budget_nats: float
-    attained_nats: float
     expected_asks: float
-    multiplier: float
-    bracket: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +104,13 @@ class _Problem:
     silent: tuple[NDArray[np.bool_], ...]
     help: Levels
     nu: Levels
-    utility: Rows
+    utility: Floats
 
     @property
     def n_observations(self) -> int:
         return int(self.nu[0].shape[2])
 
-    def law(self, t: int, decisions: Rows) -> Rows:
+    def law(self, t: int, decisions: Floats) -> Floats:
         """The actions that come of decisions at level t."""
         return decisions[:, :-1] + decisions[:, -1:] * self.help[t]
 
@@ -177,11 +168,12 @@ def asking_optimum(
         law=law,
         value=value,
         bound=bound,
-        budget_nats=budget_nats,
-        attained_nats=found.kl_nats,
-        expected_asks=float(sum(x @ q for x, q in zip(reach, asking, strict=False))),
+        divergence=Divergence.KL,
+        reading=Reading.EXPECTED,
+        budget=budget_nats,
+        attained=found.kl_nats,
         multiplier=multiplier,
-        bracket=found.bracket,
+        expected_asks=float(sum(x @ q for x, q in zip(reach, asking, strict=False))),
     )
 
 
@@ -190,13 +182,7 @@ def _problem(
 ) -> _Problem:
     check_tables(base, nu, utility)
     check_same_tree(base, help_policy)
-    for level in help_policy:
-        check_distributions(level, name="the help policy")
-        mass = level.sum(axis=-1).min()
-        if mass < 1 - HELP_MASS_TOLERANCE:
-            raise InvalidDistributionError(
-                f"rows of the help policy must sum to 1, got {mass}; whoever is asked must act"
-            )
+    check_full_rows(help_policy, name="the help policy", reason="whoever is asked must act")
     rows = [full_but_for_rounding(level) for level in base]
     masses = [last_axis_sums(level) for level in rows]
     silent = tuple(mass == 0 for mass in masses)
@@ -223,7 +209,7 @@ def _problem(
 def _relaxed(problem: _Problem, multiplier: float) -> Relaxed[PolicyTable]:
     """The decisions that maximise value - multiplier * KL."""
     V, kl = problem.utility, np.zeros_like(problem.utility)
-    decisions: list[Rows] = []
+    decisions: list[Floats] = []
     for t in range(len(problem.base) - 1, -1, -1):
         base, missing, helper = problem.base[t], problem.missing[t], problem.help[t]
         gains = means_over_observations(problem.nu[t], V)
@@ -257,7 +243,7 @@ def _greedy(problem: _Problem) -> Relaxed[PolicyTable]:
     """Of all optimal decisions those of least KL."""
     V, kl = problem.utility, np.zeros_like(problem.utility)
     tie = TIE_TOLERANCE * float(problem.utility.max())
-    decisions: list[Rows] = []
+    decisions: list[Floats] = []
     for t in range(len(problem.base) - 1, -1, -1):
         gains = means_over_observations(problem.nu[t], V)
         future = means_over_observations(problem.nu[t], kl)
@@ -279,7 +265,7 @@ def _greedy(problem: _Problem) -> Relaxed[PolicyTable]:
     )
 
 
-def _decisions(asks: NDArray[np.bool_], pi: Rows) -> Rows:
+def _decisions(asks: NDArray[np.bool_], pi: Floats) -> Floats:
     return np.concatenate([np.where(asks[:, None], 0.0, pi), asks[:, None]], axis=1)
 
 

@@ -1,8 +1,8 @@
 r"""The optimal planner under a reverse-KL or a chi-squared budget, by an interior-point method.
 
-In sequence form (planner_tvd.py) x(ha) is the probability of the actions in ha, observations
-given. Let b be beta's, W(h) the probability under nu of the observations in h, and `ha` a history
-with its last action. Between the joint laws of actions and observations, in nu,
+In sequence form (`toy_world.planners.tvd`) x(ha) is the probability of the actions in ha,
+observations given. Let b be beta's, W(h) the probability under nu of the observations in h, and
+`ha` a history with its last action. Between the joint laws of actions and observations, in nu,
 
     reverse KL:   D(x) = KL(beta || pi) = sum_{ha} W(h) b(ha) ln(b(ha) / x(ha)),
     chi-squared:  D(x) = sum_{ha} W(h) (x(ha) - b(ha))^2 / b(ha),
@@ -25,27 +25,27 @@ bound holds whatever the interior-point method did, but for rounding.
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.constraints import expected_chi_squared, expected_reverse_kl_nats
-from theory.errors import InvalidBudgetError, InvalidDistributionError, SolverError
+from theory.errors import InvalidArgumentError, InvalidBudgetError, SolverError
 from theory.process import EnvironmentTable, PolicyTable, UtilityTable, values
+from toy_world.planners.certificate import Plan
 from toy_world.planners.problem import (
-    Plan,
-    Rows,
+    Divergence,
+    Floats,
+    Reading,
     check_budget,
+    check_full_rows,
     check_tables,
     full_but_for_rounding,
     last_axis_sums,
     mix_policies,
 )
 
-FULL_MASS: Final = 1e-9
-"""How far a row of beta may fall short of mass 1."""
 GAP: Final = 1e-9
 """The gap that the method aims at, relative to the greatest utility."""
 GREATEST_GAP: Final = 1e-6
@@ -57,30 +57,6 @@ NEAR_EDGE: Final = 0.99
 MOST_STEPS: Final = 100
 REGULARISATION: Final = 1e-13
 """Keeps Newton's equations solvable where constraints become dependent; refinement undoes it."""
-
-
-class Divergence(Enum):
-    """What is constrained, of the joint laws."""
-
-    REVERSE_KL = "reverse KL"
-    CHI_SQUARED = "chi-squared"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DivergencePlan(Plan):
-    """A plan under a reverse-KL or chi-squared budget.
-
-    Attributes:
-        divergence: which.
-        budget: eps; of reverse KL in nats.
-        attained: the divergence of `pi`.
-        multiplier: lambda, the slope of the optimal value at the budget; inf at budget 0.
-    """
-
-    divergence: Divergence
-    budget: float
-    attained: float
-    multiplier: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +74,12 @@ class _Flows:
     """
 
     place: tuple[NDArray[np.intp], ...]
-    conserve: Rows
-    entering: Rows
-    base: Rows
-    weight: Rows
+    conserve: Floats
+    entering: Floats
+    base: Floats
+    weight: Floats
     last: NDArray[np.intp]
-    reward: Rows
+    reward: Floats
 
     @property
     def n(self) -> int:
@@ -118,7 +94,7 @@ def divergence_optimum(
     *,
     divergence: Divergence,
     budget: float,
-) -> DivergencePlan:
+) -> Plan[float]:
     """The best policy whose divergence from `beta` in `nu` is at most `budget`.
 
     The plan is within the budget, and the gap below 1e-6 of the greatest utility: from budgets
@@ -129,24 +105,26 @@ def divergence_optimum(
         beta: base policy, full rows.
         nu: environment, of value and divergence.
         utility: `U_m` in [0, 1].
-        divergence: which.
+        divergence: `REVERSE_KL` or `CHI_SQUARED`.
         budget: eps >= 0, finite; 0 is beta itself.
 
     Raises:
+        InvalidArgumentError: another divergence.
         InvalidBudgetError: negative, NaN or infinite.
         InvalidDistributionError: rows of beta that miss mass, or no probabilities.
         InvalidShapeError, InvalidArgumentError: as `planning_problem` says.
         SolverError: the method did not reach its gap.
     """
+    if divergence not in (Divergence.REVERSE_KL, Divergence.CHI_SQUARED):
+        raise InvalidArgumentError(
+            f"divergence must be reverse KL or chi-squared, got {divergence.value}; the other "
+            "planners of toy_world.planners are for KL and TVD"
+        )
     check_budget(budget, name="budget")
     if budget == math.inf:
         raise InvalidBudgetError("budget must be finite (no constraint needs no planner), got inf")
     check_tables(beta, nu, utility)
-    mass = min(float(level.sum(axis=-1).min()) for level in beta)
-    if mass < 1 - FULL_MASS:
-        raise InvalidDistributionError(
-            f"rows of beta must sum to 1, got {mass}; these divergences compare full laws"
-        )
+    check_full_rows(beta, name="beta", reason="these divergences compare full laws")
     rows = tuple(full_but_for_rounding(level) for level in beta)
     world = tuple(level.astype(np.float64) for level in nu)
     payoff = utility.astype(np.float64)
@@ -189,12 +167,13 @@ def _plan(
     value: float,
     bound: float,
     multiplier: float,
-) -> DivergencePlan:
-    return DivergencePlan(
+) -> Plan[float]:
+    return Plan[float](
         pi=pi,
         value=value,
         bound=bound,
         divergence=divergence,
+        reading=Reading.EXPECTED,
         budget=budget,
         attained=_attained(pi, beta, nu, divergence),
         multiplier=multiplier,
@@ -202,7 +181,7 @@ def _plan(
 
 
 def _flows(
-    beta: tuple[Rows, ...], nu: tuple[Rows, ...], utility: Rows, divergence: Divergence
+    beta: tuple[Floats, ...], nu: tuple[Floats, ...], utility: Floats, divergence: Divergence
 ) -> _Flows:
     n_observations = nu[0].shape[2]
     n, world, base = 0, np.ones(1), np.ones(1)
@@ -249,11 +228,11 @@ def _flows(
 
 def _start(
     flows: _Flows,
-    beta: tuple[Rows, ...],
-    nu: tuple[Rows, ...],
+    beta: tuple[Floats, ...],
+    nu: tuple[Floats, ...],
     divergence: Divergence,
     budget: float,
-) -> Rows:
+) -> Floats:
     """Positive flows within half the budget: a mixture of beta and a uniform policy."""
     both = []
     uniform = tuple(
@@ -273,7 +252,7 @@ def _start(
     return start
 
 
-def _measure(flows: _Flows, divergence: Divergence, x: Rows) -> tuple[float, Rows, Rows]:
+def _measure(flows: _Flows, divergence: Divergence, x: Floats) -> tuple[float, Floats, Floats]:
     """D, its gradient and its (diagonal) second derivative, in the last actions' x."""
     y, b, w = x[flows.last], flows.base, flows.weight
     if divergence is Divergence.CHI_SQUARED:
@@ -286,8 +265,8 @@ def _measure(flows: _Flows, divergence: Divergence, x: Rows) -> tuple[float, Row
 
 
 def _interior_point(
-    flows: _Flows, divergence: Divergence, budget: float, scale: float, x: Rows
-) -> tuple[Rows, float]:
+    flows: _Flows, divergence: Divergence, budget: float, scale: float, x: Floats
+) -> tuple[Floats, float]:
     """Flows and the multiplier that satisfy the optimality conditions, but for about `GAP`."""
     A, last = flows.conserve, flows.last
     n_rows, n = A.shape
@@ -351,13 +330,13 @@ def _interior_point(
     return best[1], best[2]
 
 
-def _step_length(values: Rows, step: Rows) -> float:
+def _step_length(values: Floats, step: Floats) -> float:
     """How far along `step` positive values stay so; at most 1."""
     falls = step < 0
     return min(1.0, NEAR_EDGE * float(np.min(-values[falls] / step[falls], initial=math.inf)))
 
 
-def _policy(flows: _Flows, x: Rows, beta: tuple[Rows, ...]) -> PolicyTable:
+def _policy(flows: _Flows, x: Floats, beta: tuple[Floats, ...]) -> PolicyTable:
     """The policy of the flows; beta where nothing flows."""
     pi = []
     for place, actions in zip(flows.place, beta, strict=True):
@@ -369,10 +348,10 @@ def _policy(flows: _Flows, x: Rows, beta: tuple[Rows, ...]) -> PolicyTable:
 
 def _bound(
     flows: _Flows,
-    nu: tuple[Rows, ...],
+    nu: tuple[Floats, ...],
     divergence: Divergence,
     budget: float,
-    x: Rows,
+    x: Floats,
     multiplier: float,
 ) -> float:
     """The right-hand side of the certificate, by backward induction."""

@@ -1,11 +1,11 @@
 r"""The optimal planner under the paper's own constraint: KL with fixed observations.
 
 The adversary commits to all observations in advance, so its information sets are observation
-sequences (Definition 2, planner_worst_case.py): one multiplier `mu(o) >= 0` for each sequence
-`o = o_1 ... o_{m-1}` (the last observation follows every action), and the price of a nat at h is
-the sum of mu(o) over the o that continue h's observations. So the temperature of the soft policy
-depends on the history. (A single temperature, tuned until the greatest KL meets the budget, is
-not optimal: demo_planners.py shows the loss.)
+sequences (Definition 2, `toy_world.planners.worst_case`): one multiplier `mu(o) >= 0` for each
+sequence `o = o_1 ... o_{m-1}` (the last observation follows every action), and the price of a nat
+at h is the sum of mu(o) over the o that continue h's observations. So the temperature of the soft
+policy depends on the history. (A single temperature, tuned until the greatest KL meets the budget,
+is not optimal: `toy_world.demo_planners` shows the loss.)
 
 Newton's equations are dense, in |O|^(m-1) unknowns. With `D_o` the KL of the action sequences
 given o, the gradient of the dual is `eps - D_o`. For its Hessian write `D_{o|ha}` for the KL that
@@ -24,12 +24,12 @@ from scipy.linalg import cho_factor, cho_solve
 
 from theory.constraints import fixed_kl_nats
 from theory.process import EnvironmentTable, PolicyTable, UtilityTable
+from toy_world.planners.certificate import PricedPlan
 from toy_world.planners.problem import (
-    KlPlan,
+    Floats,
     Levels,
     PlanningProblem,
     Reading,
-    Rows,
     observation_prefixes,
 )
 from toy_world.planners.worst_case import AdversaryPrices, SoftPoint, worst_case_optimum
@@ -37,7 +37,7 @@ from toy_world.planners.worst_case import AdversaryPrices, SoftPoint, worst_case
 
 def fixed_kl_optimum(
     beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable, *, budget_nats: float
-) -> KlPlan:
+) -> PricedPlan:
     """The best policy with KL at most `budget_nats` given any observations fixed in advance.
 
     Arguments, promises and errors as for `worst_case_optimum`. Cost: a few dozen solutions of
@@ -74,7 +74,7 @@ class ObservationPrices(AdversaryPrices):
         """The price of each history's observations."""
         return tuple(level[p] for level, p in zip(prices, self._prefixes, strict=True))
 
-    def newton(self, point: SoftPoint, curvature: Rows) -> Callable[[float], Levels]:
+    def newton(self, point: SoftPoint, curvature: Floats) -> Callable[[float], Levels]:
         """Newton's direction by a Cholesky factor of the dense Hessian."""
         kl, hessian = self._derivatives(point)
         gradient = self.budget_nats - kl
@@ -90,13 +90,13 @@ class ObservationPrices(AdversaryPrices):
         """The greatest KL over observation sequences."""
         return float(fixed_kl_nats(pi, self.problem.beta))
 
-    def _with_sums(self, last: Rows) -> Levels:
+    def _with_sums(self, last: Floats) -> Levels:
         levels = [last]
         for _ in self.problem.beta[1:]:
             levels.append(levels[-1].reshape(-1, self.problem.n_observations).sum(axis=-1))
         return tuple(reversed(levels))
 
-    def _derivatives(self, point: SoftPoint) -> tuple[Rows, Rows]:
+    def _derivatives(self, point: SoftPoint) -> tuple[Floats, Floats]:
         """`D_o`, shape (n,), and the Hessian of L(root), shape (n, n), n = |O|^(m-1)."""
         horizon, n_observations = len(point.pi), self.problem.n_observations
         n = n_observations ** (horizon - 1)

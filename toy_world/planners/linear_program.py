@@ -34,7 +34,7 @@ HIGHS_INFEASIBLE: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class LinearRows:
     """Linear functions of the variables, as triplets, each with its right-hand side.
 
     Attributes:
@@ -86,8 +86,8 @@ class LinearProgram:
     """
 
     objective: Table
-    at_most: Rows
-    equal: Rows
+    at_most: LinearRows
+    equal: LinearRows
     greatest_value: float
 
 
@@ -174,7 +174,7 @@ def least_over_optima(program: LinearProgram, functional: Table) -> Any:
     optimum = solve_linear_program(program)
     columns = np.flatnonzero(program.objective != 0)
     n_rows = len(program.equal.right)
-    on_face = Rows(
+    on_face = LinearRows(
         row=np.concatenate([program.equal.row, np.full(len(columns), n_rows)]),
         column=np.concatenate([program.equal.column, columns]),
         coefficient=np.concatenate([program.equal.coefficient, program.objective[columns]]),
@@ -235,7 +235,7 @@ def _exact_solution(
     )
 
 
-def _dense(rows: Rows, n_variables: int) -> Table:
+def _dense(rows: LinearRows, n_variables: int) -> Table:
     matrix = np.full((len(rows.right), n_variables), Fraction(0))
     np.add.at(matrix, (rows.row, rows.column), rows.coefficient)
     return matrix

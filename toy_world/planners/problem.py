@@ -1,4 +1,4 @@
-r"""Planning under a KL budget: the problem, the soft policy, the plan and its certificate.
+r"""Planning under a budget: the problem, its readings, and the soft policy that solves it.
 
 How much value can an agent reach whose policy stays within `eps` nats of the base policy beta
 (Definition 2)?
@@ -13,35 +13,40 @@ who sees everything. So Definition 2 says: for every adversary that the reading 
 expected sum of KL_h is at most eps. Its Lagrangian has a multiplier for each adversary, that is,
 a total price lambda and a mixture of adversaries, and these act only through the *price of a nat
 at h*, `y(h) = lambda P_adversary(h)`, with `P_adversary(h)` the probability that the mixture makes
-the observations in h. Let `W(h)` be the probability that nu makes them. Then
+the observations in h. Let `W(h)` be the probability that nu makes them
+(`theory.process.observation_laws`). Then
 
     L(h) = max over pi(.|h) of  sum_a pi(a|h) G(h, a) - y(h) KL_h,    G(h, a) = sum_o L(hao),
 
 with `L = W U` at the leaves, has the *soft policy* `pi ∝ beta exp(G / y)` as its maximiser and
 
-    L(h) = y(h) ln sum_a beta(a|h) exp(G(h, a) / y(h)),      V*(eps) <= L(root) + eps y(root).
+    L(h) = y(h) ln sum_a beta(a|h) exp(G(h, a) / y(h)).
 
-The right-hand side is a *bound* for any prices whatever (weak duality). A plan is certified by
-its own value and KL, and by prices whose bound meets that value: see `lagrangian_bound`.
+What prices prove about all policies within the budget: `toy_world.planners.certificate`.
 
 **Semi-distributions.** pi is a full distribution wherever it can come: an agent acts. The mass
 that beta misses (a program that does not halt, an imitator that asks for help) costs pi at least
 `-ln beta(A|h)` at h, so that small budgets may be impossible to meet. (An agent that may ask
-instead: planner_ask.py.) The mass that nu misses ends the process, which then earns nothing.
-What beta never does, pi never does.
+instead: `toy_world.planners.ask`.) The mass that nu misses ends the process, which then earns
+nothing. What beta never does, pi never does.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.arrays import FULL_MASS_ROUNDING
-from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError
+from theory.arrays import FULL_MASS_ROUNDING, MASS_TOLERANCE
+from theory.errors import (
+    InvalidArgumentError,
+    InvalidBudgetError,
+    InvalidDistributionError,
+    InvalidShapeError,
+)
 from theory.process import (
     EnvironmentTable,
     PolicyTable,
@@ -49,10 +54,12 @@ from theory.process import (
     UtilityTable,
     check_distributions,
     check_same_tree,
+    observation_laws,
 )
 
-Rows: TypeAlias = NDArray[np.float64]
-Levels: TypeAlias = tuple[Rows, ...]
+Floats: TypeAlias = NDArray[np.float64]
+Levels: TypeAlias = tuple[Floats, ...]
+"""One array a step; level t has a row for each of the (|A||O|)^t histories of t steps."""
 
 LEAST_LOG_RATIO: Final = -800.0
 """Stands for ln 0 in `r exp(r)`: exp of it is 0 in float64, and the product is no NaN."""
@@ -60,60 +67,30 @@ LARGEST_LOG_RATIO: Final = 700.0
 """exp of it is finite in float64; from here on `exp(r) - 1` is `exp(r)` to rounding."""
 TIE_TOLERANCE: Final = 1e-14
 """Action values this close, relative to the greatest utility, are a tie: sums round by less."""
-PRICE_TOLERANCE: Final = 1e-12
-"""How far, relatively, prices may miss the consistency that makes them a mixed adversary."""
 
 
 class Reading(Enum):
-    """The three readings of a constraint on sequences (theory/constraints.py)."""
+    """Who chooses the observations for which a constraint is to hold (`theory.constraints`)."""
 
     EXPECTED = "expected"
+    """The environment draws them."""
     FIXED = "fixed observations"
+    """An adversary chooses all of them in advance."""
     ADAPTIVE = "adaptive observations"
+    """An adversary chooses each after seeing the actions before it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The best policy that was found under a constraint, and a bound on every other.
+class Divergence(Enum):
+    """How far a policy is from the base policy: what a budget limits."""
 
-    Attributes:
-        pi: the policy; uniform at histories that no affordable policy reaches.
-        value: its `V^pi_{nu,U}`.
-        bound: no policy that meets the constraint has a greater value (but for rounding).
-    """
-
-    pi: PolicyTable
-    value: float
-    bound: float
-
-    @property
-    def gap(self) -> float:
-        """The duality gap: by how much the optimum may exceed `value`."""
-        return self.bound - self.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class KlPlan(Plan):
-    """A plan under a KL budget.
-
-    Attributes:
-        reading: of the KL.
-        budget_nats: eps.
-        attained_nats: the KL of `pi`.
-        prices: `y(h)`, the price of a nat at each history, level t of shape ((|A||O|)^t,):
-            what `lagrangian_bound` makes `bound` of. 0 where the constraint is slack; infinite
-            where no more than one policy meets it.
-    """
-
-    reading: Reading
-    budget_nats: float
-    attained_nats: float
-    prices: Levels
-
-    @property
-    def multiplier(self) -> float:
-        """lambda, the price of a nat at the root: the slope of V* at the budget."""
-        return float(self.prices[0][0])
+    KL = "KL"
+    """`KL(pi || beta)`, in nats."""
+    REVERSE_KL = "reverse KL"
+    """`KL(beta || pi)`, in nats."""
+    CHI_SQUARED = "chi-squared"
+    """`chi^2(pi || beta)`, a number without a unit."""
+    TVD = "TVD"
+    """The total variation distance, a number in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +110,7 @@ class PlanningProblem:
     barred: Levels
     missing: Levels
     nu: Levels
-    utility: Rows
+    utility: Floats
 
     @property
     def n_observations(self) -> int:
@@ -164,8 +141,8 @@ def planning_problem(
     check_tables(beta, nu, utility)
     nu_rows = tuple(level.astype(np.float64) for level in nu)
     alive = np.ones(utility.shape, dtype=bool)
-    rows: list[Rows] = []
-    missing: list[Rows] = []
+    rows: list[Floats] = []
+    missing: list[Floats] = []
     for level, observations in zip(reversed(beta), reversed(nu_rows), strict=True):
         follows = alive.reshape(observations.shape)
         if reading is Reading.EXPECTED:
@@ -217,37 +194,55 @@ def check_tables(beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable)
         raise InvalidArgumentError(f"U_m must lie in [0, 1], got {outside.flat[0]}")
 
 
+def check_full_rows(table: PolicyTable, *, name: str, reason: str) -> None:
+    """Raise unless every row is a distribution that misses no mass.
+
+    Args:
+        table: level t of shape ((|A||O|)^t, |A|).
+        name: what it is, for the message.
+        reason: why no mass may be missing, for the message.
+
+    Raises:
+        InvalidDistributionError: with the first offending number, or the least mass.
+    """
+    for level in table:
+        check_distributions(level, name=name)
+    mass = min(float(level.sum(axis=-1).min()) for level in table)
+    if mass < 1 - MASS_TOLERANCE:
+        raise InvalidDistributionError(f"rows of {name} must sum to 1, got {mass}; {reason}")
+
+
 def check_budget(budget: Probability, *, name: str = "budget_nats") -> None:
     """Raise `InvalidBudgetError` unless `budget >= 0`."""
     if not budget >= 0:
         raise InvalidBudgetError(f"{name} must be >= 0, got {budget}")
 
 
-def full_but_for_rounding(level: PolicyTable | Rows) -> Rows:
+def full_but_for_rounding(level: PolicyTable | Floats) -> Floats:
     """The rows in float64, those of mass 1 but for rounding (in excess, 1e-9) divided by it."""
     rows = np.asarray(level, dtype=np.float64)
     mass = last_axis_sums(rows)[:, None]
     return np.where(mass < 1 - FULL_MASS_ROUNDING, rows, rows / np.maximum(mass, 0.5))
 
 
-def last_axis_sums(values: Rows) -> Rows:
+def last_axis_sums(values: Floats) -> Floats:
     """`values.sum(axis=-1)`, twenty times faster where the last axis is short."""
     return functools.reduce(np.add, (values[..., i] for i in range(values.shape[-1])))
 
 
-def last_axis_maxima(values: Rows) -> Rows:
+def last_axis_maxima(values: Floats) -> Floats:
     """`values.max(axis=-1)`, likewise."""
     return functools.reduce(np.maximum, (values[..., i] for i in range(values.shape[-1])))
 
 
-def means_over_observations(observations: Rows, later: Rows) -> Rows:
+def means_over_observations(observations: Floats, later: Floats) -> Floats:
     """`sum_o nu(o|ha) f(hao)`, shape (n, |A|), from nu (n, |A|, |O|) and f (n |A| |O|,)."""
     return last_axis_sums(observations * later.reshape(observations.shape))
 
 
 def soft_maximum(
-    beta: Rows, barred: Rows, missing: Rows, gains: Rows, price: Rows | float
-) -> tuple[Rows, Rows, Rows]:
+    beta: Floats, barred: Floats, missing: Floats, gains: Floats, price: Floats | float
+) -> tuple[Floats, Floats, Floats]:
     """`max over pi of sum_a pi(a) G(a) - y KL(pi || beta)` in every row, and its maximiser.
 
     Accurate (absolute error of the log-ratios near 1e-16 of the greatest) at any price: for
@@ -282,7 +277,7 @@ def soft_maximum(
     return top + price * log_total, pi, log_ratio
 
 
-def kl_of_log_ratio(beta: Rows, missing: Rows, pi: Rows, log_ratio: Rows) -> Rows:
+def kl_of_log_ratio(beta: Floats, missing: Floats, pi: Floats, log_ratio: Floats) -> Floats:
     """`KL(pi || beta)` of full rows `pi = beta exp(r)`, shape (n,).
 
     As a sum of terms `beta (r e^r - e^r + 1) >= 0` and the missing mass, so that a small KL
@@ -305,9 +300,9 @@ def optimal_actions(problem: PlanningProblem) -> tuple[Levels, float]:
         every action of beta is optimal.
     """
     V = problem.utility
-    world = observations_reach(problem.nu)
+    world = observation_laws(problem.nu)
     tie = TIE_TOLERANCE * problem.greatest_utility
-    allowed: list[Rows] = []
+    allowed: list[Floats] = []
     for t in range(len(problem.beta) - 1, -1, -1):
         Q = means_over_observations(problem.nu[t], V) + problem.barred[t]
         V = last_axis_maxima(Q)
@@ -326,7 +321,7 @@ def least_kl_policy(
     in the adaptive one. With fixed observations that maximum is an upper bound.
     """
     kl = np.zeros_like(problem.utility)
-    pi: list[Rows] = []
+    pi: list[Floats] = []
     for t in range(len(problem.beta) - 1, -1, -1):
         if reading is Reading.EXPECTED:
             future = means_over_observations(problem.nu[t], kl)
@@ -340,37 +335,13 @@ def least_kl_policy(
     return tuple(reversed(pi)), max(0.0, float(kl[0]))
 
 
-def observations_reach(nu: Levels) -> Levels:
-    """`W(h)`, the probability of the observations in h given its actions.
-
-    Returns:
-        `horizon + 1` levels, level t of shape ((|A||O|)^t,).
-    """
-    levels = [np.ones(1)]
-    for observations in nu:
-        levels.append((levels[-1][:, None, None] * observations).reshape(-1))
-    return tuple(levels)
-
-
-def actions_reach(pi: PolicyTable, *, n_observations: int) -> Levels:
-    """`x(h)`, the probability of the actions in h given its observations.
-
-    Returns:
-        `horizon` levels, level t of shape ((|A||O|)^t,).
-    """
-    levels = [np.ones(1)]
-    for actions in pi[:-1]:
-        levels.append(np.repeat((levels[-1][:, None] * actions).reshape(-1), n_observations))
-    return tuple(levels)
-
-
 def mix_policies(
     first: PolicyTable,
     second: PolicyTable,
     share: float,
     *,
     n_observations: int,
-    law: Callable[[int, Rows], Rows] | None = None,
+    law: Callable[[int, Floats], Floats] | None = None,
 ) -> PolicyTable:
     """The policy that follows `first` throughout with probability `1 - share`, else `second`.
 
@@ -401,110 +372,16 @@ def mix_policies(
     return tuple(mixed)
 
 
-def lagrangian_bound(
-    beta: PolicyTable,
-    nu: EnvironmentTable,
-    utility: UtilityTable,
-    *,
-    reading: Reading,
-    prices: Levels,
-    budget_nats: float,
-) -> float:
-    """`L(root) + eps y(root)`: no policy with KL at most eps has a greater value.
-
-    Args:
-        beta: base policy.
-        nu: environment.
-        utility: `U_m` in [0, 1].
-        reading: of the KL.
-        prices: y(h) >= 0, level t of shape ((|A||O|)^t,), the prices of a mixed adversary of
-            `reading`: a multiple of `W` (expected), a function of the observations alone
-            (fixed), and in both of those and the adaptive reading `sum_o y(hao) = y(h)` for
-            every action (in the expected one, but for what nu misses).
-        budget_nats: eps >= 0, finite.
-
-    Raises:
-        InvalidArgumentError: prices that no mixed adversary of `reading` has.
-        InvalidBudgetError: a negative, NaN or infinite budget.
-    """
-    check_budget(budget_nats)
-    if budget_nats == np.inf:
-        raise InvalidBudgetError("an infinite budget has no bound with a price; got inf")
-    problem = planning_problem(beta, nu, utility, reading=reading)
-    check_prices(problem, prices, reading=reading)
-    L = observations_reach(problem.nu)[-1] * problem.utility
-    for t in range(len(problem.beta) - 1, -1, -1):
-        gains = last_axis_sums(L.reshape(problem.nu[t].shape))
-        priced = prices[t] > 0
-        soft, _, _ = soft_maximum(
-            problem.beta[t],
-            problem.barred[t],
-            problem.missing[t],
-            gains,
-            np.where(priced, prices[t], 1.0),
-        )
-        L = np.where(priced, soft, (gains + problem.barred[t]).max(axis=-1))
-    return float(L[0] + budget_nats * prices[0][0])
-
-
-def check_prices(problem: PlanningProblem, prices: Levels, *, reading: Reading) -> None:
-    """Raise `InvalidArgumentError` unless `prices` are those of a mixed adversary of `reading`."""
-    expected_shapes = [(len(level),) for level in problem.beta]
-    if [level.shape for level in prices] != expected_shapes:
-        raise InvalidArgumentError(
-            f"prices need shapes {expected_shapes}, got {[level.shape for level in prices]}"
-        )
-    negative = [level.min() for level in prices if not (level >= 0).all()]
-    if negative or not np.isfinite(prices[0][0]):
-        raise InvalidArgumentError(
-            f"prices must be finite and >= 0, got {negative[0] if negative else prices[0][0]}"
-        )
-    match reading:
-        case Reading.EXPECTED:
-            world = observations_reach(problem.nu)
-            errors = [level - prices[0] * w for level, w in zip(prices, world[:-1], strict=True)]
-        case Reading.FIXED:
-            errors = _split_errors(problem, prices) + _action_dependence(problem, prices)
-        case Reading.ADAPTIVE:
-            errors = _split_errors(problem, prices)
-    furthest = max((float(np.abs(error).max()) for error in errors), default=0.0)
-    if furthest > PRICE_TOLERANCE * prices[0][0]:
-        raise InvalidArgumentError(
-            f"prices are off by {furthest} from those of any adversary of the reading "
-            f"'{reading.value}' with their root price {prices[0][0]}"
-        )
-
-
-def observation_prefixes(*, n_actions: int, n_observations: int, horizon: int) -> list[Any]:
+def observation_prefixes(
+    *, n_actions: int, n_observations: int, horizon: int
+) -> list[NDArray[np.intp]]:
     """The observations in every history, as one index into their lexicographic order.
 
     Returns:
         `horizon` levels of integers in 0..|O|^t - 1, level t of shape ((|A||O|)^t,).
     """
-    levels = [np.zeros(1, dtype=np.intp)]
+    levels: list[NDArray[np.intp]] = [np.zeros(1, dtype=np.intp)]
     observations = np.tile(np.arange(n_observations), n_actions)
     for _ in range(horizon - 1):
         levels.append((levels[-1][:, None] * n_observations + observations).reshape(-1))
     return levels
-
-
-def _split_errors(problem: PlanningProblem, prices: Levels) -> list[Rows]:
-    """By how much the prices after each history and action miss the price of the history."""
-    return [
-        later.reshape(*rows.shape, -1).sum(axis=-1) - level[:, None]
-        for rows, level, later in zip(problem.beta[:-1], prices[:-1], prices[1:], strict=True)
-    ]
-
-
-def _action_dependence(problem: PlanningProblem, prices: Levels) -> list[Rows]:
-    """By how much the price at each history differs from that after other actions."""
-    prefixes = observation_prefixes(
-        n_actions=problem.beta[0].shape[1],
-        n_observations=problem.n_observations,
-        horizon=len(problem.beta),
-    )
-    errors = []
-    for level, prefix in zip(prices, prefixes, strict=True):
-        _, first = np.unique(prefix, return_index=True)
-        errors.append(level - level[first][prefix])
-    return errors

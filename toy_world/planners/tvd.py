@@ -2,7 +2,7 @@ r"""Optimal planning under a total-variation budget, in all three readings: line
 
 In *sequence form* a policy is the probability `x(ha) = prod pi` of the actions in `ha` given its
 observations: `sum_a x(ha) = x(h)` and `x(root) = 1`. Value is linear in x. So is every reading of
-`TVD <= c` (theory/constraints.py) with a variable `z >= |x - b|` for each last action, b being
+`TVD <= c` (`theory.constraints`) with a variable `z >= |x - b|` for each last action, b being
 beta's sequence form:
 
 - fixed observations: `sum of z over the action sequences of o <= 2c` for each o;
@@ -11,10 +11,9 @@ beta's sequence form:
 - expected: `sum W(h) z <= 2c`, W(h) the probability under nu of h's observations.
 
 Tables and a budget of `Fraction`s give an exact plan: optimal in rational arithmetic, and checked
-to be (linear_program.py).
+to be (`toy_world.planners.linear_program`).
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -28,38 +27,23 @@ from theory.process import (
     UtilityTable,
     action_law,
     in_common_arithmetic,
+    observation_laws,
     values,
 )
+from toy_world.planners.certificate import Plan
 from toy_world.planners.linear_program import (
     LinearProgram,
+    LinearRows,
     LinearSolution,
-    Rows,
     solve_linear_program,
 )
 from toy_world.planners.problem import (
-    Plan,
+    Divergence,
     Reading,
     check_budget,
     check_tables,
     observation_prefixes,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TvdPlan(Plan):
-    """A plan under a TVD budget; numbers are `Fraction`s where everything was rational.
-
-    Attributes:
-        reading: of the TVD.
-        budget: c.
-        attained: the TVD of `pi`.
-        multiplier: the slope of the optimal value at the budget (at a kink, one of them).
-    """
-
-    reading: Reading
-    budget: Probability
-    attained: Probability
-    multiplier: Probability
 
 
 def tvd_optimum(
@@ -69,7 +53,7 @@ def tvd_optimum(
     *,
     budget: Probability,
     reading: Reading,
-) -> TvdPlan:
+) -> Plan[Probability]:
     """The best policy whose TVD to `beta` is at most `budget`.
 
     Args:
@@ -103,10 +87,11 @@ def tvd_optimum(
         case Reading.ADAPTIVE:
             attained = adaptive_tvd(pi, beta)
     n_limits = _n_budget_rows(nu, reading)
-    return TvdPlan(
+    return Plan(
         pi=pi,
         value=values(pi, nu, utility)[0][0],
         bound=solution.bound,
+        divergence=Divergence.TVD,
         reading=reading,
         budget=budget_table[0],
         attained=attained,
@@ -140,9 +125,7 @@ def tvd_program(
     sizes = [level.size for level in beta]
     starts = np.cumsum([0, *sizes])
     n_leaves, first_z = sizes[-1], starts[-1]
-    world = np.array([one])
-    for observations in nu[:-1]:
-        world = (world[:, None, None] * observations).reshape(-1)
+    world = observation_laws(nu)[horizon - 1]
 
     flow = _Triplets(one)
     for t, size in enumerate(sizes):
@@ -221,10 +204,10 @@ class _Triplets:
         """Entries, `coefficient` one number or one for each."""
         self._parts.append((row, column, np.broadcast_to(coefficient, len(row))))
 
-    def rows(self) -> Rows:
+    def rows(self) -> LinearRows:
         """All that was collected."""
         row, column, coefficient = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        return Rows(
+        return LinearRows(
             row=row,
             column=column,
             coefficient=coefficient,

@@ -1,7 +1,7 @@
 r"""Optimal planning against the worst observations: an interior-point method on the prices.
 
 Both worst-case readings of Definition 2 (fixed and adaptive observations) are the dual of
-planning.py with many adversaries instead of one:
+`toy_world.planners.problem` with many adversaries instead of one:
 
     minimise over prices y of    g(y) = L(root; y) + eps y(root),
 
@@ -34,19 +34,18 @@ from typing import Final
 import numpy as np
 
 from theory.errors import InvalidBudgetError, SolverError
-from theory.process import EnvironmentTable, PolicyTable, UtilityTable, values
+from theory.process import EnvironmentTable, PolicyTable, UtilityTable, observation_laws, values
+from toy_world.planners.certificate import PricedPlan
 from toy_world.planners.problem import (
-    KlPlan,
+    Divergence,
+    Floats,
     Levels,
     PlanningProblem,
     Reading,
-    Rows,
-    actions_reach,
     check_budget,
     kl_of_log_ratio,
     last_axis_sums,
     least_kl_policy,
-    observations_reach,
     optimal_actions,
     planning_problem,
     soft_maximum,
@@ -121,7 +120,7 @@ class AdversaryPrices(ABC):
         """y(h) of every history."""
 
     @abstractmethod
-    def newton(self, point: SoftPoint, curvature: Rows) -> Callable[[float], Levels]:
+    def newton(self, point: SoftPoint, curvature: Floats) -> Callable[[float], Levels]:
         """Newton's direction in the prices for a given tau.
 
         It solves `(g'' + curvature) dy = tau / y - g'` on the last step's sets, `curvature` being
@@ -145,10 +144,10 @@ def worst_case_optimum(
     budget_nats: float,
     reading: Reading,
     adversary: Callable[[PlanningProblem, float], AdversaryPrices],
-) -> KlPlan:
+) -> PricedPlan:
     """The best policy whose KL in a worst-case reading is at most `budget_nats`.
 
-    Where the constraint binds, `attained_nats <= budget_nats` and the gap is about
+    Where the constraint binds, `attained <= budget_nats` and the gap is about
     `GAP_TOLERANCE`. With `budget_nats = 0` and a full beta the plan is beta itself.
 
     Raises:
@@ -161,15 +160,17 @@ def worst_case_optimum(
     problem = planning_problem(beta, nu, utility, reading=reading)
     adversaries = adversary(problem, budget_nats)
 
-    def plan(pi: PolicyTable, bound: float | None, prices: Levels) -> KlPlan:
+    def plan(pi: PolicyTable, bound: float | None, prices: Levels) -> PricedPlan:
         value = float(values(pi, problem.nu, problem.utility)[0][0])
-        return KlPlan(
+        return PricedPlan(
             pi=pi,
             value=value,
             bound=value if bound is None else bound,
+            divergence=Divergence.KL,
             reading=reading,
-            budget_nats=budget_nats,
-            attained_nats=adversaries.kl_nats(pi),
+            budget=budget_nats,
+            attained=adversaries.kl_nats(pi),
+            multiplier=float(prices[0][0]),
             prices=prices,
         )
 
@@ -199,7 +200,7 @@ def _central_path(adversaries: AdversaryPrices) -> SoftPoint:
     n_sets = len(prices[-1])
     last_tau = GAP_TOLERANCE / n_sets
     slack = budget * first_price / n_sets / prices[-1]
-    point = _soft_point(problem, adversaries.of_histories(prices))
+    point = soft_point(problem, adversaries.of_histories(prices))
     best: SoftPoint | None = None
     n_last = 0
     for _ in range(MAX_ITERATIONS):
@@ -238,15 +239,15 @@ def _check_possible(point: SoftPoint, budget_nats: float) -> None:
 
 
 def _predicted(
-    newton: Callable[[float], Levels], prices: Rows, slack: Rows, last_tau: float
-) -> tuple[float, Levels, Rows]:
+    newton: Callable[[float], Levels], prices: Floats, slack: Floats, last_tau: float
+) -> tuple[float, Levels, Floats]:
     """The tau to aim at, and the directions of prices and slacks that aim at it.
 
     How far the step for tau = 0 gets before a price or a slack would vanish tells how straight
     the path is; tau falls by the cube of what that step would leave of it.
     """
 
-    def slack_direction(direction: Rows, target: float) -> Rows:
+    def slack_direction(direction: Floats, target: float) -> Floats:
         return (target - slack * direction) / prices - slack
 
     tau = float(prices @ slack) / len(prices)
@@ -285,7 +286,7 @@ def _search(
     first = slope(prices, point)
     while True:
         moved = adversaries.moved(prices, direction, step)
-        reached = _soft_point(adversaries.problem, adversaries.of_histories(moved))
+        reached = soft_point(adversaries.problem, adversaries.of_histories(moved))
         last = slope(moved, reached)
         # At the end of the path rounding may hide that the direction goes down.
         if last <= SLOPE_FRACTION * abs(first) or first >= 0 or step < SHORTEST_STEP:
@@ -293,11 +294,12 @@ def _search(
         step *= min(max(first / (first - last), 0.1), 0.7)
 
 
-def _soft_point(problem: PlanningProblem, prices: Levels) -> SoftPoint:
-    L = observations_reach(problem.nu)[-1] * problem.utility
-    pi: list[Rows] = []
-    log_ratios: list[Rows] = []
-    kl: list[Rows] = []
+def soft_point(problem: PlanningProblem, prices: Levels) -> SoftPoint:
+    """The soft policy of the prices of every history, by one backward pass."""
+    L = observation_laws(problem.nu)[-1] * problem.utility
+    pi: list[Floats] = []
+    log_ratios: list[Floats] = []
+    kl: list[Floats] = []
     for t in range(len(problem.beta) - 1, -1, -1):
         beta, missing = problem.beta[t], problem.missing[t]
         gains = last_axis_sums(L.reshape(problem.nu[t].shape))
@@ -312,12 +314,24 @@ def _soft_point(problem: PlanningProblem, prices: Levels) -> SoftPoint:
         pi=policy,
         log_ratio=tuple(reversed(log_ratios)),
         kl=tuple(reversed(kl)),
-        reach=actions_reach(policy, n_observations=problem.n_observations),
+        reach=_actions_reach(policy, n_observations=problem.n_observations),
         soft_value=float(L[0]),
     )
 
 
-def _step_length(*moves: tuple[Rows, Rows]) -> float:
+def _actions_reach(pi: PolicyTable, *, n_observations: int) -> Levels:
+    """`x(h)`, the probability of the actions in h given its observations.
+
+    Returns:
+        `horizon` levels, level t of shape ((|A||O|)^t,).
+    """
+    levels = [np.ones(1)]
+    for actions in pi[:-1]:
+        levels.append(np.repeat((levels[-1][:, None] * actions).reshape(-1), n_observations))
+    return tuple(levels)
+
+
+def _step_length(*moves: tuple[Floats, Floats]) -> float:
     """The longest step up to 1 that leaves every value a share `1 - STEP_FRACTION` of itself."""
     shrinking = max(float((-direction / value).max()) for value, direction in moves)
     return min(1.0, STEP_FRACTION / shrinking) if shrinking > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Stored classes of short programs: conditions and policies, merged by behaviour on a domain.
+"""Stored classes of short programs: conditions and policies, merged by what they do on a layout.
 
 Programs are met from short to long. All constructors act column by column (a latch along
 prefixes, which are columns too), so a composed program's class follows from the classes of its
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.errors import UnreachableLengthError
-from toy_world.programs import kernels as bitsets
+from toy_world.programs import kernels
 from toy_world.programs.codes import Code, DyadicCode
-from toy_world.programs.columns import Bits, Domain, Elementary, Leaf
-from toy_world.programs.kernels import Fingerprints
+from toy_world.programs.columns import Bits, ColumnLayout, Elementary, Leaf
+from toy_world.programs.kernels import Fingerprints, Keys, Store
 from toy_world.programs.language import (
     And,
     CopyAction,
@@ -48,7 +48,7 @@ ALWAYS: Final = 0
 MOST_BITS: Final = 50
 """Weights in units of 2^-L and counts of programs stay within 64-bit integers up to here."""
 
-Rows: TypeAlias = dict[float, Bits]
+PolicyRows: TypeAlias = dict[float, Bits]
 """A policy: for each positive probability that it takes, the columns where it takes it."""
 
 
@@ -78,9 +78,7 @@ class Policies:
     """Classes of policies, those short enough to be a part of another one, and longer leaves.
 
     Attributes:
-        rows: for each class one bitset per positive probability, shape (n_rows, n_words).
-        row_values: these probabilities, exact (dyadic), shape (n_rows,).
-        starts: class p has the rows starts[p] .. starts[p + 1] - 1, shape (n + 1,).
+        store: for each class one set of columns per positive probability; exact (dyadic).
         fingerprints: shape (n, N_KEYS).
         counts: number of programs of each length up to that of a part, 0 beyond, shape
             (n, L + 1).
@@ -89,9 +87,7 @@ class Policies:
         programs: the shortest program of each class.
     """
 
-    rows: NDArray[np.uint64]
-    row_values: NDArray[np.float64]
-    starts: NDArray[np.int64]
+    store: Store
     fingerprints: Fingerprints
     counts: NDArray[np.int64]
     leaf_counts: NDArray[np.int64]
@@ -99,78 +95,99 @@ class Policies:
     programs: tuple[Policy, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
 class PartLimits:
     """How long the parts of a policy program of at most L bits can be.
 
     Attributes:
         total: L.
-        condition: of a condition; -1 if not even the shortest fits.
+        condition: of a condition; less than the shortest, at least -1, if none fits.
         policy: of a policy that is part of another one; likewise.
         least_policy: the length of the shortest policy.
+        if_tag: what `if` itself costs.
+        switch_tag: what `switch` itself costs.
+        mix_tag: what `mix` itself costs.
+    """
+
+    total: int
+    condition: int
+    policy: int
+    least_policy: int
+    if_tag: int
+    switch_tag: int
+    mix_tag: int
+
+
+def part_limits(language: Language, total: int) -> PartLimits:
+    """The limits for programs of at most `total` bits.
 
     Raises:
         UnreachableLengthError: not even the shortest policy fits.
     """
+    policies = language.policies
+    least_policy = _least_bits(policies)
+    if total < least_policy:
+        raise UnreachableLengthError(
+            f"the shortest policy has {least_policy} bits; allow at least that many, got {total}"
+        )
+    tags = {p.constructor: len(p.tag) for p in policies.productions}
+    branch_tag = min(tags[If], tags[Switch])
+    in_branch = total - branch_tag - _least_bits(language.predicates) - least_policy
+    in_mixture = total - tags[Mix] - _least_bits(DyadicCode()) - least_policy
+    return PartLimits(
+        total=total,
+        condition=max(total - branch_tag - 2 * least_policy, -1),
+        policy=max(in_branch, in_mixture, -1),
+        least_policy=least_policy,
+        if_tag=tags[If],
+        switch_tag=tags[Switch],
+        mix_tag=tags[Mix],
+    )
 
-    def __init__(self, language: Language, total: int) -> None:
-        policies = language.policies
-        self.least_policy = least_policy = _least_bits(policies)
-        if total < least_policy:
-            raise UnreachableLengthError(
-                f"the shortest policy has {least_policy} bits; allow at least that many, got "
-                f"{total}"
-            )
-        tags = {p.constructor: len(p.tag) for p in policies.productions}
-        self.total = total
-        self.if_tag, self.switch_tag, self.mix_tag = tags[If], tags[Switch], tags[Mix]
-        branch_tag = min(self.if_tag, self.switch_tag)
-        self.condition = max(total - branch_tag - 2 * least_policy, -1)
-        in_branch = total - branch_tag - _least_bits(language.predicates) - least_policy
-        in_mixture = total - self.mix_tag - _least_bits(DyadicCode()) - least_policy
-        self.policy = max(in_branch, in_mixture, -1)
 
-
-def condition_bits(condition: Predicate | Event, domain: Domain) -> Bits:
+def condition_bits(condition: Predicate | Event, layout: ColumnLayout) -> Bits:
     """The columns at whose history one predicate holds, or one event has happened."""
     match condition:
         case Not(part):
-            return domain.everything & ~condition_bits(part, domain)
+            return layout.everything & ~condition_bits(part, layout)
         case And(left, right):
-            return condition_bits(left, domain) & condition_bits(right, domain)
+            return condition_bits(left, layout) & condition_bits(right, layout)
         case Or(left, right):
-            return condition_bits(left, domain) | condition_bits(right, domain)
+            return condition_bits(left, layout) | condition_bits(right, layout)
         case Ever(part) | Latch(part):
-            return domain.latched(condition_bits(part, domain))
+            return layout.latched(condition_bits(part, layout))
         case elementary:
-            return domain.holding(elementary)
+            return layout.holding(elementary)
 
 
-def policy_rows(policy: Policy, domain: Domain) -> Rows:
-    """One policy on a domain."""
+def policy_rows(policy: Policy, layout: ColumnLayout) -> PolicyRows:
+    """One policy on a layout."""
     match policy:
         case Mix(weight, first, second):
-            parts = policy_rows(first, domain), policy_rows(second, domain)
-            return _blended(float(weight), *parts, everything=domain.everything)
+            parts = policy_rows(first, layout), policy_rows(second, layout)
+            return _blended(float(weight), *parts, everything=layout.everything)
         case If(condition, then, otherwise) | Switch(condition, then, otherwise):
-            holds = condition_bits(condition, domain)
-            return _joined(holds, policy_rows(then, domain), policy_rows(otherwise, domain))
+            holds = condition_bits(condition, layout)
+            return _joined(holds, policy_rows(then, layout), policy_rows(otherwise, layout))
         case leaf:
-            return {1.0: domain.certain(leaf)}
+            return {1.0: layout.certain(leaf)}
 
 
-def _joined(holds: Bits, then: Rows, otherwise: Rows) -> Rows:
+def _joined(holds: Bits, then: PolicyRows, otherwise: PolicyRows) -> PolicyRows:
     rows = {v: row & holds for v, row in then.items()}
     for v, row in otherwise.items():
         rows[v] = rows[v] | (row & ~holds) if v in rows else row & ~holds
     return rows
 
 
-def _blended(weight: float, first: Rows, second: Rows, *, everything: Bits) -> Rows:
+def _blended(
+    weight: float, first: PolicyRows, second: PolicyRows, *, everything: Bits
+) -> PolicyRows:
     first, second = (
         {**part, 0.0: everything & ~np.bitwise_or.reduce(list(part.values()), axis=0)}
         for part in (first, second)
     )
-    rows: Rows = {}
+    rows: PolicyRows = {}
     for (v, row), (u, other) in product(first.items(), second.items()):
         if value := weight * v + (1.0 - weight) * u:
             meet = row & other
@@ -178,10 +195,10 @@ def _blended(weight: float, first: Rows, second: Rows, *, everything: Bits) -> R
     return rows
 
 
-def fingerprint(rows: Rows, *, keys: NDArray[np.uint32]) -> Fingerprints:
+def fingerprint(rows: PolicyRows, *, keys: Keys) -> Fingerprints:
     """The fingerprint of a policy, shape (N_KEYS,); see `toy_world.programs.kernels`."""
     bits = np.array(list(rows.values()))
-    result: Fingerprints = bitsets.fingerprint(bits, np.array(list(rows)), keys)
+    result: Fingerprints = kernels.fingerprint(bits, np.array(list(rows)), keys)
     return result
 
 
@@ -247,23 +264,20 @@ class _Composed:
 class _ConditionStore:
     """Builds `Conditions`."""
 
-    def __init__(
-        self, language: Language, domain: Domain, limit_bits: int, keys: NDArray[np.uint32]
-    ) -> None:
+    def __init__(self, language: Language, layout: ColumnLayout, limit_bits: int) -> None:
         self._code = language.predicates
-        self._domain = domain
-        self._keys = keys
-        self.rows = _GrowingRows(domain.n_words)
+        self._layout = layout
+        self.rows = _GrowingRows(layout.n_words)
         self._by_print: dict[bytes, int] = {}
         self._by_recipe: dict[Elementary | _Composed, int] = {}
         self.as_predicate = _Counts(limit_bits)
         self.as_event = _Counts(limit_bits)
         self.predicates: dict[int, Predicate] = {}
         self.events: dict[int, Event] = {}
-        self._intern(domain.everything)
+        self._intern(layout.everything)
         for n_bits in range(limit_bits + 1):
             for program in self._elementary(n_bits):
-                self._note(n_bits, self._class_of(self._domain.plainly(program)), 1, program)
+                self._note(n_bits, self._class_of(self._layout.plainly(program)), 1, program)
             for composed, count in self._composed(n_bits):
                 make: type[Any] = composed.constructor
                 program = make(*(self.predicates[c] for c in composed.parts))
@@ -300,16 +314,16 @@ class _ConditionStore:
 
     def _evaluate(self, recipe: Elementary | _Composed) -> Bits:
         if not isinstance(recipe, _Composed):
-            return self._domain.holding(recipe)
+            return self._layout.holding(recipe)
         bits = [self.rows[c] for c in recipe.parts]
         if recipe.constructor is Not:
-            return self._domain.everything & ~bits[0]
+            return self._layout.everything & ~bits[0]
         if recipe.constructor is Ever:
-            return self._domain.latched(bits[0])
+            return self._layout.latched(bits[0])
         return bits[0] & bits[1] if recipe.constructor is And else bits[0] | bits[1]
 
     def _intern(self, bits: Bits) -> int:
-        key = fingerprint({1.0: bits}, keys=self._keys).tobytes()
+        key = fingerprint({1.0: bits}, keys=self._layout.keys).tobytes()
         if key not in self._by_print:
             self._by_print[key] = self.rows.append(bits)
             self.as_predicate.new_class()
@@ -317,20 +331,17 @@ class _ConditionStore:
         return self._by_print[key]
 
 
-def classes_of_conditions(
-    language: Language, domain: Domain, limit_bits: int, *, keys: NDArray[np.uint32]
-) -> Conditions:
+def classes_of_conditions(language: Language, layout: ColumnLayout, limit_bits: int) -> Conditions:
     """Every predicate and event of at most `limit_bits` bits, merged by where it holds.
 
     Class `ALWAYS` comes first, whether or not a program so short means it.
 
     Args:
         language: the language.
-        domain: where programs are compared.
+        layout: where programs are compared.
         limit_bits: no class but `ALWAYS` if negative.
-        keys: as `bitsets.hash_keys` gives them for the domain's words.
     """
-    store = _ConditionStore(language, domain, limit_bits, keys)
+    store = _ConditionStore(language, layout, limit_bits)
     return Conditions(
         limit_bits=limit_bits,
         bits=store.rows.array(),
@@ -365,17 +376,15 @@ class _PolicyStore:
     def __init__(
         self,
         language: Language,
-        domain: Domain,
+        layout: ColumnLayout,
         conditions: Conditions,
         limits: PartLimits,
-        keys: NDArray[np.uint32],
     ) -> None:
         self._code = language.policies
-        self._domain = domain
+        self._layout = layout
         self._conditions = conditions
         self._limits = limits
-        self._keys = keys
-        self.rows = _GrowingRows(domain.n_words)
+        self.rows = _GrowingRows(layout.n_words)
         self.row_values: list[float] = []
         self.starts = [0]
         self.fingerprints: list[Fingerprints] = []
@@ -396,7 +405,7 @@ class _PolicyStore:
         for constructor in (Do, CopyObservation, CopyAction, Cycle):
             for program in self._code.made_by(constructor, n_bits):
                 # Long words are many, but few of them are alive.
-                if is_part or constructor is not Cycle or self._domain.begins_with(program):
+                if is_part or constructor is not Cycle or self._layout.begins_with(program):
                     c = self._class_of(n_bits, program, partial(_same, program))
                     self.leaf_counts.add(n_bits, c, 1)
                     if is_part:
@@ -436,7 +445,7 @@ class _PolicyStore:
     ) -> int:
         if recipe not in self._by_recipe:
             rows = {v: row for v, row in sorted(self._evaluate(recipe).items()) if row.any()}
-            print_ = fingerprint(rows, keys=self._keys)
+            print_ = fingerprint(rows, keys=self._layout.keys)
             key = print_.tobytes()
             if key not in self._by_print:
                 self._by_print[key] = len(self.programs)
@@ -452,18 +461,18 @@ class _PolicyStore:
             self._by_recipe[recipe] = self._by_print[key]
         return self._by_recipe[recipe]
 
-    def _evaluate(self, recipe: Leaf | _Join | _Blend) -> Rows:
+    def _evaluate(self, recipe: Leaf | _Join | _Blend) -> PolicyRows:
         match recipe:
             case _Join(condition, then, otherwise):
                 holds = self._conditions.bits[condition]
                 return _joined(holds, self._rows_of(then), self._rows_of(otherwise))
             case _Blend(weight, first, second):
                 parts = self._rows_of(first), self._rows_of(second)
-                return _blended(float(weight), *parts, everything=self._domain.everything)
+                return _blended(float(weight), *parts, everything=self._layout.everything)
             case leaf:
-                return {1.0: self._domain.certain(leaf)}
+                return {1.0: self._layout.certain(leaf)}
 
-    def _rows_of(self, p: int) -> Rows:
+    def _rows_of(self, p: int) -> PolicyRows:
         own = range(self.starts[p], self.starts[p + 1])
         return {self.row_values[r]: self.rows[r] for r in own}
 
@@ -479,31 +488,26 @@ class _PolicyStore:
 
 def classes_of_policies(
     language: Language,
-    domain: Domain,
+    layout: ColumnLayout,
     conditions: Conditions,
     limits: PartLimits,
-    *,
-    keys: NDArray[np.uint32],
 ) -> Policies:
     """Every policy that can be a part of one of L bits, and every leaf of L bits that is alive.
 
     Args:
         language: the language.
-        domain: where programs are compared.
+        layout: where programs are compared.
         conditions: at least up to `limits.condition` bits.
         limits: L and what follows from it.
-        keys: as `bitsets.hash_keys` gives them for the domain's words.
     """
-    store = _PolicyStore(language, domain, conditions, limits, keys)
+    found = _PolicyStore(language, layout, conditions, limits)
     return Policies(
-        rows=store.rows.array(),
-        row_values=np.array(store.row_values),
-        starts=np.array(store.starts),
-        fingerprints=np.array(store.fingerprints).reshape(-1, bitsets.N_KEYS),
-        counts=store.counts.table(limits.total + 1),
-        leaf_counts=store.leaf_counts.table(limits.total + 1),
-        shortest=np.array(store.shortest, dtype=np.int64),
-        programs=tuple(store.programs),
+        store=Store(found.rows.array(), np.array(found.row_values), np.array(found.starts)),
+        fingerprints=np.array(found.fingerprints).reshape(-1, kernels.N_KEYS),
+        counts=found.counts.table(limits.total + 1),
+        leaf_counts=found.leaf_counts.table(limits.total + 1),
+        shortest=np.array(found.shortest, dtype=np.int64),
+        programs=tuple(found.programs),
     )
 
 

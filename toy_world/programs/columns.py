@@ -1,16 +1,16 @@
 """The histories at which programs are compared: one long history, and trees that grow from it.
 
-A *situation* is a point of a long history h, reached after its first k steps and possibly a few
-further steps that h itself does not take (something new happens). What a mixture of policies
-predicts there and on all continuations to a horizon depends on its programs only through
+A mixture of policies is asked at *query points* of a long history h: after its first k steps and
+possibly a few further steps that h itself does not take (something new happens). What it predicts
+there and on all continuations to a horizon depends on its programs only through
 
-- the probability that they give to each action of h before the situation, and
-- their action probabilities at every history of the situation's tree.
+- the probability that they give to each action of h before the point, and
+- their action probabilities at every history of the point's tree.
 
 Each such number is a *column*. A policy is then a finite map from columns to probabilities, a
 predicate a set of columns (those at whose history it holds), and both are stored as bitsets of
 64-bit words. Columns come in *segments* that begin at word boundaries: the stretches of h
-between the situations' times, and for each situation the steps that lead off h and its tree.
+between the points' times, and for each point the steps that lead off h and its tree.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from theory.errors import InvalidArgumentError, InvalidHistoryError
 from theory.process import History, HistoryTree, check_history
-from toy_world.programs.kernels import latched
+from toy_world.programs import kernels
 from toy_world.programs.language import (
     CopyAction,
     CopyObservation,
@@ -56,12 +56,12 @@ _NO_SYMBOL: Final = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Situation:
-    """The history's first `n_steps` steps, then `extra`, which may leave it.
+class QueryPoint:
+    """Where a mixture is asked: after the history's first `n_steps` steps, then `extra`.
 
     Attributes:
         n_steps: k, at least 0.
-        extra: further steps, `a_1 o_1 ...` (even length).
+        extra: further steps, `a_1 o_1 ...` (even length), which may leave the history.
     """
 
     n_steps: int
@@ -99,19 +99,19 @@ class Segment:
         return slice(WORD * self.first_word, WORD * self.first_word + self.n_columns)
 
 
-class Domain:
-    """A long history, situations on it, and the columns that they need.
+class ColumnLayout:
+    """A long history, query points on it, and the columns that they need.
 
     Attributes:
         n_actions: |A|.
         n_observations: |O|.
-        n_steps: T, the steps of the history up to its last situation; later ones play no part.
-        situations: where the mixture will be asked.
-        horizon: how many steps the continuations of every situation have.
-        chain: the segments of the history; situation i comes after the first
+        n_steps: T, the steps of the history up to its last point; later ones play no part.
+        points: where the mixture will be asked.
+        horizon: how many steps the continuations of every point have.
+        chain: the segments of the history; point i comes after the first
             `n_chain_segments[i]` of them.
-        paths: for each situation the segment of the actions in its `extra`.
-        trees: for each situation the segment of its tree, columns (history, action) with the
+        paths: for each point the segment of the actions in its `extra`.
+        trees: for each point the segment of its tree, columns (history, action) with the
             tree's histories level by level in table order.
     """
 
@@ -119,7 +119,7 @@ class Domain:
         self,
         actions: Sequence[int] | NDArray[np.integer],
         observations: Sequence[int] | NDArray[np.integer],
-        situations: Sequence[Situation],
+        points: Sequence[QueryPoint],
         *,
         n_actions: int,
         n_observations: int,
@@ -130,18 +130,18 @@ class Domain:
         Args:
             actions: a_1 ... a_T.
             observations: o_1 ... o_T.
-            situations: at least one, in order of their steps, all of them 0..T.
+            points: at least one, in order of their steps, all of them 0..T.
             n_actions: |A|.
             n_observations: |O|.
             horizon: the number of steps of a continuation, at least 1.
 
         Raises:
             InvalidHistoryError: symbols outside the alphabets, or unequal lengths.
-            InvalidArgumentError: no situation, one beyond the end, or a horizon below 1.
+            InvalidArgumentError: no point, one beyond the end, or a horizon below 1.
         """
         self.n_actions = n_actions
         self.n_observations = n_observations
-        self.situations = tuple(situations)
+        self.points = tuple(points)
         self.tree = HistoryTree(n_actions=n_actions, n_observations=n_observations, horizon=horizon)
         self._actions = _symbols("actions", actions, n_actions)
         self._observations = _symbols("observations", observations, n_observations)
@@ -150,19 +150,19 @@ class Domain:
                 f"a history has as many actions as observations, got {len(self._actions)} and "
                 f"{len(self._observations)}"
             )
-        if not self.situations:
-            raise InvalidArgumentError("a domain needs at least one situation, got none")
-        times = [situation.n_steps for situation in self.situations]
+        if not self.points:
+            raise InvalidArgumentError("a layout needs at least one query point, got none")
+        times = [point.n_steps for point in self.points]
         if times != sorted(times):
-            raise InvalidArgumentError(f"situations must be in order of n_steps, got {times}")
-        for situation in self.situations:
-            check_history(situation.extra, n_actions=n_actions, n_observations=n_observations)
-            if situation.n_steps > len(self._actions):
+            raise InvalidArgumentError(f"query points must be in order of n_steps, got {times}")
+        for point in self.points:
+            check_history(point.extra, n_actions=n_actions, n_observations=n_observations)
+            if point.n_steps > len(self._actions):
                 raise InvalidArgumentError(
-                    f"a situation at step {situation.n_steps} lies beyond the history's "
+                    f"a query point at step {point.n_steps} lies beyond the history's "
                     f"{len(self._actions)} steps"
                 )
-        self.n_steps = max(situation.n_steps for situation in self.situations)
+        self.n_steps = max(point.n_steps for point in self.points)
         self._actions = self._actions[: self.n_steps]
         self._observations = self._observations[: self.n_steps]
         self._lay_out_nodes()
@@ -194,29 +194,40 @@ class Domain:
         """No column."""
         return np.zeros(self.n_words, dtype=np.uint64)
 
-    @property
-    def column_nodes(self) -> NDArray[np.int64]:
-        """For each column its history: t for the prefix of t steps, more off it, -1 padding."""
-        return self._column_node
+    @cached_property
+    def keys(self) -> kernels.Keys:
+        """Of fingerprints over the columns."""
+        return kernels.hash_keys(self.n_words)
+
+    @cached_property
+    def nodes(self) -> kernels.Nodes:
+        """Which history each column belongs to: t is the prefix of t steps, more lie off it."""
+        return kernels.Nodes(
+            n_chain_words=self.chain[-1].end_word if self.chain else 0,
+            n_chain=self.n_steps + 1,
+            of_column=self._column_node,
+            column=self._node_column,
+            parent=self._parent,
+        )
 
     def words_before(self, index: int) -> int:
-        """How many words hold the history up to situation `index`."""
+        """How many words hold the history up to point `index`."""
         n_chain = self.n_chain_segments[index]
         return self.chain[n_chain - 1].end_word if n_chain else 0
 
     def proper_prefixes(self, index: int) -> tuple[int, NDArray[np.int64]]:
-        """The prefixes of situation `index` without itself.
+        """The prefixes of point `index` without itself.
 
         Returns:
             The number of steps of the longest on the history (-1 if there is none), and the
             columns of that one and those off it, if there are any off it.
         """
-        situation, path = self.situations[index], self.paths[index].columns
-        last = situation.n_steps if situation.extra else situation.n_steps - 1
+        point, path = self.points[index], self.paths[index].columns
+        last = point.n_steps if point.extra else point.n_steps - 1
         return last, np.arange(path.start, path.stop)
 
     def last_symbols(self, index: int, length: int) -> History:
-        """The last symbols of the history of situation `index`, which has at least so many."""
+        """The last symbols of the history of point `index`, which has at least so many."""
         node = self._root(index)
         symbols: list[int] = []
         while len(symbols) < length:
@@ -225,7 +236,7 @@ class Domain:
         return tuple(reversed(symbols[:length]))
 
     def count_at(self, index: int, counter: Counter) -> int:
-        """The counter's value at situation `index`."""
+        """The counter's value at point `index`."""
         return int(self._node_counts(counter)[self._root(index)])
 
     def _root(self, index: int) -> int:
@@ -261,16 +272,7 @@ class Domain:
 
     def latched(self, bits: Bits) -> Bits:
         """The columns at whose history, or at an earlier prefix of it, a predicate holds."""
-        n_chain_words = self.chain[-1].end_word if self.chain else 0
-        result: Bits = latched(
-            bits,
-            self.everything,
-            n_chain_words,
-            self.n_steps + 1,
-            self._column_node,
-            self._node_column,
-            self._parent,
-        )
+        result: Bits = kernels.latched(bits, self.everything, self.nodes)
         return result
 
     def plainly(self, predicate: Elementary) -> Elementary:
@@ -287,9 +289,9 @@ class Domain:
                 return predicate
 
     def begins_with(self, cycle: Cycle) -> bool:
-        """Whether a cycle takes every action before the first situation."""
+        """Whether a cycle takes every action before the first point."""
         word, actions = cycle.word, self._actions
-        return all(word[t % len(word)] == actions[t] for t in range(self.situations[0].n_steps))
+        return all(word[t % len(word)] == actions[t] for t in range(self.points[0].n_steps))
 
     def unpack(
         self, bits: NDArray[np.uint64], segment: Segment, rows: NDArray[np.integer] | None = None
@@ -310,7 +312,7 @@ class Domain:
         return flags[:, : segment.n_columns].view(np.bool_)
 
     def _lay_out_nodes(self) -> None:
-        """Histories as nodes: chain 0..T, then off each situation its path and tree."""
+        """Histories as nodes: chain 0..T, then off each point its path and tree."""
         n_chain = self.n_steps + 1
         parents = [np.arange(-1, n_chain - 1)]
         actions = [np.concatenate([[_NO_SYMBOL], self._actions])]
@@ -319,11 +321,9 @@ class Domain:
         n_nodes = n_chain
         self._path_nodes: list[list[int]] = []
         self._tree_nodes: list[NDArray[np.int64]] = []
-        for situation in self.situations:
-            path = [situation.n_steps]
-            for action, observation in zip(
-                situation.extra[::2], situation.extra[1::2], strict=True
-            ):
+        for point in self.points:
+            path = [point.n_steps]
+            for action, observation in zip(point.extra[::2], point.extra[1::2], strict=True):
                 parents.append(np.array([path[-1]]))
                 actions.append(np.array([action]))
                 observations.append(np.array([observation]))
@@ -377,16 +377,14 @@ class Domain:
             actions.extend([segment_actions, padding])
             return segment
 
-        cuts = sorted({0, *(s.n_steps for s in self.situations)})
+        cuts = sorted({0, *(s.n_steps for s in self.points)})
         self.chain = tuple(
             add(np.arange(start, end), self._actions[start:end]) for start, end in pairwise(cuts)
         )
-        self.n_chain_segments = tuple(cuts.index(s.n_steps) for s in self.situations)
+        self.n_chain_segments = tuple(cuts.index(s.n_steps) for s in self.points)
         paths, trees = [], []
-        for situation, path, tree in zip(
-            self.situations, self._path_nodes, self._tree_nodes, strict=True
-        ):
-            paths.append(add(np.array(path, dtype=np.int64), np.array(situation.extra[::2])))
+        for point, path, tree in zip(self.points, self._path_nodes, self._tree_nodes, strict=True):
+            paths.append(add(np.array(path, dtype=np.int64), np.array(point.extra[::2])))
             trees.append(
                 add(
                     np.repeat(tree, self.n_actions),

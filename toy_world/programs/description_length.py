@@ -12,7 +12,7 @@ import numpy as np
 
 from theory.process import HistoryTree
 from toy_world.programs.classes import condition_bits, policy_rows
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.language import Language, Program
 from toy_world.programs.semantics import utility_on_tree
 
@@ -45,10 +45,10 @@ def description_length(language: Language, program: Program, *, n_steps: int) ->
 def _meaning(language: Language, n_steps: int) -> dict[Any, Callable[[Any], bytes]]:
     """For each type, what a program of it means, in a form that can be compared."""
     n_actions, n_observations = language.n_actions, language.n_observations
-    domain = Domain(
+    layout = ColumnLayout(
         [],
         [],
-        [Situation(n_steps=0)],
+        [QueryPoint(n_steps=0)],
         n_actions=n_actions,
         n_observations=n_observations,
         horizon=n_steps + 1,
@@ -59,10 +59,10 @@ def _meaning(language: Language, n_steps: int) -> dict[Any, Callable[[Any], byte
     ]
 
     def of_condition(condition: Any) -> bytes:
-        return condition_bits(condition, domain).tobytes()
+        return condition_bits(condition, layout).tobytes()
 
     def of_policy(policy: Any) -> bytes:
-        rows = sorted((v, row) for v, row in policy_rows(policy, domain).items() if row.any())
+        rows = sorted((v, row) for v, row in policy_rows(policy, layout).items() if row.any())
         return b"".join(np.float64(v).tobytes() + row.tobytes() for v, row in rows)
 
     def of_utility(utility: Any) -> bytes:

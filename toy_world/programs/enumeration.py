@@ -1,17 +1,17 @@
 """Every policy program up to L bits, merged by behaviour, with exact weights `2^-len(p)`.
 
-Programs that are equal on a `Domain` (the same probabilities for every action of the history and at
-every history of the situations' trees) predict alike in every question asked there, so they are one
-*class*, whose weight is the sum of theirs: `sum_n c_n 2^-n`, c_n the number of its programs of n
-bits. All constructors act column by column (`toy_world.programs.columns`), so programs can be
-merged before they are composed:
+Programs that are equal on a `ColumnLayout` (the same probabilities for every action of the history
+and at every history of the query points' trees) predict alike in every question asked there, so
+they are one *class*, whose weight is the sum of theirs: `sum_n c_n 2^-n`, c_n the number of its
+programs of n bits. All constructors act column by column (`toy_world.programs.columns`), so
+programs can be merged before they are composed:
 
 1. classes of predicates and events, and of policies short enough to be a part of another one,
    are stored as bitsets, from short to long programs;
 2. programs of up to L bits are combinations of stored classes: `if` and `switch` join a branch
    where a condition holds with one where it does not, `mix` mixes two policies. Their
    fingerprints and likelihoods are sums over the parts, and only those that can have produced
-   the history up to the first situation (*alive*) are kept: the others have posterior 0.
+   the history up to the first query point (*alive*) are kept: the others have posterior 0.
 
 Step 1 is where a program's likelihood costs time that grows with the history: one pass over
 its bits. The number of stored classes, not that of programs, is what memory grows with.
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from mightnt.workers import results_of
 from theory.errors import InvalidArgumentError
-from toy_world.programs import kernels as bitsets
+from toy_world.programs import kernels
 from toy_world.programs.classes import (
     ALWAYS,
     MOST_BITS,
@@ -39,10 +39,11 @@ from toy_world.programs.classes import (
     classes_of_conditions,
     classes_of_policies,
     fingerprint,
+    part_limits,
     policy_rows,
 )
 from toy_world.programs.codes import DyadicCode
-from toy_world.programs.columns import Bits, Domain, Segment
+from toy_world.programs.columns import ColumnLayout, Segment
 from toy_world.programs.kernels import Fingerprints
 from toy_world.programs.language import If, Language, Mix, Policy, Switch
 
@@ -52,11 +53,11 @@ _BLOCKS: Final = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Enumeration:
-    """All living classes of policies of at most `limit_bits` bits on a domain.
+    """All living classes of policies of at most `limit_bits` bits on a layout.
 
     Attributes:
         language: the language.
-        domain: where programs are compared.
+        layout: where programs are compared.
         limit_bits: L.
         conditions: the stored conditions.
         policies: the stored policies.
@@ -65,13 +66,13 @@ class Enumeration:
         mixture_weights: p's weight in a mixture, shape (n,).
         counts: number of programs of each length, shape (n, L + 1).
         log_likelihoods: natural logarithms of the probability of the actions before each
-            situation, -inf for 0, shape (n, n_situations); each is a sum of at most
+            point, -inf for 0, shape (n, n_points); each is a sum of at most
             (segments x rows) rounded terms.
-        fingerprints: over these actions and the situation's tree, (n, n_situations, N_KEYS).
+        fingerprints: over these actions and the point's tree, (n, n_points, N_KEYS).
     """
 
     language: Language
-    domain: Domain
+    layout: ColumnLayout
     limit_bits: int
     conditions: Conditions
     policies: Policies
@@ -83,7 +84,7 @@ class Enumeration:
 
     @property
     def n_classes(self) -> int:
-        """How many classes are alive at the first situation."""
+        """How many classes are alive at the first point."""
         return len(self.recipes)
 
     @cached_property
@@ -126,69 +127,59 @@ class Enumeration:
             candidates.append(Switch(self.conditions.events[condition], first, second))
         return min(candidates, key=self.language.length)
 
-    def fingerprint(self, policy: Policy, situation: int) -> Fingerprints:
-        """The fingerprint that a class has at a situation if `policy` belongs to it."""
-        domain = self.domain
-        asked = np.zeros(domain.n_words, dtype=np.uint64)
-        asked[: domain.words_before(situation)] = ~np.uint64(0)
-        for segment in (domain.paths[situation], domain.trees[situation]):
+    def fingerprint(self, policy: Policy, point: int) -> Fingerprints:
+        """The fingerprint that a class has at a point if `policy` belongs to it."""
+        layout = self.layout
+        asked = np.zeros(layout.n_words, dtype=np.uint64)
+        asked[: layout.words_before(point)] = ~np.uint64(0)
+        for segment in (layout.paths[point], layout.trees[point]):
             asked[segment.first_word : segment.end_word] = ~np.uint64(0)
-        rows = {v: row & asked for v, row in policy_rows(policy, domain).items()}
-        return fingerprint(rows, keys=bitsets.hash_keys(domain.n_words))
+        rows = {v: row & asked for v, row in policy_rows(policy, layout).items()}
+        return fingerprint(rows, keys=layout.keys)
 
-    def likelihood(self, index: int, situation: int) -> Fraction:
-        """The probability that a class gives to the actions before a situation, exactly."""
-        domain = self.domain
-        segments = [*domain.chain[: domain.n_chain_segments[situation]], domain.paths[situation]]
-        likelihood = Fraction(1)
-        for segment in segments:
-            columns = self._probabilities(np.array([index]), segment)[0]
-            for value, count in zip(*np.unique(columns, return_counts=True), strict=True):
-                likelihood *= Fraction(float(value)) ** int(count)
-        return likelihood
-
-    def tree_probabilities(self, classes: NDArray[np.int64], situation: int) -> NDArray[np.float64]:
-        """What classes do on the tree of a situation.
+    def tree_probabilities(self, classes: NDArray[np.int64], point: int) -> NDArray[np.float64]:
+        """What classes do on the tree of a point.
 
         Args:
             classes: indices of classes, shape (n,).
-            situation: its index.
+            point: its index.
 
         Returns:
             Probabilities, exact, shape (n, histories of the tree, |A|).
         """
-        columns = self._probabilities(classes, self.domain.trees[situation])
-        return columns.reshape(len(classes), -1, self.domain.n_actions)
+        columns = self._probabilities(classes, self.layout.trees[point])
+        return columns.reshape(len(classes), -1, self.layout.n_actions)
 
     def _probabilities(self, classes: NDArray[np.int64], segment: Segment) -> NDArray[np.float64]:
         """What classes give to each column of a segment, exact, shape (n, n_columns)."""
         used, places = np.unique(self.recipes[classes, 1:], return_inverse=True)
-        starts, ends = self.policies.starts[used], self.policies.starts[used + 1]
+        store = self.policies.store
+        starts, ends = store.starts[used], store.starts[used + 1]
         rows = np.concatenate([np.arange(*bounds) for bounds in zip(starts, ends, strict=True)])
-        taken = self.domain.unpack(self.policies.rows, segment, rows)
-        weighted = taken * self.policies.row_values[rows][:, None]
+        taken = self.layout.unpack(store.rows, segment, rows)
+        weighted = taken * store.values[rows][:, None]
         firsts = np.cumsum(np.concatenate([[0], (ends - starts)[:-1]]))
         table = np.add.reduceat(weighted, firsts, axis=0)
         first, second = (table[place] for place in places.reshape(-1, 2).T)
         condition = self.recipes[classes, 0]
         mixture = condition == _MIXTURE
-        holds = self.domain.unpack(self.conditions.bits, segment, np.maximum(condition, 0))
+        holds = self.layout.unpack(self.conditions.bits, segment, np.maximum(condition, 0))
         share = np.where(mixture[:, None], self.mixture_weights[classes, None], holds)
         probabilities: NDArray[np.float64] = share * first + (1 - share) * second
         return probabilities
 
 
 def enumerate_policies(
-    language: Language, domain: Domain, limit_bits: int, *, event_bits: int = 0
+    language: Language, layout: ColumnLayout, limit_bits: int, *, event_bits: int = 0
 ) -> Enumeration:
-    """Every policy program of at most `limit_bits` bits, merged by behaviour on `domain`.
+    """Every policy program of at most `limit_bits` bits, merged by behaviour on `layout`.
 
     Work is shared among cores as `joblib.parallel_config` says (threads unless it names
     another backend; one job unless it names more).
 
     Args:
-        language: the language; its alphabets are the domain's.
-        domain: the history and the situations.
+        language: the language; its alphabets are the layout's.
+        layout: the history and the points.
         limit_bits: L, at most `MOST_BITS`.
         event_bits: store conditions at least up to this length, for a search among events.
 
@@ -197,28 +188,25 @@ def enumerate_policies(
         InvalidArgumentError: L above `MOST_BITS`, or other alphabets.
     """
     if (language.n_actions, language.n_observations) != (
-        domain.n_actions,
-        domain.n_observations,
+        layout.n_actions,
+        layout.n_observations,
     ):
         raise InvalidArgumentError(
-            f"language and domain need the same alphabets, got sizes {language.n_actions}, "
-            f"{language.n_observations} and {domain.n_actions}, {domain.n_observations}"
+            f"language and layout need the same alphabets, got sizes {language.n_actions}, "
+            f"{language.n_observations} and {layout.n_actions}, {layout.n_observations}"
         )
     if limit_bits > MOST_BITS:
         raise InvalidArgumentError(
             f"limit_bits must be at most {MOST_BITS} (64-bit weights), got {limit_bits}"
         )
-    limits = PartLimits(language, limit_bits)
-    keys = bitsets.hash_keys(domain.n_words)
-    conditions = classes_of_conditions(
-        language, domain, max(limits.condition, event_bits), keys=keys
-    )
-    policies = classes_of_policies(language, domain, conditions, limits, keys=keys)
-    classes = _composed(domain, conditions, policies, limits, keys)
-    logs, prints = _at_situations(domain, conditions, policies, classes, keys)
+    limits = part_limits(language, limit_bits)
+    conditions = classes_of_conditions(language, layout, max(limits.condition, event_bits))
+    policies = classes_of_policies(language, layout, conditions, limits)
+    classes = _composed(layout, conditions, policies, limits)
+    logs, prints = _at_points(layout, conditions, policies, classes)
     return Enumeration(
         language=language,
-        domain=domain,
+        layout=layout,
         limit_bits=limit_bits,
         conditions=conditions,
         policies=policies,
@@ -235,7 +223,7 @@ class _Classes:
     """Classes of programs of up to L bits, in the order of their fingerprints.
 
     Attributes:
-        fingerprints: over the whole domain, shape (n, N_KEYS).
+        fingerprints: over the whole layout, shape (n, N_KEYS).
         recipes: as in `Enumeration`.
         weights: `mixture_weights`.
         costs: length of the recipe's shortest program.
@@ -291,44 +279,44 @@ class _Parts:
         policies: the stored policies.
         n: how many of them are short enough to be parts.
         limits: L and what follows from it.
-        everything: all columns.
-        cover: where each policy has positive probability, before the first situation.
-        keys: of the fingerprints.
+        compiled: the policies for the kernels.
     """
 
     policies: Policies
     n: int
     limits: PartLimits
-    everything: Bits
-    cover: NDArray[np.uint64]
-    keys: NDArray[np.uint32]
+    compiled: kernels.Parts
 
     def products(
         self, left: NDArray[np.int64], right: NDArray[np.int64], extra_bits: Any = 0
     ) -> NDArray[np.int64]:
-        """Counts by length of combinations, shape (n, L + 1); see `bitsets.products`."""
+        """Counts by length of combinations, shape (n, L + 1); see `kernels.products`."""
         shift = np.full(len(left), extra_bits, dtype=np.int64)
-        result: NDArray[np.int64] = bitsets.products(
+        result: NDArray[np.int64] = kernels.products(
             np.ascontiguousarray(left), right, shift, self.limits.total + 1
         )
         return result
 
 
 def _composed(
-    domain: Domain,
+    layout: ColumnLayout,
     conditions: Conditions,
     policies: Policies,
     limits: PartLimits,
-    keys: NDArray[np.uint32],
 ) -> _Classes:
     """All living classes: of leaves, of branchings and of mixtures."""
     parts = _Parts(
         policies=policies,
         n=int(np.searchsorted(policies.shortest, limits.policy, side="right")),
         limits=limits,
-        everything=domain.everything,
-        cover=bitsets.covers(policies.rows, policies.starts, domain.words_before(0)),
-        keys=keys,
+        compiled=kernels.Parts(
+            store=policies.store,
+            fingerprints=policies.fingerprints,
+            shortest=policies.shortest,
+            cover=kernels.covers(policies.store, layout.words_before(0)),
+            everything=layout.everything,
+            keys=layout.keys,
+        ),
     )
     by_cost = _with_tags(conditions, limits)
     tasks = [
@@ -352,8 +340,8 @@ def _with_tags(conditions: Conditions, limits: PartLimits) -> NDArray[np.int64]:
 
 
 def _leaves(parts: _Parts) -> _Classes:
-    policies = parts.policies
-    dead = (parts.everything[: parts.cover.shape[1]] & ~parts.cover).any(axis=1)
+    policies, cover = parts.policies, parts.compiled.cover
+    dead = (parts.compiled.everything[: cover.shape[1]] & ~cover).any(axis=1)
     leaf = np.flatnonzero(policies.leaf_counts.any(axis=1) & ~dead)
     return _Classes(
         fingerprints=policies.fingerprints[leaf],
@@ -378,20 +366,8 @@ def _branchings(
         left = parts.limits.total - least
         longest = left - parts.limits.least_policy
         n = int(np.searchsorted(policies.shortest[: parts.n], longest, side="right"))
-        alive_then, alive_else, then, otherwise = bitsets.branches(
-            row,
-            n,
-            policies.rows,
-            policies.row_values,
-            policies.starts,
-            policies.fingerprints,
-            parts.cover,
-            parts.everything,
-            parts.keys,
-        )
-        pairs, prints = bitsets.joined(
-            policies.shortest, alive_then, alive_else, then, otherwise, left
-        )
+        branches = kernels.branches(parts.compiled, n, row)
+        pairs, prints = kernels.joined(policies.shortest, branches, left)
         begun = parts.products(np.broadcast_to(costs, (n, len(costs))), policies.counts[:n])
         found.append(
             _Classes(
@@ -407,12 +383,8 @@ def _branchings(
 
 def _living_pairs(parts: _Parts) -> NDArray[np.int32]:
     least_weight = next(DyadicCode().up_to(1))[0]
-    pairs: NDArray[np.int32] = bitsets.living_pairs(
-        parts.policies.shortest[: parts.n],
-        parts.cover,
-        parts.everything,
-        parts.limits.total - parts.limits.mix_tag - least_weight,
-    )
+    limit = parts.limits.total - parts.limits.mix_tag - least_weight
+    pairs: NDArray[np.int32] = kernels.living_pairs(parts.compiled, parts.n, limit)
     return pairs
 
 
@@ -423,17 +395,7 @@ def _mixtures(parts: _Parts, pairs: NDArray[np.int32]) -> _Classes:
     by_length = list(DyadicCode().up_to(max(left - 2 * parts.limits.least_policy, 0)))
     weight_bits = np.array([bits for bits, _ in by_length])
     weights = np.array([float(weight) for _, weight in by_length])
-    found, prints = bitsets.mixed(
-        pairs,
-        policies.shortest,
-        weights,
-        weight_bits,
-        policies.rows,
-        policies.row_values,
-        policies.starts,
-        parts.keys,
-        left,
-    )
+    found, prints = kernels.mixed(parts.compiled, pairs, weights, weight_bits, left)
     chosen, bits = pairs[found[:, 0]], weight_bits[found[:, 1]]
     p, q = chosen.T
     both = policies.counts[p] * np.where(p == q, 1, 2)[:, None]  # (p, q, w) and (q, p, 1 - w)
@@ -446,29 +408,26 @@ def _mixtures(parts: _Parts, pairs: NDArray[np.int32]) -> _Classes:
     )
 
 
-def _at_situations(
-    domain: Domain,
+def _at_points(
+    layout: ColumnLayout,
     conditions: Conditions,
     policies: Policies,
     classes: _Classes,
-    keys: NDArray[np.uint32],
 ) -> tuple[NDArray[np.float64], Fingerprints]:
-    segments = domain.segments
-    bounds = np.array([(segment.first_word, segment.end_word) for segment in segments])
-    sizes = np.array([segment.n_columns for segment in segments])
+    segments = kernels.Segments(
+        bounds=np.array([(segment.first_word, segment.end_word) for segment in layout.segments]),
+        n_columns=np.array([segment.n_columns for segment in layout.segments]),
+        n_chain=len(layout.chain),
+        chain_before=np.array(layout.n_chain_segments),
+    )
     tasks = [
-        delayed(bitsets.at_situations)(
+        delayed(kernels.at_points)(
             classes.recipes[block],
             classes.weights[block],
             conditions.bits,
-            policies.rows,
-            policies.row_values,
-            policies.starts,
-            keys,
-            bounds,
-            sizes,
-            len(domain.chain),
-            np.array(domain.n_chain_segments),
+            policies.store,
+            layout.keys,
+            segments,
         )
         for block in np.array_split(np.arange(len(classes.recipes)), _BLOCKS)
     ]

@@ -1,9 +1,9 @@
-"""Compiled loops over bitsets: latches, fingerprints, likelihoods.
+"""Compiled loops over bitsets: latches, fingerprints, compositions, likelihoods, first meetings.
 
 A *policy* is given by its rows: for each positive probability v that it takes, the set of
-columns where it takes v (columns in no row have probability 0). Everything that composition
-needs is additive over disjoint sets of columns, so that the parts `E` and `not E` of a
-`switch(E, pi, p)` can be looked up apart and added:
+columns (`toy_world.programs.columns`) where it takes v; columns in no row have probability 0.
+Everything that composition needs is additive over disjoint sets of columns, so that the parts `E`
+and `not E` of a `switch(E, pi, p)` can be looked up apart and added:
 
 - log-likelihood, `sum_v ln v * |row_v|`;
 - the *fingerprint*, `F_j = sum_v x_j(v) sum_w K_j(w) row_v(w)` modulo 2^64 for three j, over
@@ -12,10 +12,13 @@ needs is additive over disjoint sets of columns, so that the parts `E` and `not 
   half-words, times x, is divisible by 2^(32+i) with probability below 2^(1-i), and then fits at
   most 2^i of the 2^32 keys; sum over i). With three, a false merger among a million different
   behaviours has probability below 2^-42.
+
+These functions check nothing. Several run twice over the same pairs, first to count them and then
+to write them, because an array's size has to be known beforehand.
 """
 
 from math import log
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +27,12 @@ from toy_world.compiled import compiled, count_ones
 
 N_KEYS: Final = 3
 Words: TypeAlias = NDArray[np.uint64]
+"""A set of columns: bit i of word w is column 64 w + i."""
 Fingerprints: TypeAlias = NDArray[np.uint64]
 """Shape (..., N_KEYS)."""
+Keys: TypeAlias = NDArray[np.uint32]
+"""As `hash_keys` gives them, shape (n_words, 2, N_KEYS)."""
+Integers: TypeAlias = NDArray[np.integer]
 
 _LOW: Final = np.uint64(0xFFFFFFFF)
 _HALF: Final = np.uint64(32)
@@ -35,9 +42,131 @@ _UNIT: Final = 2.0**52
 _SEED_0: Final = np.uint64(0x9E3779B97F4A7C15)
 _SEED_1: Final = np.uint64(0xD1B54A32D192ED03)
 _SEED_2: Final = np.uint64(0x8CB92BA72F3D8DD7)
+_BEYOND_ALL: Final = np.int64(2**62)
+"""A number greater than that of any history."""
 
 
-def hash_keys(n_words: int) -> NDArray[np.uint32]:
+class Store(NamedTuple):
+    """The rows of many policies, one policy after another.
+
+    Attributes:
+        rows: one set of columns per policy and positive probability, shape (n_rows, n_words).
+        values: these probabilities, shape (n_rows,).
+        starts: policy p has the rows starts[p] .. starts[p + 1] - 1, shape (n_policies + 1,).
+    """
+
+    rows: Words
+    values: NDArray[np.float64]
+    starts: NDArray[np.int64]
+
+
+class Parts(NamedTuple):
+    """Policies of which others are composed.
+
+    Attributes:
+        store: their rows.
+        fingerprints: shape (n, N_KEYS).
+        shortest: length of the shortest program of each, not decreasing, shape (n,).
+        cover: as `covers` gives it, over the columns of the history before the first point.
+        everything: all columns.
+        keys: of the fingerprints.
+    """
+
+    store: Store
+    fingerprints: Fingerprints
+    shortest: NDArray[np.int64]
+    cover: Words
+    everything: Words
+    keys: Keys
+
+
+class Branches(NamedTuple):
+    """Policies restricted to where a condition holds, and to where it does not.
+
+    A restriction is *alive* if no column of the history to which it is restricted lacks positive
+    probability: the history can then still be gone through with it.
+
+    Attributes:
+        then_alive: shape (n,).
+        else_alive: shape (n,).
+        then_prints: fingerprints of the restrictions, of those alive, shape (n, N_KEYS).
+        else_prints: likewise.
+    """
+
+    then_alive: NDArray[np.bool_]
+    else_alive: NDArray[np.bool_]
+    then_prints: Fingerprints
+    else_prints: Fingerprints
+
+
+class Recipe(NamedTuple):
+    """A composed policy: p where a condition holds and q elsewhere, or a mixture of p and q.
+
+    Attributes:
+        condition: which condition, -1 for a mixture.
+        p: which policy.
+        q: which policy.
+        weight: p's in a mixture, anything for others.
+    """
+
+    condition: int
+    p: int
+    q: int
+    weight: float
+
+
+class Segments(NamedTuple):
+    """The runs of columns that a history consists of, and those of the points on it.
+
+    Attributes:
+        bounds: first word and end word of each, shape (n_segments, 2): the chain's, then a
+            path and a tree for each point.
+        n_columns: of each, shape (n_segments,).
+        n_chain: how many segments the chain has.
+        chain_before: how many of them come before each point, not decreasing, shape (n_points,).
+    """
+
+    bounds: NDArray[np.int64]
+    n_columns: NDArray[np.int64]
+    n_chain: int
+    chain_before: NDArray[np.int64]
+
+
+class Nodes(NamedTuple):
+    """Which history each column belongs to.
+
+    Attributes:
+        n_chain_words: the words of the long history's own columns.
+        n_chain: T + 1; node t < T + 1 is the long history's prefix of t steps.
+        of_column: node of each column, -1 for padding.
+        column: one column of each node.
+        parent: of each node; nodes come after their parents.
+    """
+
+    n_chain_words: int
+    n_chain: int
+    of_column: NDArray[np.int64]
+    column: NDArray[np.int64]
+    parent: NDArray[np.int64]
+
+
+class ProperPrefixes(NamedTuple):
+    """Where the points are, and the histories before them.
+
+    Attributes:
+        root_columns: one column of each point's own history, shape (n_points,).
+        last_on_chain: the last of its proper prefixes on the long history, -1 if there is none.
+        path_columns: columns of further proper prefixes, of all points.
+        path_starts: where each point's begin, shape (n_points + 1,).
+    """
+
+    root_columns: NDArray[np.int64]
+    last_on_chain: NDArray[np.int64]
+    path_columns: NDArray[np.int64]
+    path_starts: NDArray[np.int64]
+
+
+def hash_keys(n_words: int) -> Keys:
     """`K_j(w)`, shape (n_words, 2, N_KEYS): drawn once and for all, the same in every process."""
     return np.random.default_rng(20241006).integers(
         0, 2**32, size=(n_words, 2, N_KEYS), dtype=np.uint32
@@ -54,8 +183,9 @@ def _multiplier(value: float, seed: np.uint64) -> Any:
 
 
 @compiled
-def hash_of_meet(left: Words, right: Words, keys: Any, start: int, end: int) -> Any:
+def _hash_of_meet(left: Words, right: Words, keys: Keys, start: int, end: int) -> Any:
     """`sum_w K_j(w) (left and right)(w)` over the words start..end, for the three j."""
+    # Three variables, not an array: they stay in registers.
     h0 = np.uint64(0)
     h1 = np.uint64(0)
     h2 = np.uint64(0)
@@ -70,7 +200,7 @@ def hash_of_meet(left: Words, right: Words, keys: Any, start: int, end: int) -> 
 
 
 @compiled
-def add_hash(total: Any, hashed: Any, value: float) -> None:
+def _add_hash(total: Fingerprints, hashed: Any, value: float) -> None:
     """Add to `total` what a row of probability `value` and raw hash `hashed` contributes."""
     total[0] += hashed[0] * _multiplier(value, _SEED_0)
     total[1] += hashed[1] * _multiplier(value, _SEED_1)
@@ -78,74 +208,28 @@ def add_hash(total: Any, hashed: Any, value: float) -> None:
 
 
 @compiled
-def fingerprint(rows: Any, row_values: Any, keys: Any) -> Any:
+def fingerprint(rows: Words, values: NDArray[np.float64], keys: Keys) -> Any:
     """The fingerprint of a policy.
 
     Args:
         rows: shape (n_rows, n_words).
-        row_values: the probability of each row, shape (n_rows,).
-        keys: as `hash_keys` gives them.
+        values: the probability of each row, shape (n_rows,).
+        keys: of the fingerprint.
 
     Returns:
         Shape (N_KEYS,).
     """
     total = np.zeros(N_KEYS, dtype=np.uint64)
     for r in range(rows.shape[0]):
-        hashed = hash_of_meet(rows[r], rows[r], keys, 0, rows.shape[1])
-        add_hash(total, hashed, row_values[r])
+        hashed = _hash_of_meet(rows[r], rows[r], keys, 0, rows.shape[1])
+        _add_hash(total, hashed, values[r])
     return total
 
 
 @compiled
-def latched(
-    row: Words,
-    everything: Words,
-    n_chain_words: int,
-    n_chain_nodes: int,
-    column_node: Any,
-    node_column: Any,
-    parent: Any,
-) -> Any:
-    """The columns at whose history a predicate holds or held at an earlier prefix.
-
-    Args:
-        row: where the predicate holds.
-        everything: all columns.
-        n_chain_words: the words of the history's own columns.
-        n_chain_nodes: T + 1; node t < T + 1 is the history's prefix of t steps.
-        column_node: node of each column, -1 for padding.
-        node_column: one column of each node.
-        parent: parent of each node; nodes come after their parents.
-
-    Returns:
-        Shape (n_words,).
-    """
-    result = np.zeros_like(row)
-    first = n_chain_nodes
-    for w in range(n_chain_words):
-        if row[w]:
-            bit = 0
-            while not (row[w] >> np.uint64(bit)) & _ONE:
-                bit += 1
-            first = column_node[64 * w + bit]
-            result[w] = everything[w] & (_ALL << np.uint64(bit))
-            for later in range(w + 1, n_chain_words):
-                result[later] = everything[later]
-            break
-    # The last prefix of the history may have its columns in a tree only.
-    last = node_column[n_chain_nodes - 1]
-    if last >= 64 * n_chain_words and first == n_chain_nodes and _has(row, last):
-        first = n_chain_nodes - 1
-    held = np.zeros(len(parent), dtype=np.bool_)
-    for node in range(n_chain_nodes, len(parent)):
-        above = parent[node]
-        before = held[above] if above >= n_chain_nodes else above >= first
-        held[node] = before or _has(row, node_column[node])
-    for column in range(64 * n_chain_words, len(column_node)):
-        node = column_node[column]
-        if node >= 0 and (held[node] if node >= n_chain_nodes else node >= first):
-            result[column >> 6] |= _ONE << np.uint64(column & 63)
-    return result
+def _lowest(word: np.uint64) -> Any:
+    """The place of the lowest bit of a word that has one."""
+    return np.int64(count_ones((word & (~word + _ONE)) - _ONE))
 
 
 @compiled
@@ -154,17 +238,53 @@ def _has(row: Words, column: int) -> Any:
 
 
 @compiled
-def covers(rows: Any, starts: Any, n_words: int) -> Any:
-    """The columns, in the first `n_words` words, where each policy has positive probability.
+def latched(row: Words, everything: Words, nodes: Nodes) -> Any:
+    """The columns at whose history a predicate holds or held at an earlier prefix.
 
     Args:
-        rows: the rows of all policies, shape (n_rows, all words).
-        starts: policy p has the rows starts[p] .. starts[p + 1] - 1, shape (n_policies + 1,).
-        n_words: how many words are wanted.
+        row: where the predicate holds.
+        everything: all columns.
+        nodes: the columns' histories.
+
+    Returns:
+        Shape (n_words,).
+    """
+    # On the long history, whose columns come in order: everything from the first one on.
+    result = np.zeros_like(row)
+    first = nodes.n_chain
+    for w in range(nodes.n_chain_words):
+        if row[w]:
+            bit = _lowest(row[w])
+            first = nodes.of_column[64 * w + bit]
+            result[w] = everything[w] & (_ALL << np.uint64(bit))
+            for later in range(w + 1, nodes.n_chain_words):
+                result[later] = everything[later]
+            break
+    # Its last prefix has no action of its own there, but may have columns in a point's tree.
+    last = nodes.column[nodes.n_chain - 1]
+    if last >= 64 * nodes.n_chain_words and first == nodes.n_chain and _has(row, last):
+        first = nodes.n_chain - 1
+    # Off the long history from parent to child.
+    held = np.zeros(len(nodes.parent), dtype=np.bool_)
+    for node in range(nodes.n_chain, len(nodes.parent)):
+        above = nodes.parent[node]
+        before = held[above] if above >= nodes.n_chain else above >= first
+        held[node] = before or _has(row, nodes.column[node])
+    for column in range(64 * nodes.n_chain_words, len(nodes.of_column)):
+        node = nodes.of_column[column]
+        if node >= 0 and (held[node] if node >= nodes.n_chain else node >= first):
+            result[column >> 6] |= _ONE << np.uint64(column & 63)
+    return result
+
+
+@compiled
+def covers(store: Store, n_words: int) -> Any:
+    """The columns, in the first `n_words` words, where each policy has positive probability.
 
     Returns:
         Shape (n_policies, n_words).
     """
+    rows, _, starts = store
     result = np.zeros((len(starts) - 1, n_words), dtype=np.uint64)
     for p in range(len(starts) - 1):
         for r in range(starts[p], starts[p + 1]):
@@ -174,69 +294,45 @@ def covers(rows: Any, starts: Any, n_words: int) -> Any:
 
 
 @compiled
-def branches(
-    condition: Words,
-    n: int,
-    rows: Any,
-    row_values: Any,
-    starts: Any,
-    totals: Any,
-    cover: Any,
-    everything: Words,
-    keys: Any,
-) -> Any:
-    """Each of the first n policies restricted to where a condition holds, and to where it does not.
-
-    A restriction is *alive* if no column in the words of `cover` to which it is restricted
-    lacks positive probability: the history can then still be gone through with it.
-
-    Returns:
-        alive_then and alive_else, (n,) each, and the fingerprints of the restrictions of those
-        alive, (n, N_KEYS) each.
-    """
-    alive_then = np.ones(n, dtype=np.bool_)
-    alive_else = np.ones(n, dtype=np.bool_)
-    then = np.zeros((n, N_KEYS), dtype=np.uint64)
-    otherwise = np.zeros((n, N_KEYS), dtype=np.uint64)
+def branches(parts: Parts, n: int, condition: Words) -> Branches:
+    """Each of the first n parts restricted to where a condition holds, and to where it does not."""
+    rows, values, starts = parts.store
+    everything, cover, keys = parts.everything, parts.cover, parts.keys
+    then_alive = np.ones(n, dtype=np.bool_)
+    else_alive = np.ones(n, dtype=np.bool_)
+    then_prints = np.zeros((n, N_KEYS), dtype=np.uint64)
+    else_prints = np.zeros((n, N_KEYS), dtype=np.uint64)
     for p in range(n):
         for w in range(cover.shape[1]):
             missing = everything[w] & ~cover[p, w]
             if missing & condition[w]:
-                alive_then[p] = False
+                then_alive[p] = False
             if missing & ~condition[w]:
-                alive_else[p] = False
-        if alive_then[p] or alive_else[p]:
+                else_alive[p] = False
+        if then_alive[p] or else_alive[p]:
             for r in range(starts[p], starts[p + 1]):
-                hashed = hash_of_meet(condition, rows[r], keys, 0, len(condition))
-                add_hash(then[p], hashed, row_values[r])
+                hashed = _hash_of_meet(condition, rows[r], keys, 0, len(condition))
+                _add_hash(then_prints[p], hashed, values[r])
+            # The fingerprint of the whole is the sum of those of the two restrictions.
             for j in range(N_KEYS):
-                otherwise[p, j] = totals[p, j] - then[p, j]
-    return alive_then, alive_else, then, otherwise
+                else_prints[p, j] = parts.fingerprints[p, j] - then_prints[p, j]
+    return Branches(then_alive, else_alive, then_prints, else_prints)
 
 
 @compiled
-def joined(
-    shortest: Any,
-    alive_then: Any,
-    alive_else: Any,
-    then: Any,
-    otherwise: Any,
-    limit: int,
-) -> Any:
+def joined(shortest: NDArray[np.int64], found: Branches, limit: int) -> Any:
     """All pairs of a living then-branch and a living else-branch that are short enough.
 
     Args:
         shortest: the length of the shortest program of each, not decreasing, shape (n,).
-        alive_then: as `branches` gives it; likewise the next three.
-        alive_else: (n,).
-        then: (n, N_KEYS).
-        otherwise: (n, N_KEYS).
+        found: as `branches` gives it.
         limit: what the two may cost together.
 
     Returns:
         Pairs of policies, (m, 2), and the fingerprints of the joined policies, (m, N_KEYS).
     """
-    n = len(alive_then)
+    then_alive, else_alive, then_prints, else_prints = found
+    n = len(then_alive)
     count = 0
     for fill in range(2):
         if fill:
@@ -244,345 +340,35 @@ def joined(
             prints = np.empty((count, N_KEYS), dtype=np.uint64)
         count = 0
         for i in range(n):
-            if not alive_then[i]:
+            if not then_alive[i]:
                 continue
             left = limit - shortest[i]
             for k in range(n):
                 if shortest[k] > left:
                     break
-                if alive_else[k]:
+                if else_alive[k]:
                     if fill:
                         pairs[count, 0] = i
                         pairs[count, 1] = k
                         for j in range(N_KEYS):
-                            prints[count, j] = then[i, j] + otherwise[k, j]
+                            prints[count, j] = then_prints[i, j] + else_prints[k, j]
                     count += 1
     return pairs, prints
 
 
 @compiled
-def meets(p: int, q: int, rows: Any, starts: Any, keys: Any, start: int, end: int) -> Any:
-    """Raw hashes of all meets of a row of p with a row of q over the words start..end.
-
-    The last index of either axis stands for the columns in no row of the other policy.
-
-    Returns:
-        Shape (n_p + 1, n_q + 1, N_KEYS); the last corner, columns in no row at all, is 0.
-    """
-    n_p = starts[p + 1] - starts[p]
-    n_q = starts[q + 1] - starts[q]
-    table = np.zeros((n_p + 1, n_q + 1, N_KEYS), dtype=np.uint64)
-    for i in range(n_p):
-        row = rows[starts[p] + i]
-        whole = hash_of_meet(row, row, keys, start, end)
-        for j in range(N_KEYS):
-            table[i, n_q, j] = whole[j]
-    for k in range(n_q):
-        row = rows[starts[q] + k]
-        whole = hash_of_meet(row, row, keys, start, end)
-        for j in range(N_KEYS):
-            table[n_p, k, j] = whole[j]
-    for i in range(n_p):
-        for k in range(n_q):
-            both = hash_of_meet(rows[starts[p] + i], rows[starts[q] + k], keys, start, end)
-            for j in range(N_KEYS):
-                table[i, k, j] = both[j]
-                table[i, n_q, j] -= both[j]
-                table[n_p, k, j] -= both[j]
-    return table
-
-
-@compiled
-def mixture_fingerprint(
-    table: Any, weight: float, p: int, q: int, row_values: Any, starts: Any, total: Any
-) -> None:
-    """Add the fingerprint of `weight p + (1 - weight) q` to `total`, from `meets(p, q)`."""
-    n_p = starts[p + 1] - starts[p]
-    n_q = starts[q + 1] - starts[q]
-    for i in range(n_p + 1):
-        v = row_values[starts[p] + i] if i < n_p else 0.0
-        for k in range(n_q + 1):
-            if i < n_p or k < n_q:
-                u = row_values[starts[q] + k] if k < n_q else 0.0
-                add_hash(total, table[i, k], weight * v + (1.0 - weight) * u)
-
-
-@compiled
-def mixed(
-    pairs: Any,
-    shortest: Any,
-    weights: Any,
-    weight_bits: Any,
-    rows: Any,
-    row_values: Any,
-    starts: Any,
-    keys: Any,
-    limit: int,
-) -> Any:
-    """All mixtures of the given pairs of policies that are short enough.
+def living_pairs(parts: Parts, n: int, limit: int) -> Any:
+    """Pairs p <= q of the first n parts, short enough, whose mixtures are alive (`Branches`).
 
     Args:
-        pairs: indices of policies, shape (n, 2).
-        shortest: the length of the shortest program of each policy of the store.
-        weights: dyadic probabilities, those of the fewest bits first.
-        weight_bits: their lengths.
-        rows: the rows of all policies.
-        row_values: their probabilities.
-        starts: where each policy's rows begin.
-        keys: as `hash_keys` gives them.
-        limit: what the weight and both policies may cost together.
-
-    Returns:
-        Per mixture the index of its pair and of its weight, (m, 2), and the fingerprints,
-        (m, N_KEYS).
-    """
-    count = 0
-    for n in range(len(pairs)):
-        left = limit - shortest[pairs[n, 0]] - shortest[pairs[n, 1]]
-        for d in range(len(weights)):
-            count += weight_bits[d] <= left
-    found = np.empty((count, 2), dtype=np.int32)
-    prints = np.zeros((count, N_KEYS), dtype=np.uint64)
-    count = 0
-    for n in range(len(pairs)):
-        p, q = pairs[n]
-        table = meets(p, q, rows, starts, keys, 0, rows.shape[1])
-        left = limit - shortest[p] - shortest[q]
-        for d in range(len(weights)):
-            if weight_bits[d] > left:
-                break
-            found[count, 0] = n
-            found[count, 1] = d
-            mixture_fingerprint(table, weights[d], p, q, row_values, starts, prints[count])
-            count += 1
-    return found, prints
-
-
-@compiled
-def size_of_meet(left: Words, right: Words, start: int, end: int) -> Any:
-    """`|left and right|` over the words start..end."""
-    total = np.uint64(0)
-    for w in range(start, end):
-        total += count_ones(left[w] & right[w])
-    return np.int64(total)
-
-
-@compiled
-def _branch_segment(
-    condition: Words,
-    p: int,
-    rows: Any,
-    row_values: Any,
-    starts: Any,
-    keys: Any,
-    segment: Any,
-    total: Any,
-) -> Any:
-    """Columns and log-likelihood of policy p in a segment where `condition` holds."""
-    start, end = segment
-    covered = 0
-    log_likelihood = 0.0
-    for r in range(starts[p], starts[p + 1]):
-        size = size_of_meet(condition, rows[r], start, end)
-        if size:
-            covered += size
-            log_likelihood += size * log(row_values[r])
-            add_hash(total, hash_of_meet(condition, rows[r], keys, start, end), row_values[r])
-    return covered, log_likelihood
-
-
-@compiled
-def _mixture_segment(
-    weight: float,
-    p: int,
-    q: int,
-    rows: Any,
-    row_values: Any,
-    starts: Any,
-    keys: Any,
-    segment: Any,
-    total: Any,
-) -> Any:
-    """The same for `weight p + (1 - weight) q`, everywhere in the segment."""
-    start, end = segment
-    covered = 0
-    log_likelihood = 0.0
-    n_p = starts[p + 1] - starts[p]
-    n_q = starts[q + 1] - starts[q]
-    left_p = np.empty(n_p, dtype=np.int64)
-    left_q = np.empty(n_q, dtype=np.int64)
-    for i in range(n_p):
-        row = rows[starts[p] + i]
-        left_p[i] = size_of_meet(row, row, start, end)
-    for k in range(n_q):
-        row = rows[starts[q] + k]
-        left_q[k] = size_of_meet(row, row, start, end)
-    for i in range(n_p):
-        for k in range(n_q):
-            size = size_of_meet(rows[starts[p] + i], rows[starts[q] + k], start, end)
-            left_p[i] -= size
-            left_q[k] -= size
-            if size:
-                covered += size
-                v = weight * row_values[starts[p] + i] + (1.0 - weight) * row_values[starts[q] + k]
-                log_likelihood += size * log(v)
-    for i in range(n_p):
-        if left_p[i]:
-            covered += left_p[i]
-            log_likelihood += left_p[i] * log(weight * row_values[starts[p] + i])
-    for k in range(n_q):
-        if left_q[k]:
-            covered += left_q[k]
-            log_likelihood += left_q[k] * log((1.0 - weight) * row_values[starts[q] + k])
-    table = meets(p, q, rows, starts, keys, start, end)
-    mixture_fingerprint(table, weight, p, q, row_values, starts, total)
-    return covered, log_likelihood
-
-
-@compiled
-def at_situations(
-    recipes: Any,
-    mixture_weights: Any,
-    conditions: Any,
-    rows: Any,
-    row_values: Any,
-    starts: Any,
-    keys: Any,
-    segments: Any,
-    n_columns: Any,
-    n_chain: int,
-    chain_before: Any,
-) -> Any:
-    """Log-likelihood and fingerprint of policies at every situation.
-
-    Args:
-        recipes: rows (condition, p, q) of composed policies, condition -1 for a mixture,
-            shape (n, 3).
-        mixture_weights: the weight of each mixture (anything for others), shape (n,).
-        conditions: bitsets, shape (n_conditions, n_words).
-        rows: the rows of all policies.
-        row_values: their probabilities.
-        starts: where each policy's rows begin.
-        keys: as `hash_keys` gives them.
-        segments: first word and end word of each, shape (n_segments, 2): the chain's, then a
-            path and a tree for each situation.
-        n_columns: of each segment.
-        n_chain: how many segments the chain has.
-        chain_before: how many of them come before each situation, increasing.
-
-    Returns:
-        Natural log-likelihoods of the actions before each situation, -inf for 0, shape
-        (n, n_situations); fingerprints over the columns of those actions and of the
-        situation's tree, (n, n_situations, N_KEYS), meaningless where the likelihood is 0.
-    """
-    n = len(recipes)
-    n_situations = len(chain_before)
-    logs = np.full((n, n_situations), -np.inf)
-    prints = np.zeros((n, n_situations, N_KEYS), dtype=np.uint64)
-    not_condition = np.zeros(rows.shape[1], dtype=np.uint64)
-    for c in range(n):
-        condition = recipes[c, 0]
-        if condition >= 0:
-            for w in range(len(not_condition)):
-                not_condition[w] = ~conditions[condition, w]
-        log_chain = 0.0
-        chain = np.zeros(N_KEYS, dtype=np.uint64)
-        done = 0
-        for s in range(n_situations):
-            while done < chain_before[s] and log_chain > -np.inf:
-                covered, log_part = _segment(
-                    c,
-                    recipes,
-                    mixture_weights,
-                    conditions,
-                    not_condition,
-                    rows,
-                    row_values,
-                    starts,
-                    keys,
-                    segments[done],
-                    chain,
-                )
-                log_chain = log_chain + log_part if covered == n_columns[done] else -np.inf
-                done += 1
-            if log_chain == -np.inf:
-                break
-            for j in range(N_KEYS):
-                prints[c, s, j] = chain[j]
-            path = n_chain + 2 * s
-            covered, log_part = _segment(
-                c,
-                recipes,
-                mixture_weights,
-                conditions,
-                not_condition,
-                rows,
-                row_values,
-                starts,
-                keys,
-                segments[path],
-                prints[c, s],
-            )
-            if covered == n_columns[path]:
-                logs[c, s] = log_chain + log_part
-                _segment(
-                    c,
-                    recipes,
-                    mixture_weights,
-                    conditions,
-                    not_condition,
-                    rows,
-                    row_values,
-                    starts,
-                    keys,
-                    segments[path + 1],
-                    prints[c, s],
-                )
-    return logs, prints
-
-
-@compiled
-def _segment(
-    c: int,
-    recipes: Any,
-    mixture_weights: Any,
-    conditions: Any,
-    not_condition: Any,
-    rows: Any,
-    row_values: Any,
-    starts: Any,
-    keys: Any,
-    segment: Any,
-    total: Any,
-) -> Any:
-    condition, p, q = recipes[c]
-    if condition < 0:
-        return _mixture_segment(
-            mixture_weights[c], p, q, rows, row_values, starts, keys, segment, total
-        )
-    covered, log_then = _branch_segment(
-        conditions[condition], p, rows, row_values, starts, keys, segment, total
-    )
-    covered_else, log_else = _branch_segment(
-        not_condition, q, rows, row_values, starts, keys, segment, total
-    )
-    return covered + covered_else, log_then + log_else
-
-
-@compiled
-def living_pairs(shortest: Any, cover: Any, everything: Words, limit: int) -> Any:
-    """Pairs p <= q of policies, short enough, whose mixtures are alive (see `branches`).
-
-    Args:
-        shortest: the length of the shortest program of each, not decreasing, shape (n,).
-        cover: as `covers` gives it.
-        everything: all columns.
+        parts: the policies.
+        n: how many of them may be in a mixture.
         limit: what the two may cost together.
 
     Returns:
         Shape (m, 2).
     """
-    n = len(shortest)
+    shortest, cover, everything = parts.shortest, parts.cover, parts.everything
     count = 0
     for fill in range(2):
         if fill:
@@ -606,7 +392,102 @@ def living_pairs(shortest: Any, cover: Any, everything: Words, limit: int) -> An
 
 
 @compiled
-def products(left: Any, right: Any, shift: Any, n_lengths: int) -> Any:
+def _meets(store: Store, p: int, q: int, keys: Keys, start: int, end: int) -> Any:
+    """Raw hashes of all meets of a row of p with a row of q over the words start..end.
+
+    The last index of either axis stands for the columns in no row of the other policy.
+
+    Returns:
+        Shape (n_p + 1, n_q + 1, N_KEYS); the last corner, columns in no row at all, is 0.
+    """
+    rows, starts = store.rows, store.starts
+    n_p = starts[p + 1] - starts[p]
+    n_q = starts[q + 1] - starts[q]
+    table = np.zeros((n_p + 1, n_q + 1, N_KEYS), dtype=np.uint64)
+    for i in range(n_p):
+        row = rows[starts[p] + i]
+        whole = _hash_of_meet(row, row, keys, start, end)
+        for j in range(N_KEYS):
+            table[i, n_q, j] = whole[j]
+    for k in range(n_q):
+        row = rows[starts[q] + k]
+        whole = _hash_of_meet(row, row, keys, start, end)
+        for j in range(N_KEYS):
+            table[n_p, k, j] = whole[j]
+    for i in range(n_p):
+        for k in range(n_q):
+            both = _hash_of_meet(rows[starts[p] + i], rows[starts[q] + k], keys, start, end)
+            # What is in both rows is taken from what is in one alone.
+            for j in range(N_KEYS):
+                table[i, k, j] = both[j]
+                table[i, n_q, j] -= both[j]
+                table[n_p, k, j] -= both[j]
+    return table
+
+
+@compiled
+def _add_mixture(
+    store: Store, p: int, q: int, weight: float, table: Words, total: Fingerprints
+) -> None:
+    """Add the fingerprint of `weight p + (1 - weight) q` to `total`, from `_meets(p, q)`."""
+    values, starts = store.values, store.starts
+    n_p = starts[p + 1] - starts[p]
+    n_q = starts[q + 1] - starts[q]
+    for i in range(n_p + 1):
+        v = values[starts[p] + i] if i < n_p else 0.0
+        for k in range(n_q + 1):
+            if i < n_p or k < n_q:
+                u = values[starts[q] + k] if k < n_q else 0.0
+                _add_hash(total, table[i, k], weight * v + (1.0 - weight) * u)
+
+
+@compiled
+def mixed(
+    parts: Parts,
+    pairs: Integers,
+    weights: NDArray[np.float64],
+    weight_bits: NDArray[np.int64],
+    limit: int,
+) -> Any:
+    """All mixtures of the given pairs of policies that are short enough.
+
+    Args:
+        parts: the policies.
+        pairs: indices of policies, shape (n, 2).
+        weights: dyadic probabilities, those of the fewest bits first.
+        weight_bits: their lengths.
+        limit: what the weight and both policies may cost together.
+
+    Returns:
+        Per mixture the index of its pair and of its weight, (m, 2), and the fingerprints,
+        (m, N_KEYS).
+    """
+    store, shortest = parts.store, parts.shortest
+    count = 0
+    for n in range(len(pairs)):
+        left = limit - shortest[pairs[n, 0]] - shortest[pairs[n, 1]]
+        for d in range(len(weights)):
+            count += weight_bits[d] <= left
+    found = np.empty((count, 2), dtype=np.int32)
+    prints = np.zeros((count, N_KEYS), dtype=np.uint64)
+    count = 0
+    for n in range(len(pairs)):
+        p, q = pairs[n]
+        # The passes over the columns are done once for all weights.
+        table = _meets(store, p, q, parts.keys, 0, store.rows.shape[1])
+        left = limit - shortest[p] - shortest[q]
+        for d in range(len(weights)):
+            if weight_bits[d] > left:
+                break
+            found[count, 0] = n
+            found[count, 1] = d
+            _add_mixture(store, p, q, weights[d], table, prints[count])
+            count += 1
+    return found, prints
+
+
+@compiled
+def products(left: Integers, right: Integers, shift: Integers, n_lengths: int) -> Any:
     """How many programs of each length combine a part of one kind with a part of another.
 
     Args:
@@ -628,61 +509,209 @@ def products(left: Any, right: Any, shift: Any, n_lengths: int) -> Any:
 
 
 @compiled
-def first_meetings(
-    bits: Any,
-    lengths: Any,
-    limit: int,
-    n_chain_words: int,
-    column_node: Any,
-    last_before: Any,
-    path_columns: Any,
-    path_starts: Any,
-    root_columns: Any,
+def _size_of_meet(left: Words, right: Words, start: int, end: int) -> Any:
+    """`|left and right|` over the words start..end."""
+    total = np.uint64(0)
+    for w in range(start, end):
+        total += count_ones(left[w] & right[w])
+    return np.int64(total)
+
+
+@compiled
+def _branch_segment(
+    condition: Words, p: int, store: Store, keys: Keys, segment: Any, total: Fingerprints
 ) -> Any:
-    """For each situation the shortest pair of sets that meet there and at no prefix of it.
+    """Columns and log-likelihood of policy p in a segment where `condition` holds.
 
     Args:
-        bits: the sets, shortest first, shape (n, n_words).
-        lengths: their lengths in bits, shape (n,).
-        limit: what a pair may cost at most.
-        n_chain_words: the words of the history's own columns.
-        column_node: node of each column, -1 for padding.
-        last_before: for each situation its last proper prefix on the history, -1 if none.
-        path_columns: columns of further proper prefixes, of all situations.
-        path_starts: where each situation's begin, shape (n_situations + 1,).
-        root_columns: one column of each situation's own history.
+        condition: a set of columns.
+        p: which policy.
+        store: the policies' rows.
+        keys: of the fingerprints.
+        segment: first word and end word.
+        total: to which the fingerprint is added.
 
     Returns:
-        Pairs of indices (-1 if there is none), shape (n_situations, 2), and what they cost,
-        `limit + 1` if there is none.
+        How many columns of the set have positive probability, and the sum of their logarithms.
     """
-    n_situations = len(root_columns)
-    best = np.full(n_situations, limit + 1)
-    pairs = np.full((n_situations, 2), -1)
-    at_root = np.zeros((len(bits), n_situations), dtype=np.bool_)
-    for i in range(len(bits)):
-        for s in range(n_situations):
-            at_root[i, s] = _has(bits[i], root_columns[s])
-    for i in range(len(bits)):
-        for k in range(i, len(bits)):
+    rows, values, starts = store
+    start, end = segment
+    covered = 0
+    log_likelihood = 0.0
+    for r in range(starts[p], starts[p + 1]):
+        row = rows[r]
+        size = _size_of_meet(condition, row, start, end)
+        if size:
+            covered += size
+            log_likelihood += size * log(values[r])
+            _add_hash(total, _hash_of_meet(condition, row, keys, start, end), values[r])
+    return covered, log_likelihood
+
+
+@compiled
+def _mixture_segment(
+    recipe: Recipe, store: Store, keys: Keys, segment: Any, total: Fingerprints
+) -> Any:
+    """The same for `weight p + (1 - weight) q`, everywhere in the segment."""
+    rows, values, starts = store
+    weight, p, q = recipe.weight, recipe.p, recipe.q
+    start, end = segment
+    covered = 0
+    log_likelihood = 0.0
+    n_p = starts[p + 1] - starts[p]
+    n_q = starts[q + 1] - starts[q]
+    # Of each row, the columns in no row of the other policy; found by taking away the meets.
+    left_p = np.empty(n_p, dtype=np.int64)
+    left_q = np.empty(n_q, dtype=np.int64)
+    for i in range(n_p):
+        row = rows[starts[p] + i]
+        left_p[i] = _size_of_meet(row, row, start, end)
+    for k in range(n_q):
+        row = rows[starts[q] + k]
+        left_q[k] = _size_of_meet(row, row, start, end)
+    for i in range(n_p):
+        for k in range(n_q):
+            size = _size_of_meet(rows[starts[p] + i], rows[starts[q] + k], start, end)
+            left_p[i] -= size
+            left_q[k] -= size
+            if size:
+                covered += size
+                v = weight * values[starts[p] + i] + (1.0 - weight) * values[starts[q] + k]
+                log_likelihood += size * log(v)
+    for i in range(n_p):
+        if left_p[i]:
+            covered += left_p[i]
+            log_likelihood += left_p[i] * log(weight * values[starts[p] + i])
+    for k in range(n_q):
+        if left_q[k]:
+            covered += left_q[k]
+            log_likelihood += left_q[k] * log((1.0 - weight) * values[starts[q] + k])
+    _add_mixture(store, p, q, weight, _meets(store, p, q, keys, start, end), total)
+    return covered, log_likelihood
+
+
+@compiled
+def _segment(
+    recipe: Recipe,
+    holds: Words,
+    fails: Words,
+    store: Store,
+    keys: Keys,
+    segment: Any,
+    total: Fingerprints,
+) -> Any:
+    """The same for a composed policy, whose condition holds and fails at the given columns."""
+    if recipe.condition < 0:
+        return _mixture_segment(recipe, store, keys, segment, total)
+    covered, log_then = _branch_segment(holds, recipe.p, store, keys, segment, total)
+    covered_else, log_else = _branch_segment(fails, recipe.q, store, keys, segment, total)
+    return covered + covered_else, log_then + log_else
+
+
+@compiled
+def at_points(
+    recipes: Integers,
+    weights: NDArray[np.float64],
+    conditions: Words,
+    store: Store,
+    keys: Keys,
+    segments: Segments,
+) -> Any:
+    """Log-likelihood and fingerprint of composed policies at every point.
+
+    Args:
+        recipes: condition, p and q of each (see `Recipe`), shape (n, 3).
+        weights: p's weights, shape (n,).
+        conditions: sets of columns, shape (n_conditions, n_words).
+        store: the rows of their parts.
+        keys: of the fingerprints.
+        segments: the history and the points.
+
+    Returns:
+        Natural log-likelihoods of the actions before each point, -inf for 0, shape
+        (n, n_points); fingerprints over the columns of those actions and of the point's tree,
+        (n, n_points, N_KEYS), meaningless where the likelihood is 0.
+    """
+    n, n_points = len(recipes), len(segments.chain_before)
+    bounds, n_columns = segments.bounds, segments.n_columns
+    logs = np.full((n, n_points), -np.inf)
+    prints = np.zeros((n, n_points, N_KEYS), dtype=np.uint64)
+    fails = np.zeros(conditions.shape[1], dtype=np.uint64)
+    for c in range(n):
+        recipe = Recipe(recipes[c, 0], recipes[c, 1], recipes[c, 2], weights[c])
+        holds = conditions[max(recipe.condition, 0)]
+        if recipe.condition >= 0:
+            for w in range(len(fails)):
+                fails[w] = ~holds[w]
+        # The chain is followed once, through all points in turn; it ends where it gets a
+        # probability of 0, and with it all later points.
+        log_chain = 0.0
+        chain = np.zeros(N_KEYS, dtype=np.uint64)
+        done = 0
+        for s in range(n_points):
+            while done < segments.chain_before[s] and log_chain > -np.inf:
+                covered, log_part = _segment(recipe, holds, fails, store, keys, bounds[done], chain)
+                log_chain = log_chain + log_part if covered == n_columns[done] else -np.inf
+                done += 1
+            if log_chain == -np.inf:
+                break
+            for j in range(N_KEYS):
+                prints[c, s, j] = chain[j]
+            path = segments.n_chain + 2 * s
+            covered, log_part = _segment(
+                recipe, holds, fails, store, keys, bounds[path], prints[c, s]
+            )
+            if covered == n_columns[path]:
+                logs[c, s] = log_chain + log_part
+                _segment(recipe, holds, fails, store, keys, bounds[path + 1], prints[c, s])
+    return logs, prints
+
+
+@compiled
+def first_meetings(
+    sets: Words, lengths: NDArray[np.int64], limit: int, nodes: Nodes, prefixes: ProperPrefixes
+) -> Any:
+    """For each point the shortest pair of sets that meet there and at no proper prefix of it.
+
+    Args:
+        sets: sets of columns, shortest first, shape (n, n_words).
+        lengths: their lengths in bits, shape (n,).
+        limit: what a pair may cost at most.
+        nodes: the columns' histories.
+        prefixes: the points and their proper prefixes.
+
+    Returns:
+        Pairs of indices, -1 if there is none, shape (n_points, 2).
+    """
+    n_points = len(prefixes.root_columns)
+    best = np.full(n_points, limit + 1)
+    pairs = np.full((n_points, 2), -1)
+    at_root = np.zeros((len(sets), n_points), dtype=np.bool_)
+    for i in range(len(sets)):
+        for s in range(n_points):
+            at_root[i, s] = _has(sets[i], prefixes.root_columns[s])
+    for i in range(len(sets)):
+        for k in range(i, len(sets)):
             cost = lengths[i] + lengths[k]
             if cost > limit:
                 break
             first = -1
-            for s in range(n_situations):
+            for s in range(n_points):
                 if cost < best[s] and at_root[i, s] and at_root[k, s]:
-                    if first < 0:
-                        first = _first_meeting(bits[i], bits[k], n_chain_words, column_node)
-                    path = path_columns[path_starts[s] : path_starts[s + 1]]
-                    if first > last_before[s] and not _meet_in(bits[i], bits[k], path):
+                    if first < 0:  # the pass over the history, at the first point that needs it
+                        first = _first_meeting(sets[i], sets[k], nodes)
+                    path = prefixes.path_columns[
+                        prefixes.path_starts[s] : prefixes.path_starts[s + 1]
+                    ]
+                    if first > prefixes.last_on_chain[s] and not _meet_in(sets[i], sets[k], path):
                         best[s] = cost
                         pairs[s, 0] = i
                         pairs[s, 1] = k
-    return pairs, best
+    return pairs
 
 
 @compiled
-def _meet_in(left: Words, right: Words, columns: Any) -> Any:
+def _meet_in(left: Words, right: Words, columns: NDArray[np.int64]) -> Any:
     met = False
     for column in columns:
         met = met or (_has(left, column) and _has(right, column))
@@ -690,13 +719,10 @@ def _meet_in(left: Words, right: Words, columns: Any) -> Any:
 
 
 @compiled
-def _first_meeting(left: Words, right: Words, n_words: int, column_node: Any) -> Any:
+def _first_meeting(left: Words, right: Words, nodes: Nodes) -> Any:
     """The first prefix of the history that is in both sets, or a number beyond all."""
-    for w in range(n_words):
+    for w in range(nodes.n_chain_words):
         both = left[w] & right[w]
         if both:
-            bit = 0
-            while not (both >> np.uint64(bit)) & _ONE:
-                bit += 1
-            return column_node[64 * w + bit]
-    return np.int64(2**62)
+            return nodes.of_column[64 * w + _lowest(both)]
+    return _BEYOND_ALL

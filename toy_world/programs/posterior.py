@@ -1,17 +1,16 @@
 """The enumerated mixture `xi` as a process: the Bayesian imitator over every short program.
 
 With prior weights `w(p) = 2^-len(p)` over the policy programs of at most L bits, the posterior
-at a situation h is `w(p|h) = w(p) prod_j p(a_j|h_j)` normalised (observations are conditioned on:
-a *policy mixture*), and `xi(a|h) = sum_p w(p|h) p(a|h)`. Programs that nothing asked at the
-situation can tell apart count as one class, whose weight is the sum of theirs, as an exact
-multiple of 2^-L. What longer programs would add is in the prior mass left out.
+at a query point h is `w(p|h) = w(p) prod_j p(a_j|h_j)` normalised (observations are conditioned
+on: a *policy mixture*), and `xi(a|h) = sum_p w(p|h) p(a|h)`. Programs that agree in all that is
+asked at the point count as one class, whose weight is the sum of theirs, an exact multiple of
+2^-L. What longer programs would add is in the prior mass left out.
 
 For Theorem 1, `rho` is the posterior mass of the programs of at most L - Delta bits: those whose
 switched versions, Delta bits longer, are in the mixture too.
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -21,19 +20,19 @@ from theory.bayes_mixture import PolicyStack, Update, policy_mixture
 from theory.errors import InvalidArgumentError, InvalidDistributionError
 from theory.process import HistoryTree, PolicyTable
 from toy_world.programs.classes import policy_rows
-from toy_world.programs.columns import Situation
+from toy_world.programs.columns import QueryPoint
 from toy_world.programs.enumeration import Enumeration, group
 from toy_world.programs.language import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """The mixture at one situation.
+    """The mixture at one query point.
 
     Attributes:
         enumeration: the programs.
-        index: which situation of the domain it is.
-        members: one class of the enumeration for each class at this situation, those of the
+        index: which of the layout's points it is.
+        members: one class of the enumeration for each class at this point, those of the
             greatest posterior weight first and, among equals, of the shortest program; shape
             (n,).
         counts: number of programs of each length, shape (n, L + 1).
@@ -47,14 +46,14 @@ class Posterior:
     log_weights: NDArray[np.float64]
 
     @property
-    def situation(self) -> Situation:
+    def point(self) -> QueryPoint:
         """The history at which the mixture is asked."""
-        return self.enumeration.domain.situations[self.index]
+        return self.enumeration.layout.points[self.index]
 
     @property
     def tree(self) -> HistoryTree:
-        """The continuations; the situation's own history, the root, is left out of it."""
-        return self.enumeration.domain.tree
+        """The continuations; the point's own history, the root, is left out of it."""
+        return self.enumeration.layout.tree
 
     @property
     def n_classes(self) -> int:
@@ -103,23 +102,12 @@ class Posterior:
         Returns:
             Level t of shape ((|A||O|)^t, |A|), exact.
         """
-        domain = self.enumeration.domain
-        segment = domain.trees[self.index]
+        layout = self.enumeration.layout
+        segment = layout.trees[self.index]
         table = np.zeros(segment.n_columns)
-        for value, row in policy_rows(policy, domain).items():
-            table[domain.unpack(row[None], segment)[0]] = value
-        return tuple(level[0] for level in self._levels(table.reshape(1, -1, domain.n_actions)))
-
-    def exact_weights(self) -> tuple[Fraction, ...]:
-        """`w(p) prod_j p(a_j|h_j)` of each class, exact and not normalised.
-
-        The fractions have about as many bits as the history costs: for short histories.
-        """
-        unit = Fraction(1, 2**self.enumeration.limit_bits)
-        return tuple(
-            int(weight) * unit * self.enumeration.likelihood(int(member), self.index)
-            for weight, member in zip(self.prior_weights, self.members, strict=True)
-        )
+        for value, row in policy_rows(policy, layout).items():
+            table[layout.unpack(row[None], segment)[0]] = value
+        return tuple(level[0] for level in self._levels(table.reshape(1, -1, layout.n_actions)))
 
     def log_rho(self, delta_bits: int) -> float:
         """`ln rho`: of the posterior mass of programs of at most L - Delta bits; -inf if none.
@@ -179,7 +167,7 @@ class Posterior:
 
 
 def posterior(enumeration: Enumeration, index: int) -> Posterior:
-    """The mixture at the situation `index` of the enumeration's domain.
+    """The mixture at the query point `index` of the enumeration's layout.
 
     Raises:
         InvalidDistributionError: no program can have produced the history.
@@ -189,7 +177,7 @@ def posterior(enumeration: Enumeration, index: int) -> Posterior:
     if not alive.size:
         raise InvalidDistributionError(
             f"no program of at most {enumeration.limit_bits} bits gives the actions before step "
-            f"{enumeration.domain.situations[index].n_steps} positive probability; allow more bits"
+            f"{enumeration.layout.points[index].n_steps} positive probability; allow more bits"
         )
     order, starts = group(enumeration.fingerprints[alive, index], enumeration.shortest[alive])
     members = alive[order[starts]]

@@ -133,7 +133,7 @@ def frontiers(horizon: int) -> tuple[Point, ...]:
                     budget=budget,
                     value=plan.value,
                     bound=plan.bound,
-                    attained=plan.attained_nats,
+                    attained=plan.attained,
                     multiplier=plan.multiplier,
                 )
             )

@@ -22,7 +22,7 @@ from theory.bayes_mixture import PolicyStack, Update, policy_mixture
 from theory.errors import UnreachableLengthError
 from theory.pessimism import pessimistic_imitator, top_set
 from theory.process import EnvironmentTable, PolicyTable
-from toy_world.programs.columns import Domain, Situation
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import Enumeration, enumerate_policies
 from toy_world.programs.language import Language
 from toy_world.programs.posterior import Posterior, posterior
@@ -50,14 +50,14 @@ class Posteriors:
         return posterior(self.enumeration, index)
 
     def __iter__(self) -> Iterator[Posterior]:
-        return (self.at(i) for i in range(len(self.enumeration.domain.situations)))
+        return (self.at(i) for i in range(len(self.enumeration.layout.points)))
 
 
 def posteriors_at(
     language: Language,
     actions: NDArray[np.int64],
     observations: NDArray[np.int64],
-    situations: Sequence[Situation],
+    situations: Sequence[QueryPoint],
     *,
     horizon: int,
     limit_bits: int,
@@ -74,7 +74,7 @@ def posteriors_at(
         limit_bits: L.
         event_bits: events of up to so many bits are stored even if no program needs them.
     """
-    domain = Domain(
+    layout = ColumnLayout(
         actions,
         observations,
         situations,
@@ -82,7 +82,7 @@ def posteriors_at(
         n_observations=language.n_observations,
         horizon=horizon,
     )
-    enumeration = enumerate_policies(language, domain, limit_bits, event_bits=event_bits)
+    enumeration = enumerate_policies(language, layout, limit_bits, event_bits=event_bits)
     return Posteriors(enumeration=enumeration)
 
 
@@ -111,11 +111,11 @@ class Demonstration:
         """The world's state before each step and after the last."""
         return self.setting.world.states_along(self.actions, self.observations)
 
-    def familiar(self, n_steps: int) -> Situation:
+    def familiar(self, n_steps: int) -> QueryPoint:
         """The situation after k = `n_steps` steps, in which nothing new has happened."""
-        return Situation(n_steps=n_steps)
+        return QueryPoint(n_steps=n_steps)
 
-    def novel(self, n_steps: int) -> Situation:
+    def novel(self, n_steps: int) -> QueryPoint:
         """The situation after k = `n_steps` steps and then the world's novelty."""
         steps = np.stack([self.actions[:n_steps], self.observations[:n_steps]], axis=1)
         extra = likeliest_steps(
@@ -124,15 +124,15 @@ class Demonstration:
             self.setting.world.novelty[self._states[n_steps]],
             language=self.setting.language,
         )
-        return Situation(n_steps=n_steps, extra=extra)
+        return QueryPoint(n_steps=n_steps, extra=extra)
 
-    def state_at(self, situation: Situation) -> int:
+    def state_at(self, situation: QueryPoint) -> int:
         """The world's state in a situation."""
         state = self._states[situation.n_steps]
         return self.setting.world.state_after(situation.extra, state=state)
 
     def posteriors_at(
-        self, situations: Sequence[Situation], *, limit_bits: int, event_bits: int = 0
+        self, situations: Sequence[QueryPoint], *, limit_bits: int, event_bits: int = 0
     ) -> Posteriors:
         """The mixture in situations of this demonstration (see `posteriors_at`)."""
         return posteriors_at(
@@ -235,7 +235,7 @@ def novel_mixture(
 
 
 def _mixtures(
-    watched: Demonstration, situations: Sequence[Situation], limit_bits: int
+    watched: Demonstration, situations: Sequence[QueryPoint], limit_bits: int
 ) -> tuple[Mixture, ...]:
     found = watched.posteriors_at(situations, limit_bits=limit_bits)
     return tuple(

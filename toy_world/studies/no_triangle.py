@@ -284,7 +284,7 @@ def after_a_novelty(
         tau_to_xi_nats=allowed,
         constructed_to_xi_nats=float(expected_kl_nats(constructed, xi, nu)),
         constructed_to_tau_nats=float(expected_kl_nats(constructed, tau, nu)),
-        best_to_xi_nats=best.attained_nats,
+        best_to_xi_nats=best.attained,
         best_to_tau_nats=float(expected_kl_nats(best.pi, tau, nu)),
         best_bad=ever_probability(best.pi, nu, BAD),
         xi_bad=ever_probability(xi, nu, BAD),

@@ -26,9 +26,9 @@ from mightnt.progress import track
 from theory.bayes_mixture import Update
 from theory.process import EnvironmentTable, PolicyTable, UtilityTable, optimal_values
 from toy_world.planners.ask import asking_optimum
-from toy_world.planners.divergence import Divergence, divergence_optimum
+from toy_world.planners.divergence import divergence_optimum
 from toy_world.planners.expected_kl import expected_kl_optimum
-from toy_world.planners.problem import Reading
+from toy_world.planners.problem import Divergence, Reading
 from toy_world.planners.tvd import tvd_optimum
 from toy_world.studies.mixtures import Mixture, novel_mixture
 from toy_world.studies.outcomes import PlanOutcome, outcome_of, utilities
@@ -157,7 +157,7 @@ def _planned(mixture: Mixture, base: Base, constraint: Constraint, budget: float
             return outcome_of(kl.pi, nu, value=kl.value, bound=kl.bound)
         case Constraint.TVD:
             tvd = tvd_optimum(beta, nu, proxy, budget=budget, reading=Reading.EXPECTED)
-            return outcome_of(tvd.pi, nu, value=tvd.value, bound=tvd.bound)
+            return outcome_of(tvd.pi, nu, value=float(tvd.value), bound=float(tvd.bound))
         case Constraint.PESSIMISTIC:
             # A perfect base has one model, the demonstrator, and its pessimist is that model.
             pessimist = (

@@ -14,12 +14,12 @@ from typing import Final
 import numpy as np
 
 from mightnt.progress import track
-from toy_world.programs.language import Language
-from toy_world.programs.later_events import (
+from toy_world.programs.events import (
     LaterEvent,
     simplest_later_clock_event,
     simplest_later_events,
 )
+from toy_world.programs.language import Language
 from toy_world.worlds.demonstrator import demonstrate
 from toy_world.worlds.environments import WorldName
 from toy_world.worlds.setting import Setting, setting_of

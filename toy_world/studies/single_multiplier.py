@@ -108,7 +108,7 @@ def single_multiplier_policy(problem: Problem, *, budget_nats: float) -> PolicyT
     if float(fixed_kl_nats(greedy.pi, beta)) <= budget_nats:
         return greedy.pi
     low = math.log(budget_nats) - 30.0
-    return at(brentq(excess, low, math.log(greedy.attained_nats), xtol=1e-10))
+    return at(brentq(excess, low, math.log(greedy.attained), xtol=1e-10))
 
 
 def shortcut(problem: Problem, *, budget_nats: float) -> Shortcut:

@@ -38,13 +38,12 @@ from theory.process import (
 )
 from toy_world.planners.expected_kl import expected_kl_frontier
 from toy_world.programs.classes import classes_of_conditions
-from toy_world.programs.columns import Situation
+from toy_world.programs.columns import QueryPoint
 from toy_world.programs.enumeration import Enumeration
-from toy_world.programs.kernels import hash_keys
+from toy_world.programs.events import UnprecedentedEvent, shortest_unprecedented_events
 from toy_world.programs.language import Plain
 from toy_world.programs.posterior import Posterior
 from toy_world.programs.semantics import shortest_number, utility_on_tree
-from toy_world.programs.unprecedented import Unprecedented, shortest_unprecedented_events
 from toy_world.studies.mixtures import Demonstration
 from toy_world.worlds.environments import WorldName
 from toy_world.worlds.setting import Setting
@@ -232,7 +231,7 @@ def deviation_prices(
         mixture=MixtureSize(
             n_programs=enumeration.n_programs,
             n_classes=enumeration.n_classes,
-            n_first_steps=enumeration.domain.situations[0].n_steps,
+            n_first_steps=enumeration.layout.points[0].n_steps,
             prior_mass_left_out=enumeration.prior_mass_left_out,
         ),
         prices=tuple(each.price for each in found),
@@ -265,7 +264,7 @@ def training_lengths(setting: Setting, n_steps: int) -> tuple[tuple[int, Kind], 
 
 def situations_of(
     demonstration: Demonstration, lengths: Sequence[tuple[int, Kind]]
-) -> tuple[tuple[Kind, Situation], ...]:
+) -> tuple[tuple[Kind, QueryPoint], ...]:
     """The situations after the given training lengths: a novel one after each that is not round."""
     found = []
     for k, kind in lengths:
@@ -302,7 +301,7 @@ def price_situations(
     )
     enumeration = posteriors.enumeration
     events = shortest_unprecedented_events(
-        setting.language, enumeration.domain, enumeration.conditions
+        setting.language, enumeration.layout, enumeration.conditions
     )
     found = []
     for index, (kind, situation) in track(list(enumerate(asked)), "asking the mixture"):
@@ -312,7 +311,7 @@ def price_situations(
 
 
 def _check_limit(
-    demonstration: Demonstration, asked: Sequence[tuple[Kind, Situation]], limit_bits: int
+    demonstration: Demonstration, asked: Sequence[tuple[Kind, QueryPoint]], limit_bits: int
 ) -> None:
     """Raise unless L holds tau's switched version in every novel situation.
 
@@ -323,11 +322,9 @@ def _check_limit(
     small = demonstration.posteriors_at(situations, limit_bits=setting.language.length(setting.tau))
     last = len(kinds) - 1 - kinds[::-1].index(Kind.NOVEL)
     tau_bits = _demonstrator_bits(small.at(last), setting)
-    domain = small.enumeration.domain
-    conditions = classes_of_conditions(
-        setting.language, domain, _SHORT_EVENT_BITS, keys=hash_keys(domain.n_words)
-    )
-    events = shortest_unprecedented_events(setting.language, domain, conditions)
+    layout = small.enumeration.layout
+    conditions = classes_of_conditions(setting.language, layout, _SHORT_EVENT_BITS)
+    events = shortest_unprecedented_events(setting.language, layout, conditions)
     delta, k = max(
         (_delta_bits(setting, event), situation.n_steps)
         for event, situation, kind in zip(events, situations, kinds, strict=True)
@@ -341,7 +338,7 @@ def _check_limit(
         )
 
 
-def _delta_bits(setting: Setting, event: Unprecedented) -> int:
+def _delta_bits(setting: Setting, event: UnprecedentedEvent) -> int:
     return setting.language.switch_bits + event.bits + setting.language.length(setting.pi)
 
 
@@ -350,7 +347,7 @@ def _demonstrator_bits(mixture: Posterior, setting: Setting) -> int:
 
 
 def _priced(
-    setting: Setting, mixture: Posterior, kind: Kind, event: Unprecedented, state: int
+    setting: Setting, mixture: Posterior, kind: Kind, event: UnprecedentedEvent, state: int
 ) -> PricedSituation:
     xi = mixture.imitator()
     tree = mixture.tree
@@ -363,7 +360,7 @@ def _priced(
     bound = Theorem1Bound(delta_bits=delta_bits, log_rho=log_rho)
     bound_over_all_programs = Theorem1Bound(delta_bits=delta_bits)
     price = Price(
-        n_steps=mixture.situation.n_steps,
+        n_steps=mixture.point.n_steps,
         kind=kind,
         event=setting.language.show(event.event),
         predicate=setting.language.show(event.event.predicate),

@@ -65,17 +65,20 @@ from theory.process import (
     EnvironmentTable,
     HistoryTree,
     PolicyTable,
+    Probability,
     Table,
     UtilityTable,
     action_values,
     environment_table,
+    observation_laws,
     optimal_values,
     policy_table,
     utility_table,
 )
+from toy_world.planners.certificate import Plan
 from toy_world.planners.linear_program import least_over_optima
-from toy_world.planners.problem import Reading, observations_reach
-from toy_world.planners.tvd import TvdPlan, tvd_optimum, tvd_program
+from toy_world.planners.problem import Reading
+from toy_world.planners.tvd import tvd_optimum, tvd_program
 
 
 @unique
@@ -117,7 +120,7 @@ class TvdProblem:
     utility: UtilityTable
     budget: Any
 
-    def plan(self, reading: Reading) -> TvdPlan:
+    def plan(self, reading: Reading) -> Plan[Probability]:
         """The optimum in `reading`."""
         return tvd_optimum(self.beta, self.nu, self.utility, budget=self.budget, reading=reading)
 
@@ -489,4 +492,4 @@ def _sequence_form(pi: PolicyTable, nu: EnvironmentTable) -> tuple[Table, ...]:
 
 
 def _observation_weights(nu: EnvironmentTable) -> Sequence[Table]:
-    return observations_reach(tuple(level.astype(np.float64) for level in nu))
+    return observation_laws(tuple(level.astype(np.float64) for level in nu))

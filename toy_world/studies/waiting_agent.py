@@ -34,7 +34,7 @@ from theory.process import (
     utility_table,
 )
 from toy_world.planners.expected_kl import expected_kl_frontier
-from toy_world.programs.columns import Situation
+from toy_world.programs.columns import QueryPoint
 from toy_world.programs.enumeration import Enumeration
 from toy_world.programs.language import Do, Ends, Language, Latch
 from toy_world.studies.mixtures import posteriors_at
@@ -147,7 +147,7 @@ def third_terms(
             LANGUAGE,
             actions,
             observations,
-            [Situation(n_steps=k) for k in lengths],
+            [QueryPoint(n_steps=k) for k in lengths],
             horizon=1,
             limit_bits=TERM_BITS,
         ).enumeration
@@ -182,7 +182,7 @@ def waiting_choices(
         LANGUAGE,
         silence,
         silence,
-        [Situation(n_steps=FIRST_TIME)],
+        [QueryPoint(n_steps=FIRST_TIME)],
         horizon=HORIZON,
         limit_bits=limit_bits,
     )

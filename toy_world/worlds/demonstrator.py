@@ -63,8 +63,8 @@ class Memory:
     """What a program needs to know of the past.
 
     Attributes:
-        n_steps: it looks back at most that many steps,
-        period: and at the time modulo this.
+        n_steps: how many steps it looks back at most.
+        period: it knows the time modulo this, and no more of it.
     """
 
     n_steps: int = 0

@@ -1,9 +1,7 @@
 import doctest
-from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice, product
+from itertools import product
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +14,7 @@ from tests.toy_world.counter_programs import (
     Read,
     Statement,
     While,
+    for_ever,
     machine_code,
     meaning,
 )
@@ -31,7 +30,6 @@ from toy_world.machine.definition import (
     assemble,
     run,
 )
-from toy_world.machine.kernel import STATUSES, sample_kernel
 
 PLENTY = Limits(bits=10_000, steps=100_000)
 
@@ -119,7 +117,7 @@ def test_again_on_a_growing_cell_prints_ninety_three_zeros():
 
 
 @pytest.mark.parametrize("word", ["0", "1", "01", "0011"])
-def test_a_word_and_a_closing_bracket_repeat_the_word_for_ever(word):
+def test_a_word_and_a_closing_bracket_repeat_the_wordfor_ever(word):
     result = run(assemble(word + "]"), limits=PLENTY, max_symbols=40)
     assert result.status is Status.OUTPUT_LIMIT
     assert result.output == tuple(int(symbol) for symbol in (word * 40)[:40])
@@ -208,22 +206,10 @@ def test_the_machine_runs_every_counter_program(program, data):
         assert result.bits_read == len(code) + len(read)
 
 
-def _for_ever(body: list[Statement], *, counter: int) -> list[Statement]:
-    return [Add(counter), While(counter, (*body, Add(counter)))]
-
-
-COPY = _for_ever(
+COPY = for_ever(
     [Read(0), Add(1), While(0, (Print(1), While(1, ()))), While(1, (Print(0),))], counter=2
 )
 """Prints what it reads."""
-
-SQUARES = [
-    Print(1),
-    *_for_ever(
-        [Print(1), Add(0), Add(0), While(0, (Print(0), Add(1))), While(1, (Add(0),))], counter=2
-    ),
-]
-"""Symbol n is 1 if n is a square, for n = 0, 1, 2, ..."""
 
 
 def test_the_machine_runs_a_program_that_copies_its_input():
@@ -232,31 +218,6 @@ def test_the_machine_runs_a_program_that_copies_its_input():
     result = run((*code, *data), limits=PLENTY, max_symbols=100)
     assert result.output == data
     assert result.status is Status.WAITING
-
-
-def squares() -> Iterator[int]:
-    roots = set()
-    for n in range(10**6):
-        roots.add(n * n)
-        yield int(n in roots)
-
-
-@pytest.mark.parametrize("n_symbols", [400])
-def test_the_compiled_machine_runs_a_long_program(n_symbols):
-    code = assemble(machine_code(SQUARES, n_counters=3))
-    n_words = -(-len(code) // 64)
-    padded = np.array([*code, *([0] * (64 * n_words - len(code)))], dtype=np.uint64)
-    words = (padded.reshape(-1, 64) << np.arange(63, -1, -1, dtype=np.uint64)).sum(
-        axis=1, dtype=np.uint64
-    )
-    outputs = np.zeros((1, n_symbols), dtype=np.uint8)
-    n_printed, status, bits, steps = np.zeros((4, 1), dtype=np.int64)
-    sample_kernel(words[None], len(code), 10**8, 100, outputs, n_printed, status, bits, steps)
-    assert STATUSES[status[0]] is Status.OUTPUT_LIMIT
-    assert bits[0] == len(code)
-    assert outputs[0].tolist() == list(islice(squares(), n_symbols))
-    reference = run(code, limits=Limits(bits=len(code), steps=20_000), max_symbols=n_symbols)
-    assert reference.output == tuple(outputs[0][: len(reference.output)])
 
 
 def test_bad_arguments_are_named():

@@ -169,10 +169,6 @@ def test_predictions_are_semi_distributions_and_normalise_to_distributions():
         assert normalised[0] * prediction[1] == normalised[1] * prediction[0]
 
 
-def test_normalised_masses_of_all_strings_of_one_length_sum_to_one():
-    assert sum(census(LARGE).normalised_mass(x) for x in product((0, 1), repeat=SYMBOLS)) == 1
-
-
 def test_prices_are_logarithms_of_predictions():
     counted = census(LARGE)
     for x in strings(SYMBOLS - 1):

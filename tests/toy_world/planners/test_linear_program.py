@@ -12,7 +12,7 @@ from theory.errors import InvalidBudgetError, SolverError
 from toy_world.planners import linear_program
 from toy_world.planners.linear_program import (
     LinearProgram,
-    Rows,
+    LinearRows,
     least_over_optima,
     solve_linear_program,
 )
@@ -23,7 +23,9 @@ F = Fraction
 def rows(matrix, right):
     matrix = np.array(matrix, dtype=object)
     row, column = np.nonzero(matrix != 0)
-    return Rows(row=row, column=column, coefficient=matrix[row, column], right=np.array(right))
+    return LinearRows(
+        row=row, column=column, coefficient=matrix[row, column], right=np.array(right)
+    )
 
 
 def fractions(values):
@@ -102,13 +104,13 @@ def test_float_optima_meet_their_bound(case):
     exact = program_of(*case)
     program = LinearProgram(
         objective=exact.objective.astype(float),
-        at_most=Rows(
+        at_most=LinearRows(
             row=exact.at_most.row,
             column=exact.at_most.column,
             coefficient=exact.at_most.coefficient.astype(float),
             right=exact.at_most.right.astype(float),
         ),
-        equal=Rows(
+        equal=LinearRows(
             row=exact.equal.row,
             column=exact.equal.column,
             coefficient=exact.equal.coefficient.astype(float),

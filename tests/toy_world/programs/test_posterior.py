@@ -8,12 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.toy_world.programs.test_enumeration import behaviour, domain_of, oracle, rooted, worlds
+from tests.toy_world.program_examples import behaviour, layout_of, oracle, rooted, worlds
 from theory.bayes_mixture import Update, policy_mixture
 from theory.bounds import Theorem1Bound
 from theory.constraints import adaptive_kl_nats
 from theory.errors import InvalidArgumentError, InvalidDistributionError
-from toy_world.programs.columns import Situation
+from toy_world.programs.columns import QueryPoint
 from toy_world.programs.enumeration import enumerate_policies
 from toy_world.programs.language import Language, Switch
 from toy_world.programs.posterior import posterior
@@ -23,11 +23,11 @@ LIMIT = 11
 
 
 def mixture_at(world, index):
-    language, history, domain = world
-    root = rooted(history, domain, domain.situations[index])
-    expected = oracle(language, LIMIT, root, domain)
+    language, history, layout = world
+    root = rooted(history, layout.points[index])
+    expected = oracle(language, LIMIT, root, layout)
     assume(expected)
-    return posterior(enumerate_policies(language, domain, LIMIT), index), expected, root
+    return posterior(enumerate_policies(language, layout, LIMIT), index), expected, root
 
 
 @settings(max_examples=20)
@@ -35,8 +35,8 @@ def mixture_at(world, index):
 def test_predictions_are_those_of_bayes_rule_over_every_program(world, update):
     """Conditionals of the mixture are ratios of its joint probabilities (every action updating)."""
     found, expected, _ = mixture_at(world, 0)
-    domain = found.enumeration.domain
-    n_actions = domain.n_actions
+    layout = found.enumeration.layout
+    n_actions = layout.n_actions
     joint = [
         (weight * np.prod([Fraction(1), *along]), tree)
         for (along, tree), weight in expected.items()
@@ -50,7 +50,7 @@ def test_predictions_are_those_of_bayes_rule_over_every_program(world, update):
                 if row == 0 or update is Update.DEMONSTRATOR:
                     exact = sum(mass * tree[row][action] for mass, tree in joint) / total
                 else:
-                    first = h // domain.n_observations
+                    first = h // layout.n_observations
                     before = sum(mass * tree[0][first] for mass, tree in joint)
                     if before == 0:
                         continue
@@ -80,9 +80,9 @@ def test_merging_classes_by_continuation_changes_no_prediction(world):
 @given(worlds(max_steps=5, horizon=2), st.integers(0, LIMIT + 2))
 def test_rho_is_the_posterior_mass_of_short_programs(world, delta):
     found, expected, root = mixture_at(world, 0)
-    language, _, domain = world
+    language, _, layout = world
     total = sum(weight * np.prod([Fraction(1), *along]) for (along, _), weight in expected.items())
-    short = oracle(language, LIMIT - delta, root, domain) if delta <= LIMIT else Counter()
+    short = oracle(language, LIMIT - delta, root, layout) if delta <= LIMIT else Counter()
     mass = sum(
         weight * 2**delta * np.prod([Fraction(1), *along]) for (along, _), weight in short.items()
     )
@@ -93,10 +93,10 @@ def test_rho_is_the_posterior_mass_of_short_programs(world, delta):
 @given(worlds(max_steps=5, horizon=2))
 def test_every_program_is_found_in_its_class_and_shown_on_the_tree(world):
     found, _, root = mixture_at(world, 0)
-    language, _, domain = world
+    language, _, layout = world
     weights = Counter()
     for n_bits, program in language.policies.up_to(LIMIT):
-        along, tree = behaviour(program, root, domain)
+        along, tree = behaviour(program, root, layout)
         if 0 in along:
             with pytest.raises(InvalidArgumentError, match="can have produced the history"):
                 found.place_of(program)
@@ -114,12 +114,12 @@ def test_every_program_is_found_in_its_class_and_shown_on_the_tree(world):
 @settings(max_examples=20)
 @given(worlds(max_steps=5, horizon=2))
 def test_theorem_1_holds_for_every_event_and_policy_that_the_mixture_can_hold(world):
-    language, history, domain = world
-    root = rooted(history, domain, domain.situations[0])
-    enumeration = enumerate_policies(language, domain, 16)
+    language, history, layout = world
+    root = rooted(history, layout.points[0])
+    enumeration = enumerate_policies(language, layout, 16)
     assume(root and np.isfinite(enumeration.log_likelihoods[:, 0]).any())
     found = posterior(enumeration, 0)
-    sizes = {"n_actions": domain.n_actions, "n_observations": domain.n_observations}
+    sizes = {"n_actions": layout.n_actions, "n_observations": layout.n_observations}
     xi = found.imitator()
     for event_bits, event in language.events.up_to(5):
         occurs = has_happened(event, trace_of(event, root, **sizes))
@@ -136,23 +136,23 @@ def test_theorem_1_holds_for_every_event_and_policy_that_the_mixture_can_hold(wo
 def test_classes_come_in_order_of_weight_and_then_of_length():
     language = Language(n_actions=2, n_observations=1)
     history = (0, 0) * 6
-    domain = domain_of(history, [Situation(n_steps=6)], n_actions=2, n_observations=1, horizon=2)
-    found = posterior(enumerate_policies(language, domain, 12), 0)
+    layout = layout_of(history, [QueryPoint(n_steps=6)], n_actions=2, n_observations=1, horizon=2)
+    found = posterior(enumerate_policies(language, layout, 12), 0)
     assert language.show(found.program(0)) == "do(a0)"
     order = list(zip(-found.log_weights, found.shortest_bits, strict=True))
     assert order == sorted(order)
     assert np.exp(found.log_weights).sum() == pytest.approx(1)
-    assert found.situation == Situation(n_steps=6)
-    assert found.tree is domain.tree
+    assert found.point == QueryPoint(n_steps=6)
+    assert found.tree is layout.tree
 
 
 def test_what_cannot_be_answered_says_why():
     language = Language(n_actions=2, n_observations=1)
     history = (0, 0, 0, 0, 1, 0)
-    domain = domain_of(history, [Situation(n_steps=3)], n_actions=2, n_observations=1, horizon=1)
+    layout = layout_of(history, [QueryPoint(n_steps=3)], n_actions=2, n_observations=1, horizon=1)
     with pytest.raises(InvalidDistributionError, match=r"no program of at most 4 bits .* step 3"):
-        posterior(enumerate_policies(language, domain, 4), 0)
-    found = posterior(enumerate_policies(language, domain, 12), 0)
+        posterior(enumerate_policies(language, layout, 4), 0)
+    found = posterior(enumerate_policies(language, layout, 12), 0)
     with pytest.raises(InvalidArgumentError, match="delta_bits must be >= 0, got -1"):
         found.log_rho(-1)
     assert found.log_rho(13) == -np.inf

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from toy_world.programs.events import simplest_later_clock_event
 from toy_world.programs.language import Language
-from toy_world.programs.later_events import simplest_later_clock_event
 from toy_world.studies.simple_events import log_star, simple_events
 from toy_world.worlds.environments import WorldName
 
