@@ -8,19 +8,20 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from theory.errors import InvalidArgumentError, ResultsError
 
 ValueT = TypeVar("ValueT")
+_JSON_KEY: Final = "json_key"
 
 
 @contextlib.contextmanager
@@ -66,11 +67,21 @@ def write_json(path: Path, value: object) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def json_key(key: str) -> Mapping[str, str]:
+    """Metadata of a dataclass's field that is called `key` in JSON, such as `from`."""
+    return {_JSON_KEY: key}
+
+
+def _key_of(field: Field[Any]) -> str:
+    return str(field.metadata.get(_JSON_KEY, field.name))
+
+
 def to_jsonable(value: Any) -> Any:  # noqa: C901, PLR0911 - one case a type
     """`value` in JSON's types.
 
-    Dataclasses become objects, enums their values, fractions `"p/q"`, arrays lists, paths
-    strings; the floats that JSON lacks become the strings `"inf"`, `"-inf"`, `"nan"`.
+    Dataclasses become objects (`json_key` names a field), enums their values, fractions `"p/q"`,
+    arrays lists, paths strings; the floats that JSON lacks become the strings `"inf"`, `"-inf"`,
+    `"nan"`.
     """
     match value:
         case Enum():
@@ -92,7 +103,7 @@ def to_jsonable(value: Any) -> Any:  # noqa: C901, PLR0911 - one case a type
         case Path():
             return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
+        return {_key_of(f): to_jsonable(getattr(value, f.name)) for f in fields(value)}
     raise ResultsError(f"cannot write a {type(value).__name__} as JSON; convert it first")
 
 
@@ -123,8 +134,8 @@ def _read(kind: Any, value: Any) -> Any:  # noqa: PLR0911 - one case a type
     if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"an object is needed, got {value!r:.40}")
-        types = get_type_hints(kind)
-        return kind(**{name: _read(types[name], item) for name, item in value.items()})
+        types, names = get_type_hints(kind), {_key_of(f): f.name for f in fields(kind)}
+        return kind(**{names[key]: _read(types[names[key]], item) for key, item in value.items()})
     if origin in (Union, UnionType):
         return _read_member(arguments, value)
     if origin is Literal:

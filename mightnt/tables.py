@@ -37,8 +37,8 @@ WIDEST_LABEL: Final = 60
 _GAP: Final = 2
 """Blanks between two columns."""
 
-Cell: TypeAlias = "str | float | bool | MeanOverRuns | None"
-"""Text, a number, a mean with its interval, or nothing."""
+Cell: TypeAlias = "str | float | bool | tuple[int, ...] | MeanOverRuns | None"
+"""Text, a number, whole numbers that belong together, a mean with its interval, or nothing."""
 
 
 class Evidence(Enum):

@@ -19,6 +19,7 @@ from mightnt.figure_style import figure_style
 from mightnt.progress import track
 from paper_figures.artefact import Build, write_product
 from paper_figures.results import Sources, difference_between, read_experiment
+from paper_figures.toy import DEFAULT_FOLDER, ToyResults
 from theory.errors import InvalidArgumentError, MissingDataError
 
 PROG: Final = "python -m paper_figures"
@@ -49,6 +50,8 @@ class Options:
     runs: tuple[Path, ...] = ()
     """Folders of `python -m llm_experiment.run`, the most trusted first; of results/llm,
     results/llm-full and results/llm-quick those that exist and fit together if left out."""
+    toy: Path = DEFAULT_FOLDER
+    """Folder of what `python -m toy_world` stored; what it lacks of a figure is computed."""
     only: tuple[str, ...] = ()
     """Make these alone, by name, such as figure3."""
     out: Path = Path("results/figures")
@@ -129,7 +132,9 @@ def make(options: Options) -> Iterator[Made]:
     """
     names = options.only or tuple(TITLES)
     folders = options.runs or default_runs()
-    sources = Sources(found=read_experiment(folders) if folders else None)
+    sources = Sources(
+        found=read_experiment(folders) if folders else None, toy=ToyResults(folder=options.toy)
+    )
     for name in track(names, "figures and tables", total=len(names)):
         yield make_one(name, sources, options.out)
 

@@ -1,8 +1,9 @@
 """Figure 6: the greatest value within a budget, for every constraint, in a small shop.
 
-The plans and their certificates are those of `toy_world.demo_planners`.
+The plans and their certificates are those of `toy_world.demo_planners` with its defaults.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -11,7 +12,9 @@ from mightnt.figure_style import BLUE, GREEN, ORANGE, PAGE_INCHES, VERMILLION, n
 from paper_figures.artefact import Data, Product
 from paper_figures.results import Sources
 from paper_figures.style import title_panel
-from toy_world.demo_planners import PlannersOptions, Point, frontiers
+from toy_world.demo_planners import PlannersOptions
+from toy_world.presentations.planners import PRESENTATION
+from toy_world.studies.frontiers import Point, frontiers
 
 _READINGS: Final[dict[str, dict[str, Any]]] = {
     "expected": {"color": BLUE, "marker": "o", "linestyle": "-"},
@@ -26,10 +29,11 @@ _IN_TVD: Final = {f"{reading} TVD": look for reading, look in _READINGS.items()}
 
 
 def build(sources: Sources) -> Product:
-    """The figure; it needs no run."""
-    del sources
-    horizon = PlannersOptions().horizon
-    points = frontiers(horizon)
+    """The figure; it needs no run of the language-model experiment."""
+    options = PlannersOptions()
+    stored = sources.toy.stored(PRESENTATION, options)
+    # The demo does more than is shown here.
+    points = frontiers(options.horizon) if stored is None else stored.data.points
     figure = new_figure(PAGE_INCHES, 2.8)
     in_nats, in_tvd = figure.subplots(1, 2, sharey=True)
     _draw(in_nats, points, _IN_NATS)
@@ -43,12 +47,12 @@ def build(sources: Sources) -> Product:
     return Product(
         picture=figure,
         caption=(
-            f"Figure 6. The greatest value within a budget, for every constraint, in a shop of "
-            f"{horizon} steps (toy_world/demo_planners.py): KL and TVD to the base policy in three "
-            "readings (in expectation over observations; worst case over observation sequences; "
-            "worst case also of the agent's own actions), and expected KL to a pessimistic "
-            "imitator that may be asked for help. Every point is an optimum with a dual bound: no "
-            f"plan within the budget is better by more than {widest:.0e}."
+            "Figure 6. The greatest value within a budget, for every constraint, in a shop of "
+            f"{options.horizon} steps (toy_world/demo_planners.py): KL and TVD to the base policy "
+            "in three readings (in expectation over observations; worst case over observation "
+            "sequences; worst case also of the agent's own actions), and expected KL to a "
+            "pessimistic imitator that may be asked for help. Every point is an optimum with a "
+            f"dual bound: no plan within the budget is better by more than {widest:.0e}."
         ),
         data=Data(
             columns=("constraint", "budget (nats or TVD)", "value", "upper bound", "attained"),
@@ -57,7 +61,7 @@ def build(sources: Sources) -> Product:
     )
 
 
-def _draw(axes: Axes, points: list[Point], looks: dict[str, dict[str, Any]]) -> None:
+def _draw(axes: Axes, points: Sequence[Point], looks: dict[str, dict[str, Any]]) -> None:
     for constraint, look in looks.items():
         own = [point for point in points if point.constraint == constraint]
         axes.plot(

@@ -1,7 +1,8 @@
 """Figure 8: what pessimism buys and costs (Definitions 3 and 4, Theorems 3 and 4).
 
-Computed and drawn by `toy_world.demo_pessimism`, with its defaults but for half the simulated
-demonstrators, and fewer runs of the full loop, which the figure does not show.
+What `toy_world.demo_pessimism` finds with its defaults, in its own picture. Where that is not
+stored it is computed with half the simulated demonstrators, and with fewer runs of the full loop,
+which the figure does not show.
 """
 
 from collections.abc import Iterator
@@ -10,19 +11,23 @@ from typing import Any, Final
 from paper_figures.artefact import Data, Product
 from paper_figures.results import Sources
 from paper_figures.style import in_nats
-from toy_world.demo_pessimism import COMPARED_ALPHA, DEMO, PessimismOptions
+from toy_world.demo_pessimism import PessimismOptions
+from toy_world.presentations.pessimism import PRESENTATION
+from toy_world.studies.pessimism import COMPARED_ALPHA, Pessimism
 
 _FEWEST_CAREERS: Final = 2
 _N_SIMULATIONS: Final = 200
 
 
 def build(sources: Sources) -> Product:
-    """The figure; it needs no run."""
-    del sources
-    options = PessimismOptions(runs=_N_SIMULATIONS, careers=_FEWEST_CAREERS)
-    result = DEMO.run(options)
+    """The figure; it needs no run of the language-model experiment."""
+    result = sources.toy.stored(PRESENTATION, PessimismOptions())
+    if result is None:
+        fewer = PessimismOptions(runs=_N_SIMULATIONS, careers=_FEWEST_CAREERS)
+        result = PRESENTATION.run(fewer)
+    options = result.options
     return Product(
-        picture=DEMO.draw(result),
+        picture=result.figure(),
         caption=(
             "Figure 8. The pessimistic imitator (posterior updated by the demonstrator's actions "
             f"alone). Top left: mean help probability while a demonstrator is watched, "
@@ -41,33 +46,26 @@ def build(sources: Sources) -> Product:
     )
 
 
-def _rows(data: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for line in data["help_over_time"]:
-        for step, mean in enumerate(line["mean"]):
-            series = f"alpha = {line['alpha']}"
+def _rows(data: Pessimism) -> Iterator[tuple[Any, ...]]:
+    for line in data.help_over_time:
+        for step, mean in enumerate(line.mean):
+            series = f"alpha = {line.alpha}"
             yield ("help", series, "mean help probability, by step", step, mean, None, None)
-    for point in data["ville"]:
-        name, x = point["world"].value, point["alpha_over_weight"]
-        low, high = point["interval"]
+    for row in data.guarantees:
+        name, x = row.world.value, row.alpha_over_weight
         stays = "P(mu stays), by alpha/w(mu)"
-        yield ("top set", name, f"{stays}: simulated", x, point["simulated"], low, high)
-        yield ("top set", name, f"{stays}: bound", x, point["bound"], None, None)
-    for each in data["priced"]:
-        conduct, name = each["conduct"], f"k = {each['k']}"
-        x = float(conduct.alpha)
-        yield ("price", name, "value, by alpha", x, conduct.value, None, None)
-        yield ("price", name, "expected steps asked, by alpha", x, conduct.n_asks, None, None)
-    for each in data["compared"]:
-        conduct = each["conduct"]
-        kind = "Bayesian" if conduct.alpha is None else "pessimistic"
-        series = f"{kind}, {each['world'].value}"
+        ends = row.stays_interval
+        yield ("top set", name, f"{stays}: simulated", x, row.stays_simulated, *ends)
+        yield ("top set", name, f"{stays}: bound", x, row.stays_bound, None, None)
+    for priced in data.priced:
+        outcome, name = priced.outcome, f"k = {priced.n_steps}"
+        x = float(outcome.alpha or 0)
+        yield ("price", name, "value, by alpha", x, outcome.value, None, None)
+        yield ("price", name, "expected steps asked, by alpha", x, outcome.n_asks, None, None)
+    for compared in data.compared:
+        outcome = compared.outcome
+        kind = "Bayesian" if outcome.alpha is None else "pessimistic"
+        series = f"{kind}, {compared.world.value}"
         quantity = "P(never-done action), by budget (nats)"
-        yield (
-            "never done",
-            series,
-            quantity,
-            conduct.budget_nats,
-            conduct.bad_probability,
-            None,
-            None,
-        )
+        bad = outcome.bad_probability
+        yield ("never done", series, quantity, outcome.budget_nats, bad, None, None)

@@ -12,7 +12,7 @@ two folders the first folder's is taken. A folder need not be finished: agents w
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from llm_experiment.chat.turns import Turns
 from llm_experiment.evaluation_tables import SUMMARY_FILE
 from llm_experiment.measures.evaluation import agent_turns
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, episodes_file, read_manifest
+from paper_figures.toy import ToyResults
 from theory.errors import MissingDataError, ResultsError
 
 Row = dict[str, Any]
@@ -203,9 +204,11 @@ class Sources:
 
     Attributes:
         found: the experiment, None if there is no run.
+        toy: what the toy worlds' demos found.
     """
 
     found: Experiment | None
+    toy: ToyResults = field(default_factory=ToyResults)
 
     def experiment(self) -> Experiment:
         """The experiment.

@@ -1,26 +1,27 @@
 """Table 2: which regulariser resists an agent that is paid for what is never done.
 
-Computed by `toy_world.demo_regularisers`, with its defaults.
+What `toy_world.demo_regularisers` finds with its defaults.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from paper_figures.artefact import Data, Product, markdown_table
 from paper_figures.results import Sources
-from toy_world.demo_regularisers import ALPHA, DEMO, Outcome, RegularisersOptions
+from toy_world.demo_regularisers import RegularisersOptions
+from toy_world.presentations.regularisers import PRESENTATION
+from toy_world.studies.regularisers import ALPHA
 
 SHOWN_EPS_NATS: Final = 1.0
 
 
 def build(sources: Sources) -> Product:
-    """The table; it needs no run."""
-    del sources
+    """The table; it needs no run of the language-model experiment."""
     options = RegularisersOptions()
-    outcomes: list[Outcome] = DEMO.run(options).data["outcomes"]
+    outcomes = sources.toy.result(PRESENTATION, options).data.outcomes
     shown = [outcome for outcome in outcomes if outcome.eps_nats == SHOWN_EPS_NATS]
     rows = dict.fromkeys((outcome.base, outcome.constraint) for outcome in shown)
     worlds = dict.fromkeys(outcome.world for outcome in shown)
-    cells: dict[Any, Outcome] = {(o.base, o.constraint, o.world): o for o in shown}
+    cells = {(o.base, o.constraint, o.world): o for o in shown}
     headers = ["compared with", "constraint", *(f"P, {world.value}" for world in worlds)]
     headers += [f"value, {world.value}" for world in worlds]
     return Product(

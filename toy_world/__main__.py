@@ -18,7 +18,7 @@ import toy_world
 from mightnt.command_line import fail, parse_command_line, run_command
 from mightnt.results import to_jsonable, write_json
 from theory.errors import InvalidArgumentError, MightntError
-from toy_world.demo import Demo, DemoOptions, DemoResult, show_findings, show_tables, write
+from toy_world.demo import Demo, DemoOptions, DemoResult, print_findings, print_tables, write
 
 PREFIX: Final = "demo_"
 
@@ -62,7 +62,7 @@ def run_all(options: AllOptions) -> None:
     names = options.only or demo_names()
     progress = Console(stderr=True)
     console = Console()
-    results: list[DemoResult] = []
+    results: list[DemoResult[Any, Any]] = []
     failures: list[str] = []
     for k, name in enumerate(names, start=1):
         progress.print(f"{k}/{len(names)} {name} ...", markup=False)
@@ -72,23 +72,25 @@ def run_all(options: AllOptions) -> None:
         except MightntError as error:
             failures.append(f"{name}: {error}")
         progress.print(f"{k}/{len(names)} {name}: {time.monotonic() - start:.0f} s", markup=False)
-    found = [{"name": r.name, "statements": r.statements, "findings": r.findings} for r in results]
+    found = [
+        {"name": r.name, "statements": r.presentation.statements, "findings": r.findings}
+        for r in results
+    ]
     write_json(options.out / "findings.json", found)
     if options.json:
         console.print_json(data=to_jsonable(found))
     else:
         for result in results:
-            show_findings(result)
+            print_findings(result)
     if failures:
         fail("; ".join(failures))
 
 
-def _run_one(demo: Demo[Any], options: AllOptions) -> DemoResult:
-    own = demo.options_type(out=options.out, seed=options.seed)
-    result = demo.run(own)
+def _run_one(demo: Demo[Any], options: AllOptions) -> DemoResult[Any, Any]:
+    result = demo.run(demo.options_type(out=options.out, seed=options.seed))
     if options.tables:
-        show_tables(result)
-    write(result, demo.draw, own)
+        print_tables(result)
+    write(result)
     return result
 
 

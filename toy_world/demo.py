@@ -1,39 +1,36 @@
-"""What every demo shares: its options, its result, and how the result is shown and written.
+"""What every demo shares: its options, what it found, and how that is shown, written and read.
 
-A demo is two functions, `run(options) -> DemoResult` and `draw(result) -> Figure`: the first
-computes, the second draws, and only this module prints and writes. Its module `demo_<name>` offers
-them as one value, `DEMO`, whose `main` is its command line; `python -m toy_world` runs them all.
+A demo has two modules. `toy_world.demo_<name>` is its command: the options, and a `Demo` under
+the name `DEMO`. It imports little, so that `--help` and a bad option answer at once. What the
+demo shows is in `toy_world.presentations.<name>`, a `Presentation` under the name `PRESENTATION`:
+it computes the *data* from the options (by a module of `toy_world.studies`), and makes tables,
+findings and the figure of options and data alone. So a demo's JSON file, which holds both, can be
+read back and shown again without computing anything (`Presentation.read`).
 """
 
+import importlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.figure_style import figure_style, save_figure
-from mightnt.results import to_jsonable, write_json
-from theory.errors import InvalidArgumentError, InvalidShapeError
+from mightnt.results import from_jsonable, to_jsonable, write_json
+from mightnt.tables import Table, print_table
+from theory.errors import InvalidArgumentError, ResultsError
 from theory.paper import Statement
+from toy_world.code_version import code_version
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-class Evidence(Enum):
-    """How a number was obtained; every column of every table carries one."""
-
-    EXACT = "exact"
-    """Rational arithmetic, integers, or an exact sum of logarithms, rounded once to print."""
-    CERTIFIED = "certified"
-    """Ball arithmetic, or a solver's bracket or duality gap that was checked."""
-    FLOAT = "float64"
-    """Floating point by a closed form or a recursion, to the accuracy its function states."""
-    MONTE_CARLO = "Monte Carlo"
-    """Simulation; the interval is a column of its own or stands in the cell."""
+_WITHOUT_EFFECT: Final = ("out", "json", "jobs", "cluster")
+"""Options that say where a demo computes and writes; its numbers do not depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,175 +52,191 @@ class DemoOptions:
         """The demo's one source of randomness."""
         return np.random.default_rng(self.seed)
 
+    def gives_the_numbers_of(self, other: "DemoOptions") -> bool:
+        """Whether both ask for the same computation."""
+        return type(self) is type(other) and all(
+            getattr(self, option.name) == getattr(other, option.name)
+            for option in fields(self)
+            if option.name not in _WITHOUT_EFFECT
+        )
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column: its header (units included) and the evidence behind its numbers."""
 
-    header: str
-    evidence: Evidence | None = None
-    """None for what is no result: labels and settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoTable:
-    """A table of results; cells are numbers (None where there is none to give) or text."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise InvalidShapeError(
-                    f"a row of table '{self.title}' must have {len(self.columns)} cells, got "
-                    f"{len(row)}"
-                )
+OptionsT = TypeVar("OptionsT", bound=DemoOptions)
+DataT = TypeVar("DataT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoResult:
-    """What a demo found.
+class Presentation(Generic[OptionsT, DataT]):
+    """How a demo's data are computed and shown, as `PRESENTATION` of its module.
 
     Attributes:
         name: the demo's name, also that of its files.
-        statements: the paper's statements it is about.
+        statements: the paper's statements that it is about.
+        options_type: the demo's options; every option has a default.
+        data_type: what it computes: a frozen dataclass that `mightnt.results` writes and reads.
+        compute: the data.
+        tables: the numbers as tables.
         findings: sentences that state what the numbers show, readings and scope included.
-        tables: the numbers.
-        data: anything else that the figure needs or a reader may want, JSON-like.
+        draw: the figure; called inside `mightnt.figure_style.figure_style`.
     """
 
     name: str
     statements: tuple[Statement, ...]
-    findings: tuple[str, ...]
-    tables: tuple[DemoTable, ...]
-    data: dict[str, Any] = field(default_factory=dict)
+    options_type: type[OptionsT]
+    data_type: type[DataT]
+    compute: Callable[[OptionsT], DataT]
+    tables: Callable[[OptionsT, DataT], tuple[Table, ...]]
+    findings: Callable[[OptionsT, DataT], tuple[str, ...]]
+    draw: Callable[[OptionsT, DataT], "Figure"]
+
+    def run(self, options: OptionsT) -> "DemoResult[OptionsT, DataT]":
+        """Compute what the demo finds."""
+        return DemoResult(presentation=self, options=options, data=self.compute(options))
+
+    def read(self, path: Path) -> "DemoResult[OptionsT, DataT]":
+        """What a file that this version of the code wrote holds.
+
+        Raises:
+            ResultsError: the file cannot be read, or another version or another demo wrote it.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            wrote, version = document["name"], document.get("version")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultsError(f"cannot read {path}: {error}; run the demo again") from error
+        if (wrote, version) != (self.name, code_version()):
+            raise ResultsError(
+                f"{path} was not written by this version of demo {self.name} (it holds version "
+                f"{version} of {wrote}); run the demo again"
+            )
+        try:
+            return DemoResult(
+                presentation=self,
+                options=from_jsonable(self.options_type, document["options"]),
+                data=from_jsonable(self.data_type, document["data"]),
+            )
+        except (InvalidArgumentError, KeyError) as error:
+            raise ResultsError(f"cannot read {path}: {error}; run the demo again") from error
 
 
-OptionsT = TypeVar("OptionsT", bound=DemoOptions)
+@dataclass(frozen=True, kw_only=True)
+class DemoResult(Generic[OptionsT, DataT]):
+    """What a demo found.
+
+    Attributes:
+        presentation: how it is shown.
+        options: that were given.
+        data: that were computed from them.
+    """
+
+    presentation: Presentation[OptionsT, DataT]
+    options: OptionsT
+    data: DataT
+
+    @property
+    def name(self) -> str:
+        """The demo's name."""
+        return self.presentation.name
+
+    @cached_property
+    def findings(self) -> tuple[str, ...]:
+        """What the numbers show."""
+        return self.presentation.findings(self.options, self.data)
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """The numbers as tables."""
+        return self.presentation.tables(self.options, self.data)
+
+    def figure(self) -> "Figure":
+        """The figure; call inside `mightnt.figure_style.figure_style`."""
+        return self.presentation.draw(self.options, self.data)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the demo's JSON file holds."""
+        return {
+            "name": self.name,
+            "statements": [str(statement) for statement in self.presentation.statements],
+            "version": code_version(),
+            "options": self.options,
+            "findings": self.findings,
+            "tables": self.tables,
+            "data": self.data,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Generic[OptionsT]):
-    """A demo, as its module's `DEMO`.
+    """A demo's command, as `DEMO` of its module.
 
     Attributes:
         name: `<name>` of the module `toy_world.demo_<name>`.
-        options_type: the demo's options; every option has a default.
-        run: computes the result.
-        draw: draws it.
+        options_type: the demo's options; the docstring is the head of `--help`.
     """
 
     name: str
     options_type: type[OptionsT]
-    run: Callable[[OptionsT], DemoResult]
-    draw: Callable[[DemoResult], Figure]
+
+    def presentation(self) -> Presentation[OptionsT, Any]:
+        """How the demo is computed and shown."""
+        # By its name and not at the top of the module: it imports what computes and draws.
+        module = importlib.import_module(f"toy_world.presentations.{self.name}")
+        presentation: Presentation[OptionsT, Any] = module.PRESENTATION
+        return presentation
+
+    def run(self, options: OptionsT) -> DemoResult[Any, Any]:
+        """What the demo finds."""
+        return self.presentation().run(options)
 
     def main(self, argv: Sequence[str] | None = None) -> None:
-        """The demo's command line (see `demo_main`)."""
-        demo_main(
-            self.options_type,
-            self.run,
-            self.draw,
-            prog=f"python -m toy_world.demo_{self.name}",
-            argv=argv,
-        )
+        """The command line: parse, run, print, write JSON and figure.
+
+        Args:
+            argv: the options, `sys.argv[1:]` by default.
+        """
+
+        def command() -> None:
+            options = parse_command_line(
+                self.options_type, argv, prog=f"python -m toy_world.demo_{self.name}"
+            )
+            result = self.run(options)
+            if options.json:
+                Console().print_json(data=to_jsonable(result.document))
+            else:
+                print_tables(result)
+                print_findings(result)
+            write(result)
+
+        run_command(command)
 
 
-def demo_main(
-    options_type: type[OptionsT],
-    run: Callable[[OptionsT], DemoResult],
-    draw: Callable[[DemoResult], Figure],
-    *,
-    prog: str,
-    argv: Sequence[str] | None = None,
-) -> None:
-    """The command line of a demo: parse, run, print, write JSON and figure.
-
-    Args:
-        options_type: the demo's options; its docstring is the head of `--help`.
-        run: computes the result.
-        draw: draws it; called inside `figure_style()`.
-        prog: the command as a person types it.
-        argv: the options, `sys.argv[1:]` by default.
-    """
-
-    def main() -> None:
-        options = parse_command_line(options_type, argv, prog=prog)
-        result = run(options)
-        show(result, options)
-        write(result, draw, options)
-
-    run_command(main)
-
-
-def show(result: DemoResult, options: DemoOptions) -> None:
-    """Print `result`: tables and findings, or JSON with `--json`."""
-    if options.json:
-        Console().print_json(data=to_jsonable(_document(result, options)))
-        return
-    show_tables(result)
-    show_findings(result)
-
-
-def show_tables(result: DemoResult) -> None:
+def print_tables(result: DemoResult[Any, Any]) -> None:
     """Print the tables of `result`."""
     console = Console()
     for table in result.tables:
-        console.print(_rich_table(table))
-        if table.note:
-            console.print(table.note, markup=False)
+        print_table(table, console)
         console.print()
 
 
-def show_findings(result: DemoResult) -> None:
+def print_findings(result: DemoResult[Any, Any]) -> None:
     """Print what `result` is about and what it found."""
     console = Console()
-    console.print(f"[bold]{result.name}[/bold]: {'; '.join(map(str, result.statements))}")
+    statements = "; ".join(map(str, result.presentation.statements))
+    console.print(f"[bold]{result.name}[/bold]: {statements}")
     for finding in result.findings:
         console.print(f"• {finding}", markup=False)
     console.print()
 
 
-def write(result: DemoResult, draw: Callable[[DemoResult], Figure], options: DemoOptions) -> None:
+def write(result: DemoResult[Any, Any]) -> None:
     """Write `<out>/<name>.json`, `.png` and `.pdf`."""
-    stem = options.out / result.name
-    write_json(stem.with_suffix(".json"), _document(result, options))
+    from mightnt.figure_style import figure_style, save_figure  # noqa: PLC0415 - see the module
+
+    stem = result.options.out / result.name
+    write_json(stem.with_suffix(".json"), result.document)
     with figure_style():
-        png, pdf = save_figure(draw(result), stem)
+        png, pdf = save_figure(result.figure(), stem)
     console = Console(stderr=True)
-    console.print(f"wrote {stem.with_suffix('.json')}, {png} and {pdf}", markup=False)
-
-
-def format_cell(cell: Any) -> str:
-    """A cell as printed: floats to four significant digits, `-` for None."""
-    match cell:
-        case None:
-            return "-"
-        case float() | np.floating():
-            return f"{cell:.4g}"
-        case _:
-            return str(cell)
-
-
-def _document(result: DemoResult, options: DemoOptions) -> dict[str, Any]:
-    return {
-        "name": result.name,
-        "statements": [str(statement) for statement in result.statements],
-        "options": options,
-        "findings": result.findings,
-        "tables": result.tables,
-        "data": result.data,
-    }
-
-
-def _rich_table(table: DemoTable) -> Table:
-    shown = Table(title=table.title, title_justify="left")
-    for column in table.columns:
-        evidence = f"\n[dim]{column.evidence.value}[/dim]" if column.evidence else ""
-        shown.add_column(column.header + evidence, justify="right" if column.evidence else "left")
-    for row in table.rows:
-        shown.add_row(*map(format_cell, row))
-    return shown
+    files = f"{stem.with_suffix('.json')}, {png} and {pdf}"
+    console.print(f"wrote {files}", markup=False, soft_wrap=True)

@@ -43,7 +43,7 @@ def best_seconds(work: Callable[[], Any], repetitions: int = REPETITIONS) -> tup
 
 
 def deviations(n_max: int) -> OutputTree:
-    """The strings 0^n 1 up to n_max, as in `toy_world.demo_solomonoff`."""
+    """The strings 0^n 1 up to n_max, as in `toy_world.studies.first_deviation`."""
     return OutputTree.of([(0,) * (n_max + 1), *((0,) * n + (1,) for n in range(n_max + 1))])
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from mightnt.results import atomic_path, from_jsonable, to_jsonable, write_json
+from mightnt.results import atomic_path, from_jsonable, json_key, to_jsonable, write_json
 from theory.errors import InvalidArgumentError, ResultsError
 
 
@@ -120,6 +120,19 @@ def test_values_come_back_from_json():
     assert least == Drawing(points=(), size=(1, 1.0), share=None)
     assert from_jsonable(float | str, "many") == "many"
     assert from_jsonable(float | str, "inf") == float("inf")
+
+
+@dataclass(frozen=True)
+class Interval:
+    start: float = field(metadata=json_key("from"))
+    end: float = field(default=1.0, metadata=json_key("to"))
+
+
+def test_a_field_may_be_called_otherwise_in_json():
+    assert to_jsonable(Interval(0.5, 2.0)) == {"from": 0.5, "to": 2.0}
+    assert from_jsonable(Interval, {"from": 0.5}) == Interval(0.5)
+    with pytest.raises(InvalidArgumentError, match="cannot read a Interval: 'start'"):
+        from_jsonable(Interval, {"start": 0.5})
 
 
 @pytest.mark.parametrize(

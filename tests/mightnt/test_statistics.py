@@ -12,6 +12,7 @@ from mightnt.statistics import (
     MeanOverRuns,
     ShareInterval,
     mean_over_runs,
+    normal_interval,
     share_interval,
 )
 from theory.errors import InvalidArgumentError
@@ -52,6 +53,25 @@ def test_clopper_pearson_ends_where_the_tail_has_half_of_what_is_left(trials, da
     below = special.bdtr(successes, trials, found.high) if successes < trials else 0.025
     above = special.bdtrc(successes - 1, trials, found.low) if successes else 0.025
     assert (below, above) == pytest.approx((0.025, 0.025), rel=1e-6)
+
+
+def test_a_tiny_share_keeps_its_digits():
+    # One success: the lower end is where none has all but the tail, (1 - low)^n = 0.975.
+    found = share_interval(1, 10**9)
+    assert found.low == pytest.approx(-math.expm1(math.log1p(-0.025) / 10**9), rel=1e-9)
+
+
+@given(numbers=NUMBERS)
+def test_the_normal_interval_is_students_with_infinitely_many_degrees_of_freedom(numbers):
+    found = normal_interval(numbers, confidence=0.9)
+    mean, error = math.fsum(numbers) / len(numbers), stats.sem(numbers)
+    low, high = (mean + stats.t.ppf(q, math.inf) * error for q in (0.05, 0.95))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_one_draw_has_no_normal_interval():
+    with pytest.raises(InvalidArgumentError, match="at least 2 draws, got 1"):
+        normal_interval([0.5])
 
 
 @given(trials=st.integers(1, 60), data=st.data())

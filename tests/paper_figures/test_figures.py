@@ -30,12 +30,12 @@ from paper_figures import (
     table_3,
 )
 from paper_figures.results import Sources, read_experiment
+from theory.budget import all_in_spending_nats
 from theory.errors import MissingDataError
-from theory.overspending import all_in_spending_nats
-from toy_world.demo_proposition2 import CLOCK_DECADES
-from toy_world.demo_regularisers import Constraint, matched_budget
 from toy_world.programs.events import simplest_later_clock_event
 from toy_world.programs.language import Language
+from toy_world.studies.regularisers import Constraint, matched_budget
+from toy_world.studies.simple_events import CLOCK_DECADES
 
 
 def built(build, sources):

@@ -1,23 +1,18 @@
-"""Every demo prints, writes and fails in the same way."""
+"""Every demo prints, writes, reads and fails in the same way."""
 
 import json
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
 from mightnt.command_line import BAD_USAGE
 from mightnt.figure_style import new_figure
-from theory.errors import InvalidArgumentError, InvalidShapeError
+from mightnt.tables import Column, Evidence, Table
+from theory.errors import InvalidArgumentError, ResultsError
 from theory.paper import Statement
-from toy_world.demo import (
-    Column,
-    DemoOptions,
-    DemoResult,
-    DemoTable,
-    Evidence,
-    demo_main,
-    format_cell,
-)
+from toy_world.demo import Demo, DemoOptions, Presentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,43 +21,63 @@ class Options(DemoOptions):
 
     count: int = 2
     """How many."""
+    jobs: int = 1
+    """How many workers."""
 
 
-def run(options):
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    numbers: tuple[float, ...]
+
+
+def compute(options):
     if options.count > 5:
         raise InvalidArgumentError(f"--count must be <= 5, got {options.count}")
-    numbers = tuple(float(x) for x in options.rng().random(options.count))
-    table = DemoTable(
-        title="Numbers",
+    return Numbers(numbers=tuple(float(x) for x in options.rng().random(options.count)))
+
+
+def tables(options, data):
+    table = Table(
+        title=f"{options.count} numbers",
         columns=(Column(header="n"), Column(header="x", evidence=Evidence.MONTE_CARLO)),
-        rows=tuple(enumerate(numbers)),
-        note="uniform",
+        rows=tuple(enumerate(data.numbers)),
+        notes=("uniform",),
     )
-    return DemoResult(
-        name="numbers",
-        statements=(Statement.VALUE,),
-        findings=("they are random",),
-        tables=(table,),
-        data={"numbers": numbers},
-    )
+    return (table,)
 
 
-def draw(result):
+def draw(options, data):
     figure = new_figure()
-    figure.subplots().plot(result.data["numbers"])
+    figure.subplots().plot(data.numbers)
     return figure
 
 
+PRESENTATION = Presentation(
+    name="numbers",
+    statements=(Statement.VALUE,),
+    options_type=Options,
+    data_type=Numbers,
+    compute=compute,
+    tables=tables,
+    findings=lambda options, data: (f"{len(data.numbers)} are random",),
+    draw=draw,
+)
+
+
+@pytest.fixture(autouse=True)
+def _numbers_are_a_demo(monkeypatch):
+    module = SimpleNamespace(PRESENTATION=PRESENTATION)
+    monkeypatch.setitem(sys.modules, "toy_world.presentations.numbers", module)
+
+
 def call(*argv):
-    demo_main(Options, run, draw, prog="python -m toy_world.demo_numbers", argv=argv)
+    Demo(name="numbers", options_type=Options).main(argv)
 
 
 def test_a_demo_prints_tables_with_evidence_and_writes_three_files(tmp_path, capsys):
     call("--out", str(tmp_path))
     printed = capsys.readouterr().out
-    assert all(
-        words in printed for words in ("Definition 1", "Monte Carlo", "uniform", "• they are")
-    )
+    assert all(words in printed for words in ("Definition 1", "Monte Carlo", "uniform", "• 2 are"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "numbers.json",
         "numbers.pdf",
@@ -75,15 +90,49 @@ def test_json_on_standard_output_is_the_file(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads((tmp_path / "numbers.json").read_text())
     assert len(document["data"]["numbers"]) == 3
-    assert document["tables"][0]["columns"][1] == {"header": "x", "evidence": "Monte Carlo"}
+    column = document["tables"][0]["columns"][1]
+    assert (column["header"], column["evidence"]) == ("x", "Monte Carlo")
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path, capsys):
-    documents = []
-    for seed in ("1", "1", "2"):
-        call("--out", str(tmp_path), "--json", "--seed", seed)
-        documents.append(json.loads(capsys.readouterr().out)["data"])
-    assert documents[0] == documents[1] != documents[2]
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
+    first, again, other = (PRESENTATION.run(Options(seed=seed)).data for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_file_is_read_back_as_it_was(tmp_path, capsys):
+    call("--out", str(tmp_path), "--count", "3", "--jobs", "2")
+    result = PRESENTATION.read(tmp_path / "numbers.json")
+    assert result.options == Options(out=tmp_path, count=3, jobs=2)
+    assert result.data == compute(result.options)
+    assert result.findings == ("3 are random",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda document: "{", r"cannot read .*numbers\.json"),
+        (lambda document: "[]", r"cannot read .*numbers\.json"),
+        (lambda document: {**document, "version": "0"}, "holds version 0 of numbers"),
+        (lambda document: {**document, "name": "letters"}, "of letters"),
+        (lambda document: {**document, "data": {"numbers": ["a"]}}, "cannot read a Numbers"),
+        (lambda document: {**document, "options": {"count": -0.5}}, "cannot read a Options"),
+        (lambda document: {**document, "options": {"seed": -1}}, "cannot read a Options"),
+    ],
+)
+def test_a_file_that_is_no_result_of_this_version_is_refused(tmp_path, capsys, change, words):
+    call("--out", str(tmp_path))
+    path = tmp_path / "numbers.json"
+    changed = change(json.loads(path.read_text()))
+    path.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    with pytest.raises(ResultsError, match=words):
+        PRESENTATION.read(path)
+
+
+def test_options_that_say_where_to_compute_do_not_change_the_numbers(tmp_path):
+    assert Options(jobs=3, out=tmp_path, json=True).gives_the_numbers_of(Options())
+    assert not Options(count=3).gives_the_numbers_of(Options())
+    assert not Options(seed=3).gives_the_numbers_of(Options())
+    assert not Options().gives_the_numbers_of(DemoOptions())
 
 
 @pytest.mark.parametrize(
@@ -101,15 +150,3 @@ def test_bad_options_are_one_line_with_exit_code_2(tmp_path, capsys, argv, words
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert not list(tmp_path.iterdir())
-
-
-def test_a_row_of_the_wrong_width_is_refused():
-    with pytest.raises(InvalidShapeError, match="must have 1 cells, got 2"):
-        DemoTable(title="t", columns=(Column(header="a"),), rows=((1, 2),))
-
-
-@pytest.mark.parametrize(
-    ("cell", "shown"), [(None, "-"), (0.123456, "0.1235"), (7, "7"), ("x", "x")]
-)
-def test_cells_are_printed_to_four_digits(cell, shown):
-    assert format_cell(cell) == shown

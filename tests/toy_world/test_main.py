@@ -5,10 +5,11 @@ import pytest
 
 from mightnt.command_line import BAD_USAGE
 from mightnt.figure_style import new_figure
+from mightnt.tables import Column, Evidence, Table
 from theory.errors import SolverError
 from theory.paper import Statement
 from toy_world import __main__ as command
-from toy_world.demo import Column, Demo, DemoOptions, DemoResult, DemoTable, Evidence
+from toy_world.demo import Demo, DemoOptions, Presentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,28 +19,45 @@ class Options(DemoOptions):
     size: int = 2
 
 
-def small_demo(name, *, works=True):
-    def run(options):
-        if not works:
-            raise SolverError("no root in [0, 1]")
-        table = DemoTable(
-            title="Draws",
-            columns=(Column(header="x", evidence=Evidence.MONTE_CARLO),),
-            rows=tuple((float(x),) for x in options.rng().random(options.size)),
-        )
-        return DemoResult(
-            name=name,
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    x: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallDemo(Demo):
+    works: bool = True
+
+    def presentation(self):
+        def compute(options):
+            if not self.works:
+                raise SolverError("no root in [0, 1]")
+            return Draws(x=tuple(options.rng().random(options.size).tolist()))
+
+        def tables(options, data):
+            column = Column(header="x", evidence=Evidence.MONTE_CARLO)
+            rows = tuple((x,) for x in data.x)
+            return (Table(title="Draws", columns=(column,), rows=rows),)
+
+        def draw(options, data):
+            figure = new_figure()
+            figure.subplots()
+            return figure
+
+        return Presentation(
+            name=self.name,
             statements=(Statement.VALUE,),
-            findings=(f"{name} drew {table.rows[0][0]:.6f}",),
-            tables=(table,),
+            options_type=Options,
+            data_type=Draws,
+            compute=compute,
+            tables=tables,
+            findings=lambda options, data: (f"{self.name} drew {data.x[0]:.6f}",),
+            draw=draw,
         )
 
-    def draw(_):
-        figure = new_figure()
-        figure.subplots()
-        return figure
 
-    return Demo(name=name, options_type=Options, run=run, draw=draw)
+def small_demo(name, *, works=True):
+    return SmallDemo(name=name, options_type=Options, works=works)
 
 
 @pytest.fixture
@@ -51,15 +69,6 @@ def three_demos(monkeypatch):
     }
     monkeypatch.setattr(command, "demo_names", lambda: tuple(demos))
     monkeypatch.setattr(command, "load_demo", demos.__getitem__)
-
-
-@pytest.mark.parametrize("name", command.demo_names())
-def test_every_demo_module_offers_a_demo_that_runs_without_options(name):
-    demo = command.load_demo(name)
-    assert isinstance(demo, Demo)
-    assert demo.name == name
-    assert isinstance(demo.options_type(), DemoOptions)
-    assert demo.options_type.__doc__
 
 
 def test_the_demos_are_found():

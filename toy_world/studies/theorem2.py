@@ -53,13 +53,14 @@ delta: R(h_s) does not grow and the value does. Contradiction.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, unique
 from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 
+from mightnt.results import json_key
 from theory.process import (
     EnvironmentTable,
     HistoryTree,
@@ -90,6 +91,8 @@ class Claim(Enum):
     SEQUENCE = "x(ha) > b(ha) implies every action in ha optimal"
 
 
+READINGS: Final = (Reading.FIXED, Reading.ADAPTIVE, Reading.EXPECTED)
+"""In the order in which they are shown, the paper's own first."""
 HOLDS: Final = {
     Claim.FIRST: frozenset(Reading),
     Claim.CONDITIONAL: frozenset[Reading](),
@@ -158,6 +161,73 @@ class Counterexample:
     problem: TvdProblem
     history: tuple[int, ...]
     action: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(steps, actions, observations)."""
+        tree = self.problem.tree
+        return tree.horizon, tree.n_actions, tree.n_observations
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimVerdict:
+    """Where a claim holds.
+
+    Attributes:
+        claim: which.
+        holds_in: the readings in which it is proved; in the others it has a counterexample.
+        smallest_shapes: of the counterexamples, (steps, actions, observations): smaller ones
+            cannot fail.
+    """
+
+    claim: Claim
+    holds_in: tuple[Reading, ...]
+    smallest_shapes: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifiedExample:
+    """A counterexample in one reading, worked out in rational arithmetic.
+
+    Attributes:
+        claim: which it refutes.
+        shape: (steps, actions, observations).
+        reading: of the constraint.
+        budget: c.
+        value: of an optimum.
+        history: h, as actions and observations in turn.
+        action: a.
+        loss: how much value a loses (`loss_at`).
+        least_excess: over all optima; positive where every one violates the claim
+            (`certified_excess`).
+    """
+
+    claim: Claim
+    shape: tuple[int, int, int]
+    reading: Reading
+    budget: Fraction
+    value: Fraction
+    history: tuple[int, ...]
+    action: int
+    loss: Fraction
+    least_excess: Fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleRow:
+    """One history of a counterexample: base policy and optimum beside what actions earn.
+
+    Attributes:
+        beta: the base policy's probabilities.
+        pi: the optimum's.
+        utility: what each action earns.
+        budget: c.
+    """
+
+    beta: tuple[float, ...]
+    pi: tuple[float, ...]
+    utility: tuple[Fraction, ...] = field(metadata=json_key("Q"))
+    budget: Fraction = field(metadata=json_key("c"))
 
 
 def violations(
@@ -330,6 +400,53 @@ def spec_counterexample() -> Counterexample:
         ),
         history=(0, 0),
         action=0,
+    )
+
+
+def claim_verdicts() -> tuple[ClaimVerdict, ...]:
+    """Where each claim holds."""
+    smallest = (*conditional_counterexamples(), sequence_counterexample())
+    return tuple(
+        ClaimVerdict(
+            claim=claim,
+            holds_in=tuple(reading for reading in READINGS if reading in HOLDS[claim]),
+            smallest_shapes=tuple(each.shape for each in smallest if each.claim is claim),
+        )
+        for claim in Claim
+    )
+
+
+def certified_examples() -> tuple[CertifiedExample, ...]:
+    """Every counterexample in every reading."""
+    examples = (*conditional_counterexamples(), sequence_counterexample(), spec_counterexample())
+    return tuple(
+        CertifiedExample(
+            claim=example.claim,
+            shape=example.shape,
+            reading=reading,
+            budget=example.problem.budget,
+            value=Fraction(example.problem.plan(reading).value),
+            history=example.history,
+            action=example.action,
+            loss=loss_at(example),
+            least_excess=certified_excess(example, reading),
+        )
+        for example in examples
+        for reading in READINGS
+    )
+
+
+def first_example_row() -> ExampleRow:
+    """The history of the first counterexample at which the optimum violates the claim."""
+    example, _ = conditional_counterexamples()
+    problem = example.problem
+    t, row = len(example.history) // 2, problem.tree.index(example.history)
+    n = problem.tree.n_actions
+    return ExampleRow(
+        beta=tuple(float(p) for p in problem.beta[t][row]),
+        pi=tuple(float(p) for p in problem.plan(Reading.FIXED).pi[t][row]),
+        utility=tuple(problem.utility[row * n : (row + 1) * n]),
+        budget=problem.budget,
     )
 
 

@@ -1,20 +1,16 @@
-"""Where Theorem 1 needs a policy mixture: joint predictors in families and in ordinary worlds."""
+"""Where Theorem 1 needs a policy mixture: families of joint predictors, in exact arithmetic."""
 
 import math
 from fractions import Fraction
 
-import numpy as np
 import pytest
 
 from theory import bounds
-from theory.errors import InvalidArgumentError, UnreachableLengthError
+from theory.errors import InvalidArgumentError
 from theory.log_sum import LogSum
 from toy_world.studies.joint_predictor import (
-    LANGUAGE,
-    OrdinaryWorld,
     halving_deviators,
     joint_costs,
-    ordinary_mixture,
     pointed_deviators,
 )
 
@@ -87,52 +83,6 @@ def test_own_observations_exceed_even_the_printed_bound_at_16_steps():
     assert bounds.halving_deviators_nats(n=16, delta_bits=5) > printed + 1
 
 
-def world(**changes):
-    settings = {
-        "trusted": "do(a0)",
-        "observations": "mix(1/2, do(a1), do(a0))",
-        "agent": "do(a1)",
-    }
-    settings |= changes
-    return OrdinaryWorld(
-        **{name: LANGUAGE.policies.parse(text) for name, text in settings.items()},
-        event=LANGUAGE.events.parse("latch(ends(o1))"),
-        news=1,
-    )
-
-
-def test_in_an_ordinary_world_the_bound_plus_the_residual_bounds_the_cost():
-    costs = ordinary_mixture(
-        world(), n_training_steps=2, bits=20, horizon=2, rng=np.random.default_rng(0)
-    )
-    assert costs.bound.delta_bits == 9
-    assert costs.fixed_nats <= costs.bound.bound_nats + costs.residual_nats
-    assert 0 < costs.expected_nats <= costs.fixed_nats
-    assert costs.residual_nats > 0
-    assert costs.n_models > 100
-
-
-def test_a_world_that_excludes_the_news_is_refused():
-    with pytest.raises(InvalidArgumentError, match="never shows observation 1 at step 2"):
-        ordinary_mixture(
-            world(observations="do(a0)"),
-            n_training_steps=2,
-            bits=8,
-            horizon=1,
-            rng=np.random.default_rng(0),
-        )
-
-
-@pytest.mark.parametrize(
-    ("bits", "words"), [(6, "no joint program of at most 6 bits"), (14, "of at most 5 bits")]
-)
-def test_too_few_bits_are_refused_with_the_number(bits, words):
-    with pytest.raises(UnreachableLengthError, match=words):
-        ordinary_mixture(
-            world(), n_training_steps=2, bits=bits, horizon=1, rng=np.random.default_rng(0)
-        )
-
-
 @pytest.mark.parametrize("likelihood", [Fraction(0), Fraction(1)])
 def test_pointers_must_be_uncertain(likelihood):
     with pytest.raises(InvalidArgumentError, match=rf"in \(0, 1\), got {likelihood}"):
@@ -142,3 +92,34 @@ def test_pointers_must_be_uncertain(likelihood):
 def test_a_negative_delta_is_refused():
     with pytest.raises(InvalidArgumentError, match="delta_bits must be >= 0, got -1"):
         halving_deviators(delta_bits=-1, n=1)
+
+
+@pytest.fixture(scope="module")
+def study(shown):
+    return shown("joint_predictor").result.data
+
+
+def test_the_cost_of_pointed_deviators_approaches_its_limit_and_passes_the_printed_bound(study):
+    for n, exact in zip(study.n, study.fixed_nats, strict=True):
+        limit = bounds.pointed_deviators_nats(n=n, delta_bits=3)
+        assert 0.99 * limit < exact <= limit * (1 + 1e-12)
+    assert study.fixed_nats[-1] > study.printed_nats > study.bound_nats
+
+
+def test_costs_stay_below_the_bounds_that_hold(study):
+    assert {cost.source for cost in study.sources if cost.limit_nats is None} == {
+        "xi itself",
+        "worst, fixed",
+    }
+    for cost in study.sources:
+        assert cost.limit_nats is None or cost.kl_nats <= cost.limit_nats
+    for each in study.halvings:
+        assert each.exact_nats is None or math.isclose(each.exact_nats, each.closed_form_nats)
+
+
+def test_the_ordinary_world_is_bounded_with_its_residual(study):
+    (row,) = study.ordinary
+    assert row.n_steps == 2
+    assert row.n_models > 100
+    assert row.residual_nats > 0
+    assert 0 < row.expected_nats <= row.fixed_nats <= row.bound_nats + row.residual_nats

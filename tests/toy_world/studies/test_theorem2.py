@@ -12,10 +12,14 @@ from theory.process import HistoryTree, environment_table, policy_table, utility
 from toy_world.planners.problem import Reading
 from toy_world.studies.theorem2 import (
     HOLDS,
+    READINGS,
     Claim,
     TvdProblem,
+    certified_examples,
     certified_excess,
+    claim_verdicts,
     conditional_counterexamples,
+    first_example_row,
     loss_at,
     random_problem,
     sequence_counterexample,
@@ -138,6 +142,22 @@ def test_every_claim_that_does_not_hold_has_a_counterexample_in_that_reading():
     for claim in Claim:
         for reading in Reading:
             assert ((claim, reading) in refuted) != (reading in HOLDS[claim])
+
+
+def test_every_verdict_has_its_counterexamples():
+    examples = certified_examples()
+    for verdict in claim_verdicts():
+        refuted = {e.reading for e in examples if e.claim is verdict.claim and e.least_excess > 0}
+        assert refuted == set(READINGS) - set(verdict.holds_in)
+        shapes = {e.shape for e in examples if e.claim is verdict.claim}
+        assert shapes >= set(verdict.smallest_shapes)
+        assert bool(verdict.smallest_shapes) == bool(refuted)
+
+
+def test_the_row_that_is_shown_violates_the_printed_statement():
+    row = first_example_row()
+    assert row.pi[1] > row.beta[1]
+    assert row.utility[1] < max(row.utility)
 
 
 def test_violations_are_what_each_claim_says():

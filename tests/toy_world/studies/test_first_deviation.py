@@ -1,38 +1,37 @@
-import json
+"""The price of a first deviation, against the census's own masses and larger enumerations."""
+
 import math
 
 import numpy as np
 import pytest
 
-from mightnt.command_line import BAD_USAGE
-from toy_world.demo_solomonoff import (
-    DEMO,
-    SolomonoffOptions,
+from toy_world.machine.definition import Limits, assemble, run
+from toy_world.studies.first_deviation import (
     bargains,
-    compute,
+    bits_per_doubling,
+    correlation_beyond_log2,
     count_deviations,
     estimate_masses,
-    shown,
+    power_discounts_bits,
     zeros,
     zeros_then_one,
 )
-from toy_world.machine.definition import Limits, assemble, run
 
-SMALL = {"bits": 20, "n_max": 100, "steps": 400, "more_bits": 64}
-
-
-@pytest.fixture(scope="module")
-def result():
-    return compute(SolomonoffOptions(**SMALL))
+SMALL = Limits(bits=20, steps=400)
 
 
 @pytest.fixture(scope="module")
-def prices(result):
-    return result.data["prices"]
+def found(shown):
+    return shown("solomonoff").result.data
+
+
+@pytest.fixture(scope="module")
+def prices(found):
+    return found.prices
 
 
 def test_the_price_is_what_the_masses_say(prices):
-    census = count_deviations(Limits(bits=20, steps=400), 100)
+    census = count_deviations(SMALL, 100)
     for p in prices:
         all_zeros, deviation = census.mass(zeros(p.n)), census.mass(zeros_then_one(p.n))
         assert float(deviation / all_zeros) == pytest.approx(2**-p.bits, rel=1e-12)
@@ -54,7 +53,7 @@ def test_the_program_shown_prints_n_zeros_and_then_a_one(prices):
         if p.program is not None:
             bits = assemble(p.program)
             assert len(bits) == p.program_bits
-            output = run(bits, limits=Limits(bits=20, steps=400), max_symbols=p.n + 1).output
+            output = run(bits, limits=SMALL, max_symbols=p.n + 1).output
             assert output == zeros_then_one(p.n)
 
 
@@ -65,7 +64,6 @@ def test_the_price_falls_at_powers_of_two_and_at_ninety_three(prices):
         assert prices[n].to_bits < prices[n - 1].from_bits
         assert prices[n].to_bits < prices[n + 1].from_bits
     assert [p.n for p in bargains(prices, 1)] == [93]
-    assert {1, 2, 7, 8, 9, 31, 32, 33, 93, 100} <= {p.n for p in shown(prices)}
 
 
 def test_estimates_agree_with_an_enumeration_of_more_bits(rng):
@@ -114,42 +112,18 @@ def test_estimates_do_not_depend_on_the_number_of_workers():
     np.testing.assert_array_equal(one.zeros_high, two.zeros_high)
 
 
-def test_findings_say_what_is_proved_and_what_is_out_of_reach(result, prices):
-    text = " ".join(result.findings)
-    out_of_reach = [p.n for p in prices if math.isinf(p.bits)]
-    assert f"for {len(out_of_reach)} of the n, the first {out_of_reach[0]}" in text
-    assert "after 93 zeros (0+::1)" in text
-    assert f"at most {prices[93].most_bits:.2f} bits" in text
+def test_masses_grow_with_the_length_of_the_programs(found):
+    for n in {row.n for row in found.convergence}:
+        rows = [row for row in found.convergence if row.n == n]
+        for name in ("bits", "zeros_mass", "deviation_mass"):
+            numbers = [getattr(row, name) for row in rows]
+            assert numbers == sorted(numbers)
+    assert found.convergence[-1].n == bargains(found.prices, 1)[0].n
 
 
-def test_the_command_writes_its_three_files(tmp_path, capsys):
-    DEMO.main(
-        ["--out", str(tmp_path), "--bits", "20", "--n-max", "32", "--steps", "128", "--jobs", "1"]
-    )
-    assert "Proposition 2" in capsys.readouterr().out
-    document = json.loads((tmp_path / "solomonoff.json").read_text())
-    assert len(document["data"]["prices"]) == 33
-    evidence = {c["evidence"] for table in document["tables"] for c in table["columns"]}
-    assert evidence == {None, "exact", "certified", "Monte Carlo"}
-    assert (tmp_path / "solomonoff.png").stat().st_size > 10_000
-    assert (tmp_path / "solomonoff.pdf").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--bits", "41"], "--bits must lie in 20..40, got 41"),
-        (["--bits", "40", "--more-bits", "32"], "--bits must lie in 20..32, got 40"),
-        (["--n-max", "31"], "--n-max must lie in 32..1024, got 31"),
-        (["--steps", "1000"], "--steps must lie in 1024..1000000000, got 1000"),
-        (["--jobs", "0"], "--jobs must not be 0"),
-        (["--continuations", "0"], "--continuations must lie in 1..1000000, got 0"),
-    ],
-)
-def test_bad_options_are_one_line_and_exit_code_2(options, message, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        DEMO.main(options)
-    assert exit_.value.code == BAD_USAGE
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_the_price_follows_log2_n_and_beyond_it_the_length_of_the_program(prices):
+    estimated = [p for p in prices if p.n >= 4 and math.isfinite(p.to_bits)]
+    assert 0.5 < bits_per_doubling(estimated) < 3
+    assert 0.5 < correlation_beyond_log2(prices) <= 1
+    assert [n for n, _ in power_discounts_bits(prices)] == [16, 32, 64]
+    assert all(bits > 0 for _, bits in power_discounts_bits(prices))

@@ -1,4 +1,5 @@
-import json
+"""Near the imitator and infinitely far from the demonstrator: by hand and by enumeration."""
+
 import math
 from fractions import Fraction
 from itertools import product
@@ -6,26 +7,25 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mightnt.command_line import BAD_USAGE
 from theory.bayes_mixture import Update
 from theory.constraints import expected_kl_nats
 from theory.log_sum import LogSum
 from theory.process import HistoryTree
-from toy_world.demo_proposition1 import (
-    DEMO,
+from toy_world.programs.language import Language
+from toy_world.studies.mixtures import novel_mixture
+from toy_world.studies.no_triangle import (
     EPSILONS,
     Case,
     Verdict,
     after_a_novelty,
-    census,
     prior_share,
     rules_nothing_out,
+    verdict_of,
+    witness,
     witness_nats,
 )
-from toy_world.programs.language import Language
-from toy_world.studies.pessimism import novel_mixture
-from toy_world.studies.theorem1 import setting_of
 from toy_world.worlds.environments import WorldName
+from toy_world.worlds.setting import setting_of
 
 
 def _case(tau_to_xi, xi_to_tau, bits=3):
@@ -36,6 +36,7 @@ def _case(tau_to_xi, xi_to_tau, bits=3):
         n_steps=1,
         tau_to_xi_nats=tau_to_xi,
         xi_to_tau_nats=xi_to_tau,
+        verdict=verdict_of(tau_to_xi_nats=tau_to_xi, xi_to_tau_nats=xi_to_tau),
     )
 
 
@@ -46,6 +47,7 @@ def test_the_witness_is_near_beta_and_infinitely_far_from_tau(epsilon):
     assert tau_beta == -1 * LogSum.log(1 - min(epsilon, Fraction(1)) / 2)
     assert 0 < tau_beta <= epsilon
     assert pi_tau.is_infinite
+    assert witness(epsilon).both_within
 
 
 def test_a_verdict_compares_the_two_directions():
@@ -67,8 +69,8 @@ def test_only_programs_with_every_action_rule_nothing_out():
         assert rules_nothing_out(language.policies.parse(text), language) is expected
 
 
-def test_the_census_finds_that_who_rules_something_out_is_infinitely_far(rng):
-    cases = census(limit_bits=16, demonstrator_bits=5, rng=rng)
+def test_the_census_finds_that_who_rules_something_out_is_infinitely_far(shown):
+    cases = shown("proposition1").result.data.cases
     assert {c.world for c in cases} == set(WorldName)
     for case in cases:
         certain = case.bits <= 5  # a program of 5 bits has no room to mix three actions
@@ -103,32 +105,3 @@ def test_policies_near_the_imitator_are_infinitely_far_from_the_demonstrator(nam
             taken = [m[:, row, 2] for m, row in zip(mixture.models, rows, strict=True)]
             total -= probability * math.log(mixture.weights @ np.prod(taken, axis=0))
     assert found.constructed_to_xi_nats == pytest.approx(total, rel=1e-11)
-
-
-def test_the_command_writes_its_three_files(tmp_path, capsys):
-    small = ["--bits=18", "--census-bits=16", "--demonstrator-bits=4", "--steps=10"]
-    DEMO.main(["--out", str(tmp_path), *small])
-    assert "Proposition 1" in capsys.readouterr().out
-    document = json.loads((tmp_path / "proposition1.json").read_text())
-    evidence = {c["evidence"] for table in document["tables"] for c in table["columns"]}
-    assert evidence == {None, "exact", "certified", "float64"}
-    assert (tmp_path / "proposition1.png").stat().st_size > 10_000
-    assert (tmp_path / "proposition1.pdf").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--bits", "27"], "--bits must lie in 14..26, got 27"),
-        (["--census-bits", "15"], "--census-bits must lie in 16..22, got 15"),
-        (["--demonstrator-bits", "1"], "--demonstrator-bits must lie in 2..14, got 1"),
-        (["--steps", "9"], "--steps must lie in 10..1000000, got 9"),
-    ],
-)
-def test_bad_options_are_one_line_and_exit_code_2(options, message, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        DEMO.main(options)
-    assert exit_.value.code == BAD_USAGE
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1

@@ -1,23 +1,18 @@
-import json
+"""Which regulariser resists: zeros that stay zeros, matched budgets, certificates."""
+
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from mightnt.command_line import BAD_USAGE
-from toy_world.demo_regularisers import (
-    DEMO,
-    Base,
-    Constraint,
-    RegularisersOptions,
-    compute,
-    matched_budget,
-)
+from toy_world.studies.regularisers import Base, Constraint, matched_budget, regulariser_outcomes
 
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return compute(RegularisersOptions(bits=18, steps=30)).data["outcomes"]
+    rng = np.random.default_rng(0)
+    return regulariser_outcomes(limit_bits=18, n_steps=30, horizon=2, rng=rng).outcomes
 
 
 def _of(outcomes, base, constraint):
@@ -64,30 +59,3 @@ def test_budgets_are_matched_by_the_standard_inequalities():
     assert matched_budget(Constraint.TVD, 50.0) == pytest.approx(1.0)
     assert math.log1p(matched_budget(Constraint.CHI_SQUARED, 0.7)) == pytest.approx(0.7)
     assert matched_budget(Constraint.NONE, 1.0) == math.inf
-
-
-def test_the_command_writes_its_three_files(tmp_path, capsys):
-    DEMO.main(["--out", str(tmp_path), "--bits=18", "--steps=10", "--horizon=1"])
-    assert "Theorem 2" in capsys.readouterr().out
-    document = json.loads((tmp_path / "regularisers.json").read_text())
-    evidence = {c["evidence"] for table in document["tables"] for c in table["columns"]}
-    assert evidence == {None, "certified", "float64"}
-    assert (tmp_path / "regularisers.png").stat().st_size > 10_000
-    assert (tmp_path / "regularisers.pdf").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--bits", "17"], "--bits must lie in 18..24, got 17"),
-        (["--steps", "9"], "--steps must lie in 10..1000, got 9"),
-        (["--horizon", "4"], "--horizon must lie in 1..3, got 4"),
-    ],
-)
-def test_bad_options_are_one_line_and_exit_code_2(options, message, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        DEMO.main(options)
-    assert exit_.value.code == BAD_USAGE
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1

@@ -1,0 +1,83 @@
+"""An agent over its lifetime: it learns to ask less, and only from whom the rule says."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from theory.bayes_mixture import Update
+from theory.errors import InvalidBudgetError
+from toy_world.studies.lifelong_runs import lifelong_row, lifelong_runs
+from toy_world.studies.short_memory import ShortMemory, short_memory_class
+from toy_world.worlds.environments import WorldName
+from toy_world.worlds.setting import setting_of
+
+
+@pytest.fixture(scope="module")
+def echo():
+    return short_memory_class(setting_of(WorldName.ECHO, horizon=2), limit_bits=12)
+
+
+@pytest.mark.parametrize("update", Update)
+def test_the_loop_learns_to_ask_less_and_never_does_what_is_never_done(echo, update):
+    lives = lifelong_runs(
+        echo,
+        alpha=Fraction(1, 16),
+        update=update,
+        budget_nats=1.0,
+        n_episodes=25,
+        n_runs=6,
+        rng=np.random.default_rng(5),
+    )
+    assert lives.asked.shape == (6, 25)
+    assert lives.asked[:, 0].min() > 0
+    assert lives.asked[:, -5:].mean() < lives.asked[:, :5].mean()
+    assert lives.bad.sum() == 0
+    assert ((lives.paid >= 0) & (lives.paid <= 0.5)).all()
+    row = lifelong_row(lives)
+    assert (row.n_episodes, row.n_bad_episodes, row.n_bad_steps) == (150, 0, 0)
+    assert row.asked_first == lives.asked[:, 0].mean() > row.asked_last
+    assert row.paid_last_interval[0] <= row.paid_last <= row.paid_last_interval[1]
+
+
+def test_in_the_loop_the_agents_actions_teach_only_under_the_rule_that_says_so():
+    """mu alternates by coin; acting alone, the frozen posterior never moves."""
+    setting = setting_of(WorldName.ECHO, horizon=1)
+    models = short_memory_class(setting, limit_bits=12)
+    certain = ShortMemory(
+        setting=setting,
+        limit_bits=12,
+        weights=np.array([8, 1]),
+        programs=models.programs[:2],
+        rows=np.stack([models.rows[models.place_of_tau], models.rows[0]]),
+        place_of_tau=0,
+    )
+    loops = {
+        update: lifelong_runs(
+            certain,
+            alpha=Fraction(1, 4),
+            update=update,
+            budget_nats=math.inf,
+            n_episodes=12,
+            n_runs=1,
+            rng=np.random.default_rng(1),
+        )
+        for update in Update
+    }
+    # w(mu) = 8/9 and the other's 1/9 < alpha: the agent never asks.
+    assert all(lives.asked.sum() == 0 for lives in loops.values())
+    assert (loops[Update.DEMONSTRATOR].paid == 0.5).all()
+
+
+def test_a_negative_budget_is_refused(echo, rng):
+    with pytest.raises(InvalidBudgetError, match="budget_nats must be >= 0, got -1"):
+        lifelong_runs(
+            echo,
+            alpha=Fraction(1, 2),
+            update=Update.ALL,
+            budget_nats=-1.0,
+            n_episodes=1,
+            n_runs=1,
+            rng=rng,
+        )

@@ -1,0 +1,238 @@
+"""What all ten demos' commands have in common: their start, their files, and their complaints."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mightnt.command_line import BAD_USAGE
+from mightnt.figure_style import figure_style, save_figure
+from mightnt.results import to_jsonable
+from tests.toy_world.conftest import SMALL
+from theory.errors import InvalidArgumentError
+from toy_world.__main__ import demo_names, load_demo
+from toy_world.demo import Demo, DemoOptions
+
+each_demo = pytest.mark.parametrize("name", demo_names())
+
+BAD_OPTIONS = (
+    ("joint_predictor", "--delta-bits 0", "--delta-bits must lie in 1..12, got 0"),
+    ("joint_predictor", "--bits 19", "--bits must lie in 20..22 (20 hold"),
+    ("pessimism", "--bits 27", "--bits must lie in 12..26, got 27"),
+    ("pessimism", "--memory-bits 9", "--memory-bits must lie in 10..20, got 9"),
+    ("pessimism", "--steps 9", "--steps must lie in 10..10000, got 9"),
+    ("pessimism", "--runs 19", "--runs must lie in 20..100000, got 19"),
+    ("pessimism", "--careers 1", "--careers must lie in 2..1000, got 1"),
+    ("pessimism", "--budget 0", "--budget must be > 0 and finite, got 0"),
+    ("planners", "--horizon 9", "--horizon must lie in 2..7, got 9"),
+    ("planners", "--problems 0", "--problems must lie in 1..10000, got 0"),
+    ("proposition1", "--bits 27", "--bits must lie in 14..26, got 27"),
+    ("proposition1", "--census-bits 15", "--census-bits must lie in 16..22, got 15"),
+    ("proposition1", "--demonstrator-bits 1", "--demonstrator-bits must lie in 2..14, got 1"),
+    ("proposition1", "--steps 9", "--steps must lie in 10..1000000, got 9"),
+    ("proposition2", "--bits 0", "--bits must lie in 1..16"),
+    ("proposition2", "--steps 3", "--steps must lie in 10..10^6"),
+    ("regularisers", "--bits 17", "--bits must lie in 18..24, got 17"),
+    ("regularisers", "--steps 9", "--steps must lie in 10..1000, got 9"),
+    ("regularisers", "--horizon 4", "--horizon must lie in 1..3, got 4"),
+    ("solomonoff", "--bits 41", "--bits must lie in 20..40, got 41"),
+    ("solomonoff", "--bits 40 --more-bits 32", "--bits must lie in 20..32, got 40"),
+    ("solomonoff", "--n-max 31", "--n-max must lie in 32..1024, got 31"),
+    ("solomonoff", "--steps 1000", "--steps must lie in 1024..1000000000, got 1000"),
+    ("solomonoff", "--jobs 0", "--jobs must not be 0"),
+    ("solomonoff", "--continuations 0", "--continuations must lie in 1..1000000, got 0"),
+    ("theorem1", "--bits -1", "--bits must lie in 2..34, got -1"),
+    ("theorem1", "--steps 5", "--steps must lie in 100..1000000, got 5"),
+    ("theorem1", "--horizon 9", "--horizon must lie in 1..5, got 9"),
+    ("theorem1", "--jobs 0", "--jobs must be >= 1, got 0"),
+    ("theorem1", "--cluster slurm:head:1", "'slurm:head:1' is no cluster; name one as ray"),
+    ("theorem1", "--world mars", "invalid choice 'mars'"),
+    ("theorem1", "--bits 12 --steps 100", "allow at least 17 bits"),
+    ("theorem2", "--problems 0", "--problems must lie in 1..100000, got 0"),
+    ("waiting_agent", "--bits 17", "--bits must lie in 18..24"),
+    ("waiting_agent", "--budget-nats -1", "--budget-nats must be >= 0"),
+    ("waiting_agent", "--budget-nats nan", "got nan"),
+    ("waiting_agent", "--bell-probability 1", "in (0, 1), got 1.0"),
+    ("waiting_agent", "--steps 10", "--steps must lie in 100..10^6"),
+)
+
+KEYS = {
+    "joint_predictor": {
+        "": "delta_bits n fixed_nats limit_n limit_nats halving_nats bound_nats printed_nats "
+        "ordinary",
+        "ordinary": "k fixed_nats expected_nats bound_nats residual_nats",
+    },
+    "pessimism": {
+        "": "world help_over_time ville compared priced",
+        "help_over_time": "alpha mean",
+        "ville": "world alpha_over_weight bound exact simulated interval",
+        "compared": "world conduct",
+        "priced": "k conduct",
+    },
+    "planners": {
+        "": "points shortcut random_shortcuts horizon",
+        "points": "constraint budget value bound attained multiplier",
+        "shortcut": "budget_nats lost_share overspending",
+        "random_shortcuts": "budget_nats lost_share overspending",
+    },
+    "proposition1": {
+        "": "cases novel",
+        "cases": "verdict k to from",
+        "novel": "world n_steps tau_to_xi_nats constructed_to_xi_nats constructed_to_tau_nats "
+        "best_to_xi_nats best_to_tau_nats best_bad xi_bad",
+    },
+    "proposition2": {
+        "": "times bits_by_world clock",
+    },
+    "regularisers": {
+        "": "outcomes",
+        "outcomes": "world base constraint eps_nats budget value gap true_value bad_probability "
+        "n_asks",
+    },
+    "solomonoff": {
+        "": "prices options",
+        "prices": "n bits normalised_bits estimate_bits from_bits to_bits least_bits most_bits "
+        "program_bits program bound_bits",
+    },
+    "theorem1": {
+        "": "world demonstrator demonstrator_bits limit_bits constant_bits prices frontiers",
+        "prices": "k kind event event_bits event_is_shortest delta_bits demonstrator_bits "
+        "within_limit log_rho bound_nats bound_as_printed_nats "
+        "bound_over_all_programs_nats bound_as_printed_over_all_programs_nats "
+        "fixed_kl_nats adaptive_kl_nats expected_kl_nats kl_to_tau_nats value best_value",
+        "frontiers": "label kind within_limit budgets_nats values kl_nats value",
+    },
+    "theorem2": {
+        "": "frequencies contrast bars",
+        "frequencies": "shape reading claim violated problems",
+        "contrast": "budget tvd kl",
+    },
+    "waiting_agent": {
+        "": "terms choices direct_bound_bits",
+        "terms": "world demonstrator k minus_log2_xi bits",
+        "choices": "budget_nats value kl_nats shares rates",
+    },
+}
+"""What users may read in `data` of each demo's JSON, and in the rows of its lists by name."""
+
+START = """
+import contextlib, io, json, sys
+from toy_world import __main__ as every
+from toy_world.__main__ import demo_names, load_demo
+
+def loaded():
+    heavy = ("matplotlib", "numba", "scipy", "sympy", "torch", "toy_world.studies")
+    return {name for name in sys.modules if name.startswith(heavy)}
+
+def start(main, *argv):
+    before = loaded()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(argv)
+        except SystemExit as exit_:
+            code = exit_.code
+    return code, sorted(loaded() - before)
+
+bad = json.loads(sys.argv[1])
+found = {n: [start(load_demo(n).main, "--help"), start(load_demo(n).main, *bad[n].split())]
+         for n in demo_names()}
+found["all"] = [start(every.main, "--help"), start(every.main, "--only", "nothing")]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def starts():
+    """Exit codes and what was imported, of `--help` and a bad option of every command."""
+    first_bad = {name: options for name, options, _ in reversed(BAD_OPTIONS)}
+    done = subprocess.run(
+        [sys.executable, "-c", START, json.dumps(first_bad)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", [*demo_names(), "all"])
+def test_help_and_bad_options_answer_before_anything_heavy_is_imported(starts, name):
+    assert starts[name] == [[0, []], [BAD_USAGE, []]]
+
+
+@each_demo
+def test_every_demo_module_offers_a_demo_that_runs_without_options(name):
+    demo = load_demo(name)
+    assert isinstance(demo, Demo)
+    assert demo.name == name
+    assert isinstance(demo.options_type(), DemoOptions)
+    assert demo.options_type.__doc__
+    assert demo.presentation().name == name
+    assert demo.presentation().options_type is demo.options_type
+
+
+@pytest.mark.parametrize(("name", "options", "message"), BAD_OPTIONS)
+def test_bad_options_are_one_line_with_exit_code_2(name, options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        load_demo(name).main([*options.split(), "--out", str(tmp_path)])
+    assert exit_.value.code == BAD_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+@each_demo
+def test_the_command_prints_and_writes_its_three_files(shown, name):
+    found = shown(name)
+    files = {path.name: path.stat().st_size for path in found.folder.iterdir()}
+    assert set(files) == {f"{name}.{suffix}" for suffix in ("json", "png", "pdf")}
+    assert min(files[f"{name}.png"], files[f"{name}.pdf"]) > 10_000
+    for statement in found.result.presentation.statements:
+        assert str(statement) in " ".join(found.printed.split())
+    assert found.printed.count("•") == len(found.result.findings) > 0
+
+
+@each_demo
+def test_a_file_read_back_shows_what_the_run_showed(shown, name, tmp_path):
+    found = shown(name)
+    document = json.loads((found.folder / f"{name}.json").read_text())
+    assert to_jsonable(found.result.document) == document
+    with figure_style():
+        png, _ = save_figure(found.result.figure(), tmp_path / name)
+    assert png.read_bytes() == (found.folder / f"{name}.png").read_bytes()
+
+
+@each_demo
+def test_the_keys_of_the_data_stay(shown, name):
+    data = json.loads((shown(name).folder / f"{name}.json").read_text())["data"]
+    for place, keys in KEYS[name].items():
+        row = data[place][0] if place else data
+        assert set(keys.split()) <= set(row)
+
+
+@each_demo
+def test_every_table_says_how_its_numbers_were_obtained(shown, name):
+    for table in shown(name).result.tables:
+        assert any(column.evidence for column in table.columns), table.title
+
+
+def test_all_demos_are_shown():
+    assert set(SMALL) == set(KEYS) == {name for name, _, _ in BAD_OPTIONS} == set(demo_names())
+
+
+def test_the_joint_imitator_is_the_joint_predictors_demo(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def joint_predictor_costs(**how):
+        asked.append(how)
+        raise InvalidArgumentError("stop here")
+
+    monkeypatch.setattr(
+        "toy_world.presentations.joint_predictor.joint_predictor_costs", joint_predictor_costs
+    )
+    options = ["--imitator", "joint", "--seed", "7", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        load_demo("theorem1").main(options)
+    (how,) = asked
+    assert how["new_rng"]().random() == load_demo("theorem1").options_type(seed=7).rng().random()
+    assert "stop here" in capsys.readouterr().err
