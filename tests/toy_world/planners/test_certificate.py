@@ -6,7 +6,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toy_world.planning_problems import problems, random_problem
@@ -50,6 +50,7 @@ def prices_of(reading, nu, price, rng):
 
 
 @pytest.mark.parametrize("reading", Reading, ids=lambda reading: reading.name)
+@settings(max_examples=25)
 @given(problem=problems(), log_price=st.floats(-4, 1), share=st.floats(0, 1), seed=st.integers(0))
 def test_no_policy_exceeds_the_bound_that_prices_make_of_its_own_kl(
     reading, problem, log_price, share, seed

@@ -6,7 +6,7 @@ from itertools import product
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toy_world.planning_problems import problems, random_problem
@@ -99,6 +99,7 @@ def deterministic_policies(beta):
         yield tuple(np.split(np.eye(beta[0].shape[1])[list(choice)], sizes))
 
 
+@settings(max_examples=30)
 @given(problem=problems(max_horizon=2))
 def test_optimal_actions_reach_the_greatest_value_and_others_lose(problem):
     beta, nu, utility = problem
@@ -113,6 +114,7 @@ def test_optimal_actions_reach_the_greatest_value_and_others_lose(problem):
 
 
 @pytest.mark.parametrize("reading", [Reading.EXPECTED, Reading.ADAPTIVE])
+@settings(max_examples=25)
 @given(problem=problems(full_beta=False, positive=True, max_horizon=2), seed=st.integers(0, 99))
 def test_no_policy_has_less_kl_than_the_policy_of_least_kl(reading, problem, seed):
     beta, nu, _ = problem
@@ -134,6 +136,7 @@ def test_no_policy_has_less_kl_than_the_policy_of_least_kl(reading, problem, see
         assert kl(other) >= least - 1e-13
 
 
+@settings(max_examples=25)
 @given(problem=problems(), other=problems(), share=st.floats(0, 1))
 def test_a_mixture_s_action_sequences_are_the_mean_of_its_parts(problem, other, share):
     first, nu, _ = problem

@@ -33,6 +33,7 @@ from toy_world.programs.language import (
 from toy_world.programs.semantics import holds, policy_function, policy_on_tree, trace_of
 
 
+@settings(max_examples=25)
 @given(worlds(max_steps=70))
 def test_every_history_has_its_columns_and_padding_has_none(world):
     _, history, layout = world
@@ -53,6 +54,7 @@ def test_every_history_has_its_columns_and_padding_has_none(world):
     assert all(of_column[column] == -1 for column in set(range(len(of_column))) - set(columns))
 
 
+@settings(max_examples=25)
 @given(worlds(max_steps=20), st.data())
 def test_elementary_predicates_hold_where_the_interpreter_says(world, data):
     language, history, layout = world
@@ -115,6 +117,7 @@ def test_simple_policies_are_evaluated_as_the_interpreter_does(world, data):
         assert (rows == np.concatenate(expected)).all()
 
 
+@settings(max_examples=25)
 @given(worlds(max_steps=10))
 def test_what_a_point_says_of_its_history_is_true(world):
     _, history, layout = world
