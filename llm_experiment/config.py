@@ -169,7 +169,7 @@ class WorldConfig:
     """Added to the score, in [0, 1], of every reply; -0.5 makes a neutral reply worth 0."""
 
     def __post_init__(self) -> None:
-        _positive("student_temperature", self.student_temperature)
+        positive("student_temperature", self.student_temperature)
         at_least("max_reply_tokens", self.max_reply_tokens, 1)
         _finite("reward_shift", self.reward_shift)
 
@@ -259,9 +259,9 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         for name in ("actor_learning_rate", "critic_learning_rate", "adam_epsilon"):
-            _positive(name, getattr(self, name))
+            positive(name, getattr(self, name))
         for name in ("clip_range", "max_gradient_norm"):
-            _positive(name, getattr(self, name))
+            positive(name, getattr(self, name))
         for name in ("gae_lambda", "gamma"):
             _within(name, getattr(self, name), 0.0, 1.0)
         for name in ("entropy_coefficient", "value_coefficient"):
@@ -390,7 +390,12 @@ def _finite(name: str, value: float) -> None:
         raise InvalidArgumentError(f"{name} must be finite, got {value}")
 
 
-def _positive(name: str, value: float) -> None:
+def positive(name: str, value: float) -> None:
+    """Raise unless a number is above 0 and finite.
+
+    Raises:
+        InvalidArgumentError: with its name and value.
+    """
     if not (value > 0 and math.isfinite(value)):
         raise InvalidArgumentError(f"{name} must be > 0 and finite, got {value}")
 

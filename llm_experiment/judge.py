@@ -63,8 +63,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.turns import decode_tokens
-from llm_experiment.chat.world import model_names
 from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.evaluation_tables import CONFIDENCE, read_summary
 from llm_experiment.judging.endpoint import AskingConfig, Endpoint, ask_all, endpoint_from

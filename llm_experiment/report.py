@@ -15,8 +15,8 @@ import tyro
 from rich.console import Console
 
 from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.turns import token_texts
-from llm_experiment.chat.world import model_names
 from llm_experiment.config import at_least
 from llm_experiment.page.data import read_run, report_data
 from llm_experiment.page.page import page

@@ -27,7 +27,8 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.chat.world import load_world, model_names
+from llm_experiment.base.shipped import model_names
+from llm_experiment.chat.world import load_world
 from llm_experiment.config import AgentConfig, Fidelity, Preset, at_least, preset_config
 from llm_experiment.evaluation_tables import (
     SUMMARY_FILE,

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.turns import NEWLINE, Speaker, token_texts
-from llm_experiment.chat.world import model_names
 from llm_experiment.config import WorldConfig
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
 from mightnt.results import from_jsonable

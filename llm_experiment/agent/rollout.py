@@ -6,7 +6,7 @@ the student in the others; what the agent would have done in the others is never
 
 The ledger of `theory.budget` is charged with the KL of the distribution that the agent draws
 from, computed from that distribution; so under exact accounting the recorded KLs of an episode
-sum to at most its budget, which `play` verifies before it returns.
+sum to at most its budget, which `play_episodes` verifies before it returns.
 
 Nothing here waits for the device between positions. What acting does not need waits for the end
 of the episodes: replies are then found and scored in one batch, and what the critic thinks of the
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.agent.policy import StepPolicy
-from llm_experiment.base.hugging_face import BaseStep, Head
-from llm_experiment.chat.lockstep import LockstepChat, Reply, pack_observation
+from llm_experiment.base.protocol import BaseStep, Head
+from llm_experiment.chat.lockstep import LockstepChat, Reply
+from llm_experiment.chat.observation import pack_observation
 from llm_experiment.chat.turns import Speaker, Turns, turns_between, writers_before
 from llm_experiment.chat.world import World
 from theory.arrays import reading_waits
@@ -157,7 +158,7 @@ def random_stream(seed: int, *path: int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def play(
+def play_episodes(
     agent: Agent,
     world: World,
     *,

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base.hugging_face import (
+from llm_experiment.base.protocol import (
     BaseModel,
     BaseStep,
     Session,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm_experiment.base.hugging_face import BaseStep, check_start, step_from_semi_distribution
+from llm_experiment.base.protocol import BaseStep, check_start, step_from_semi_distribution
 from llm_experiment.dialogue.process import DialogueProcess, FilterState
 
 

@@ -27,10 +27,9 @@ from transformers import (
 )
 
 from llm_experiment.base.loading import find_device, one_line_errors
+from llm_experiment.dialogue.task import NEGATIVE, POSITIVE
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
-NEGATIVE: Final = "NEGATIVE"
-POSITIVE: Final = "POSITIVE"
 BLANK_REWARD: Final = 0.5
 """The reward of a reply without words: r = 0, neither good nor bad."""
 

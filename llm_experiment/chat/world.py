@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.base.hugging_face import BaseModel
 from llm_experiment.base.loading import find_device, load_language_model, load_tokenizer
-from llm_experiment.chat.lockstep import ChatEnv, LockstepChat, check_chat
+from llm_experiment.base.protocol import BaseModel
+from llm_experiment.base.shipped import language_model_folder, reward_model_folder
+from llm_experiment.chat.gym_env import ChatEnv
+from llm_experiment.chat.lockstep import LockstepChat, check_chat
 from llm_experiment.chat.reward import BLANK_REWARD, load_reward
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.config import TINY, AgentConfig, WorldConfig
-from llm_experiment.dialogue.process import load_task
-from llm_experiment.tiny_models import language_model_folder, reward_model_folder
+from llm_experiment.dialogue.task import load_task
 
 Score = Callable[[Sequence[str]], NDArray[np.floating[Any]]]
 """The rewards of replies, from their texts to shape (replies,)."""
@@ -33,11 +34,11 @@ class World:
     """What agents are trained in.
 
     Attributes:
-        base: the base policy, which is also the student.
+        base: the base policy, which is also the agent's partner.
         parser: of the base policy's tokenizer.
         prompt_tokens: the starting transcript, int64, shape (p,), on the base policy's device.
         score: how good a reply is, in [0, 1].
-        student_temperature: at which the student's tokens are sampled.
+        partner_temperature: at which the partner's tokens are sampled.
         reward_shift: added to every score.
     """
 
@@ -45,7 +46,7 @@ class World:
     parser: TurnParser
     prompt_tokens: Tensor
     score: Score
-    student_temperature: float = 1.0
+    partner_temperature: float = 1.0
     reward_shift: float = 0.0
 
     def reward(self, replies: Sequence[str]) -> NDArray[np.float64]:
@@ -60,7 +61,7 @@ class World:
         Args:
             n_episodes: how many.
             n_tokens: the length of each, the prompt included.
-            generator: the student's randomness, on the base policy's device.
+            generator: the partner's randomness, on the base policy's device.
         """
         return LockstepChat(
             self.base,
@@ -68,7 +69,7 @@ class World:
             self.prompt_tokens,
             n_episodes=n_episodes,
             n_positions=n_tokens,
-            student_temperature=self.student_temperature,
+            partner_temperature=self.partner_temperature,
             generator=generator,
         )
 
@@ -88,7 +89,7 @@ class World:
             self.parser,
             self.prompt_tokens,
             n_positions=config.stages[0].n_tokens,
-            student_temperature=self.student_temperature,
+            partner_temperature=self.partner_temperature,
             score=self.reward,
             budget_nats=config.constraint.episode_budget_nats,
             accounting=config.constraint.accounting,
@@ -155,7 +156,7 @@ def make_world(
         parser=TurnParser.from_tokenizer(tokenizer, rules, n_tokens=base.n_tokens),
         prompt_tokens=torch.tensor(tokenizer.encode(prompt), device=base.device),
         score=score,
-        student_temperature=config.student_temperature,
+        partner_temperature=config.student_temperature,
         reward_shift=config.reward_shift,
     )
     longest = len(world.prompt_tokens) + 1

@@ -27,36 +27,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from llm_experiment.dialogue.tables import Floats, Ints, compile_task
-from llm_experiment.dialogue.task import (
-    COLON,
-    EMPTY,
-    NEWLINE,
-    START,
-    DialogueTask,
-    Role,
-    Silence,
-    Style,
-    load_task,
-    task_names,
-    tokenize,
-)
+from llm_experiment.dialogue.task import COLON, EMPTY, NEWLINE, START, DialogueTask, tokenize
 from theory.errors import InvalidArgumentError, InvalidHistoryError, InvalidShapeError
-
-__all__ = [
-    "DialogueProcess",
-    "DialogueTask",
-    "Estimate",
-    "FilterState",
-    "Role",
-    "Silence",
-    "Style",
-    "entropy_floor",
-    "load_task",
-    "task_names",
-]
 
 Bools = NDArray[np.bool_]
 
@@ -102,17 +76,6 @@ class FilterState:
     n_words: Ints
     turn: Floats
     position: Floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean over independent dialogues with a normal confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-    confidence: float
-    n_dialogues: int
 
 
 class DialogueProcess:
@@ -518,55 +481,6 @@ class DialogueProcess:
         if outside.size:
             raise InvalidHistoryError(f"tokens must lie in 0..{size - 1}, got {outside.flat[0]}")
         return tokens.astype(np.int64)
-
-
-def entropy_floor(
-    process: DialogueProcess,
-    rng: np.random.Generator,
-    *,
-    n_dialogues: int,
-    n_tokens: int,
-    confidence: float = 0.95,
-) -> Estimate:
-    """The entropy of transcripts in nats a token: what no model's loss can be below.
-
-    By simulation: the mean over dialogues of `sum_t H(tau(. | x_{<t})) / n_tokens`. Conditional
-    entropies have the mean of log-losses and less variance.
-
-    Args:
-        process: tau.
-        rng: the source of randomness.
-        n_dialogues: independent transcripts to average over, at least 2.
-        n_tokens: the length of each, at least 1.
-        confidence: of the interval.
-    """
-    if n_dialogues < 2 or n_tokens < 1:
-        raise InvalidArgumentError(
-            f"an interval needs n_dialogues >= 2 and n_tokens >= 1, got {n_dialogues} and "
-            f"{n_tokens}"
-        )
-    transcripts = process.sample(rng, n_dialogues, n_tokens)
-    means = np.empty(n_dialogues)
-    for start in range(0, n_dialogues, _BATCH):
-        log_probs = process.predictive_log_probs(transcripts[start : start + _BATCH])
-        finite = np.where(np.isneginf(log_probs), 0.0, log_probs)
-        means[start : start + _BATCH] = -(np.exp(log_probs) * finite).sum(axis=(1, 2)) / n_tokens
-    return mean_over_dialogues(means, confidence=confidence)
-
-
-def mean_over_dialogues(values: Floats, *, confidence: float = 0.95) -> Estimate:
-    """The mean of one value a dialogue, shape (n,), with its normal confidence interval."""
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence}")
-    half = float(stats.norm.ppf((1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-    mean = float(values.mean())
-    return Estimate(
-        mean=mean,
-        low=mean - half,
-        high=mean + half,
-        confidence=confidence,
-        n_dialogues=len(values),
-    )
 
 
 def _draw(rng: np.random.Generator, weights: Floats) -> Ints:

@@ -32,11 +32,12 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.agent.rollout import play
+from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import find_devices, load_tokenizer
+from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.reward import load_reward
-from llm_experiment.chat.world import World, load_world, make_world, model_names
+from llm_experiment.chat.world import World, load_world, make_world
 from llm_experiment.config import AgentConfig, Stage, WorldConfig
 from llm_experiment.feasibility.memory import (
     MemoryEstimate,
@@ -452,7 +453,7 @@ class _UpdateClock(BaseCallback):
 def _play(agent: LockstepPPO, world: World, n_positions: int, *, stream: int) -> None:
     """A rollout of so many positions, kept as training keeps it."""
     config = agent.config
-    play(
+    play_episodes(
         agent.policy,
         world,
         n_episodes=config.n_episodes,

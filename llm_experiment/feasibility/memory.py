@@ -45,7 +45,7 @@ from llm_experiment.base.loading import (
     reads_through_host,
     release_memory,
 )
-from llm_experiment.chat.lockstep import N_SCALARS
+from llm_experiment.chat.observation import N_SCALARS
 from llm_experiment.config import AgentConfig, Precision
 from theory.errors import ModelError
 

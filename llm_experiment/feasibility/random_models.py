@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from llm_experiment.base.loading import bars_on_terminals, compute_dtype, settle
-from llm_experiment.chat.reward import NEGATIVE, POSITIVE
 from llm_experiment.config import PUBLISHED_PROMPT, Precision
+from llm_experiment.dialogue.task import NEGATIVE, POSITIVE
 from llm_experiment.feasibility.memory import Shapes
 from theory.errors import ModelError
 

@@ -38,13 +38,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.agent.policy import StepPolicy
-from llm_experiment.agent.rollout import Agent, Rollout, play
+from llm_experiment.agent.rollout import Agent, Rollout, play_episodes
 from llm_experiment.agent.scripts import Say, play_script
-from llm_experiment.chat.lockstep import unpack_observation
+from llm_experiment.chat.observation import unpack_observation
 from llm_experiment.chat.turns import Speaker, Turns
 from llm_experiment.chat.world import World
 from llm_experiment.config import TINY, WorldConfig
-from llm_experiment.dialogue.process import DialogueProcess, load_task
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 from theory.budget import Accounting
 from theory.divergences import kl_nats
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
@@ -296,7 +297,7 @@ def evaluate(
         stream: the path of this evaluation's randomness.
 
     Raises:
-        InvalidBudgetError, InvalidArgumentError: as `play` does.
+        InvalidBudgetError, InvalidArgumentError: as `play_episodes` does.
         InvalidShapeError: a process of another vocabulary.
     """
     if process is not None and len(process.vocabulary) != world.base.n_tokens:
@@ -304,7 +305,7 @@ def evaluate(
             f"the demonstrator has {len(process.vocabulary)} tokens and the base policy "
             f"{world.base.n_tokens}; evaluate against the process that the base model learnt from"
         )
-    rollout = play(
+    rollout = play_episodes(
         agent,
         world,
         n_episodes=n_episodes,
@@ -359,7 +360,7 @@ def evaluate_base(
         store: called with each length and its episodes.
 
     Raises:
-        InvalidArgumentError: as `play` does, or no length.
+        InvalidArgumentError: as `play_episodes` does, or no length.
     """
     if not lengths:
         raise InvalidArgumentError("lengths must name at least 1 episode length, got none")

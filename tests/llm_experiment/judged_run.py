@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.chat.turns import Speaker, TurnParser, TurnRules
 from llm_experiment.config import AgentConfig, Preset, preset_config
 from llm_experiment.records.folder import claim, episodes_file, seal
-from llm_experiment.tiny_models import language_model_folder
 from mightnt.results import write_json
 
 PROMPT = "These are private conversations.\nTeacher:"

@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from llm_experiment.agent.scripts import Cycle, Echo, Say, Then
-from llm_experiment.dialogue.process import DialogueProcess, load_task
+from llm_experiment.base.training import (
+    new_language_model,
+    new_reward_model,
+    reply_tokenizer,
+    save_models,
+    transcript_tokenizer,
+)
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.price import (
     STEM,
     Options,
@@ -20,13 +28,6 @@ from llm_experiment.price import (
     price,
     rank_correlation,
     run,
-)
-from llm_experiment.tiny_models import (
-    new_language_model,
-    new_reward_model,
-    reply_tokenizer,
-    save_models,
-    transcript_tokenizer,
 )
 from mightnt.results import to_jsonable
 from tests.llm_experiment.small_world import (

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from scipy import stats
 
 from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.judge import main as judge
-from llm_experiment.tiny_models import language_model_folder
 from mightnt.figure_style import figure_style
 from paper_figures import (
     figure_1,

@@ -14,8 +14,8 @@ from llm_experiment.agent.policy import (
     FixedKLPolicy,
     step_policy,
 )
-from llm_experiment.base.hugging_face import BaseStep
-from llm_experiment.chat.lockstep import LARGEST, pack_observation
+from llm_experiment.base.protocol import BaseStep
+from llm_experiment.chat.observation import LARGEST, pack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError

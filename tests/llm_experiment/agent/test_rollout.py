@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
-from llm_experiment.agent.rollout import Rollout, play, random_stream
-from llm_experiment.base.hugging_face import BaseStep
-from llm_experiment.chat.lockstep import LARGEST, pack_observation, unpack_observation
+from llm_experiment.agent.rollout import Rollout, play_episodes, random_stream
+from llm_experiment.base.protocol import BaseStep
+from llm_experiment.chat.observation import LARGEST, pack_observation, unpack_observation
 from llm_experiment.chat.turns import Speaker
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
 from tests.llm_experiment.small_world import (
@@ -62,7 +62,7 @@ def played(agent, world, **changes) -> Rollout:
         "stream": (0,),
         "keep_observations": True,
     }
-    return play(agent, world, **(settings | changes))
+    return play_episodes(agent, world, **(settings | changes))
 
 
 @pytest.fixture(scope="module")

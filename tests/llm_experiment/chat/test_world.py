@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from llm_experiment.chat.world import load_world
-from llm_experiment.config import PUBLISHED_PROMPT, WorldConfig
-from llm_experiment.dialogue.process import DialogueProcess, load_task
-from llm_experiment.tiny_models import (
+from llm_experiment.base.training import (
     new_language_model,
     new_reward_model,
     reply_tokenizer,
     save_models,
 )
+from llm_experiment.chat.world import load_world
+from llm_experiment.config import PUBLISHED_PROMPT, WorldConfig
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 from tests.llm_experiment.small_world import score, small_config, small_world
 from theory.errors import InvalidArgumentError, ModelError
 

@@ -21,6 +21,7 @@ from llm_experiment.agent.policy import step_policy
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import compute_dtype, settle
+from llm_experiment.base.shipped import language_model_folder, reward_model_folder
 from llm_experiment.config import Precision, Preset, TargetRule, preset_config
 from llm_experiment.feasibility.memory import (
     FLOAT32_BYTES,
@@ -47,7 +48,6 @@ from llm_experiment.feasibility.memory import (
     update_workspace_bytes,
     weight_bytes,
 )
-from llm_experiment.tiny_models import language_model_folder, reward_model_folder
 from tests.llm_experiment.small_world import small_config, small_world
 from tests.llm_experiment.tiny_hf import FAMILIES, tiny_model
 from theory.errors import ModelError

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from llm_experiment.agent.policy import FixedKLPolicy
-from llm_experiment.agent.rollout import Rollout, play
-from llm_experiment.base.hugging_face import BaseStep
+from llm_experiment.agent.rollout import Rollout, play_episodes
 from llm_experiment.base.process import ProcessBase
+from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat.turns import Speaker, TurnParser, TurnRules
 from llm_experiment.chat.world import World
 from llm_experiment.config import TargetRule, WorldConfig
-from llm_experiment.dialogue.process import DialogueProcess, load_task
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.evaluation import (
     METRICS,
     SMOOTHINGS,
@@ -282,7 +283,7 @@ def hand_made(texts, *, prompt="S: no\nT: no", empty_kl=0.25) -> Rollout:
     writers = world.parser.writers(tokens).numpy()
     shape = tokens.shape
     agents = (writers == Speaker.AGENT) & (np.arange(shape[1]) >= length)
-    template = play(
+    template = play_episodes(
         BasePolicy(world),
         world,
         n_episodes=len(texts),
