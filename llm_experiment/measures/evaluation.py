@@ -29,7 +29,7 @@ episode, turn or reply what is documented there; and, with a known demonstrator,
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -38,12 +38,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.agent.policy import StepPolicy
-from llm_experiment.agent.rollout import Agent, Rollout, play_episodes
+from llm_experiment.agent.rollout import Agent, Rollout, batches, join_rollouts, play_episodes
 from llm_experiment.agent.scripts import Say, play_script
 from llm_experiment.chat.observation import unpack_observation
 from llm_experiment.chat.turns import Speaker, Turns
 from llm_experiment.chat.world import World
-from llm_experiment.config import TINY, WorldConfig
+from llm_experiment.config import PROCESS, TINY, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from theory.budget import Accounting
@@ -246,7 +246,7 @@ class BasePolicy:
 
 
 def known_demonstrator(config: WorldConfig, world: World) -> DialogueProcess | None:
-    """The process that the base model learnt from, if that is known and could begin the prompt.
+    """The process that the base model learnt from or is, if known and if it could begin the prompt.
 
     Args:
         config: says which base model, task and prompt.
@@ -255,7 +255,7 @@ def known_demonstrator(config: WorldConfig, world: World) -> DialogueProcess | N
     Raises:
         ModelError: the shipped models learnt from another version of the task.
     """
-    if config.base_model != TINY:
+    if config.base_model not in (TINY, PROCESS):
         return None
     process = DialogueProcess(load_task(config.task))
     try:
@@ -282,6 +282,7 @@ def evaluate(
     accounting: Accounting,
     seed: int,
     stream: tuple[int, ...],
+    at_once: int | None = None,
 ) -> Evaluation:
     """Play episodes and measure them.
 
@@ -295,6 +296,7 @@ def evaluate(
         accounting: what a step costs it.
         seed: of the run; see `rollout.random_stream`.
         stream: the path of this evaluation's randomness.
+        at_once: episodes that are played together at most, which bounds memory; all if None.
 
     Raises:
         InvalidBudgetError, InvalidArgumentError: as `play_episodes` does.
@@ -305,19 +307,30 @@ def evaluate(
             f"the demonstrator has {len(process.vocabulary)} tokens and the base policy "
             f"{world.base.n_tokens}; evaluate against the process that the base model learnt from"
         )
-    rollout = play_episodes(
-        agent,
-        world,
-        n_episodes=n_episodes,
-        n_tokens=n_tokens,
+    rollouts, departures = [], []
+    at_once = n_episodes if at_once is None else at_once
+    for n_together, path in batches(n_episodes, at_once, stream=stream):
+        rollout = play_episodes(
+            agent,
+            world,
+            n_episodes=n_together,
+            n_tokens=n_tokens,
+            budget_nats=budget_nats,
+            accounting=accounting,
+            seed=seed,
+            stream=path,
+            keep_observations=process is not None,
+        )
+        if process is not None:
+            departures.append(measure_departure(agent, rollout, process))
+        rollouts.append(
+            rollout if n_together == n_episodes else replace(rollout, observations=None)
+        )
+    return Evaluation(
+        rollout=join_rollouts(rollouts),
         budget_nats=budget_nats,
-        accounting=accounting,
-        seed=seed,
-        stream=stream,
-        keep_observations=process is not None,
+        departure=join_departures(departures) if departures else None,
     )
-    departure = None if process is None else measure_departure(agent, rollout, process)
-    return Evaluation(rollout=rollout, budget_nats=budget_nats, departure=departure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,17 +360,20 @@ def evaluate_base(
     seed: int,
     stream: int,
     store: Callable[[int, Evaluation], None],
+    at_once: int | None = None,
 ) -> BaseEvaluation:
     """Evaluate the base policy at some lengths, and price the first silence.
 
     Args:
         world: where.
         process: the demonstrator, if known.
-        n_episodes: at each length; also the number of contexts in which silence is priced.
+        n_episodes: at each length.
         lengths: of the episodes, in tokens; the price is taken in episodes of the shortest.
         seed: of the run.
         stream: the first part of the path of all randomness of this evaluation.
         store: called with each length and its episodes.
+        at_once: episodes that are played together at most, which bounds memory; also the number of
+            contexts in which silence is priced. All if None.
 
     Raises:
         InvalidArgumentError: as `play_episodes` does, or no length.
@@ -376,11 +392,16 @@ def evaluate_base(
             accounting=Accounting.EXACT,
             seed=seed,
             stream=(stream, n_tokens, _OWN_STREAM),
+            at_once=at_once,
         )
         store(n_tokens, evaluation)
         rows.append({"n_tokens": n_tokens} | evaluation.row())
     prices = first_silence_prices_nats(
-        world, n_episodes=n_episodes, n_tokens=min(lengths), seed=seed, stream=(stream,)
+        world,
+        n_episodes=n_episodes if at_once is None else min(n_episodes, at_once),
+        n_tokens=min(lengths),
+        seed=seed,
+        stream=(stream,),
     )
     priced = len(prices) > 0
     return BaseEvaluation(
@@ -441,6 +462,20 @@ def measure_departure(agent: Agent, rollout: Rollout, process: DialogueProcess) 
             impossible.any(axis=1), impossible.argmax(axis=1), tokens.shape[1]
         ),
     )
+
+
+def join_departures(departures: Sequence[Departure]) -> Departure:
+    """The departures of several rollouts in one, in their order.
+
+    Args:
+        departures: at least one.
+    """
+    joined = {}
+    for field in fields(Departure):
+        parts = [getattr(departure, field.name) for departure in departures]
+        by_smoothing = field.name in ("smoothed_kl_nats", "base_smoothed_kl_nats")
+        joined[field.name] = np.concatenate(parts, axis=1 if by_smoothing else 0)
+    return Departure(**joined)
 
 
 def _against(agent: Agent, observations: Tensor, log_tau: Floats) -> tuple[Floats, Floats]:

@@ -427,6 +427,41 @@ def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
         )
 
 
+def test_an_evaluation_in_batches_is_of_all_its_episodes():
+    """The first batch is what an evaluation of so many episodes alone would be."""
+    world = small_world()
+    whole, first = (
+        evaluated(BasePolicy(world), world, budget_nats=0.0, n_episodes=n, at_once=4)
+        for n in (11, 4)
+    )
+    assert whole.row()["n_episodes"] == 11
+    np.testing.assert_array_equal(whole.rollout.tokens[:4], first.rollout.tokens)
+    assert len(np.unique(whole.rollout.tokens, axis=0)) > 6
+    stored = {}
+    base = evaluate_base(
+        world,
+        process=None,
+        n_episodes=11,
+        lengths=(40,),
+        seed=0,
+        stream=7,
+        store=stored.__setitem__,
+        at_once=4,
+    )
+    assert base.rows[0]["n_episodes"] == len(stored[40].rollout.tokens) == 11
+    assert base.n_contexts <= 4
+
+
+def test_departures_are_joined_episode_by_episode(leaky_world):
+    found = evaluated(
+        BasePolicy(leaky_world), leaky_world, process=PROCESS, n_episodes=7, at_once=3
+    )
+    departure, tokens = found.departure, found.rollout.tokens
+    np.testing.assert_array_equal(departure.demonstrator_log_probs, PROCESS.log_likelihoods(tokens))
+    assert departure.smoothed_kl_nats.shape == (len(SMOOTHINGS), 7)
+    assert departure.n_steps.shape == departure.first_impossible.shape == (7,)
+
+
 # --------------------------------------------------------------------- what is stored
 
 
