@@ -27,6 +27,8 @@ from theory.errors import InvalidArgumentError, InvalidBudgetError
 
 TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
+PROCESS: Final = "process"
+"""The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
 ALL_GPUS: Final = "auto"
 """The name, in place of a device, of all GPUs together."""
 
@@ -139,7 +141,8 @@ class WorldConfig:
     """The models, the dialogue and the reward."""
 
     base_model: str = TINY
-    """Base policy and student: `tiny`, a local folder, or a Hugging Face hub id."""
+    """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, or `process`: the
+    very process that `tiny` learnt from, so that nothing is due to errors of imitation."""
     reward_model: str = TINY
     """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
     device: str = "cpu"
@@ -169,6 +172,12 @@ class WorldConfig:
     """Added to the score, in [0, 1], of every reply; -0.5 makes a neutral reply worth 0."""
 
     def __post_init__(self) -> None:
+        exact = self.device == "cpu" and self.dtype is Precision.FLOAT32
+        if self.base_model == PROCESS and not exact:
+            raise InvalidArgumentError(
+                "base_model process is computed on the processor and has no weights; use it with "
+                f"device cpu and dtype float32, got {self.device} and {self.dtype.value}"
+            )
         positive("student_temperature", self.student_temperature)
         at_least("max_reply_tokens", self.max_reply_tokens, 1)
         _finite("reward_shift", self.reward_shift)
@@ -219,6 +228,17 @@ class ConstraintConfig:
     def budgeted(self) -> bool:
         """Whether episodes have a budget."""
         return self.regulariser is Regulariser.EPISODE_BUDGET
+
+    @property
+    def is_base_policy(self) -> bool:
+        """Whether an agent under this constraint is the base policy, whatever it learns.
+
+        With a budget of 0 every attainable target is `s min(0, KL(a||b)) = 0`, and the only policy
+        at a KL of 0 from b is b. A published target is 1e-6 nats even then, step after step, so
+        that such an agent can leave the base policy and is trained like any other.
+        """
+        attainable = self.target_rule is TargetRule.ATTAINABLE
+        return self.budgeted and self.budget_nats == 0 and attainable
 
     @property
     def episode_budget_nats(self) -> float:

@@ -156,7 +156,7 @@ def make_tables(rows: Sequence[Row], base: Row | None) -> tuple[Table, ...]:
     Raises:
         InvalidArgumentError: no rows.
     """
-    if not rows:
+    if not rows and base is None:
         raise InvalidArgumentError("a table needs at least 1 evaluated agent, got none")
     groups = _groups(rows)
     if base is not None:

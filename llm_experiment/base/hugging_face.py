@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from llm_experiment.base.cuda_graph import ReplayedFunction
@@ -26,6 +26,40 @@ REPLAY_TOLERANCE_NATS: Final = 0.05
 """How far a replayed log-probability may be from the plain one: attention over masked room may use
 another kernel, which in half precision changes logits in the third digit; a wrong graph is off by
 far more."""
+
+
+def check_attention(config: PreTrainedConfig) -> None:
+    """Raise unless all layers of a model are attention, full or with a sliding window.
+
+    The state of others, recurrent ones say, cannot be shared by episodes that share a prompt.
+
+    Raises:
+        ModelError: it has others.
+    """
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        raise ModelError(
+            f"it is a model of type {config.model_type}, which has layers other than full or "
+            "sliding-window attention; choose a model that has only those"
+        )
+
+
+def check_positions(text_config: PreTrainedConfig, n_positions: int) -> None:
+    """Raise unless a model has position embeddings for episodes of `n_positions` tokens.
+
+    Args:
+        text_config: of its decoder.
+        n_positions: tokens of an episode, the prompt included.
+
+    Raises:
+        InvalidArgumentError: it has fewer.
+    """
+    most: int | None = getattr(text_config, "max_position_embeddings", None)
+    if most is not None and n_positions > most:
+        raise InvalidArgumentError(
+            f"episodes of {n_positions} tokens do not fit the language model, which reads at most "
+            f"{most}; shorten the episode"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +106,13 @@ class HuggingFaceBase:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
-        if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
-            raise ModelError(
-                f"it is a {type(model).__name__}, which has layers other than full or "
-                "sliding-window attention; choose a model that has only those"
-            )
+        check_attention(model.config)
         model.train(mode=False)
         model.requires_grad_(requires_grad=False)
         self._model = model
         self._device = next(model.parameters()).device
         text_config = model.config.get_text_config(decoder=True)
-        self._max_positions: int | None = getattr(text_config, "max_position_embeddings", None)
+        self._text_config = text_config
         self._n_tokens: int = text_config.vocab_size
         n_layers = min(N_FEATURE_LAYERS, text_config.num_hidden_layers + 1)
         self._n_features: int = n_layers * text_config.hidden_size
@@ -119,17 +148,12 @@ class HuggingFaceBase:
         """Start episodes that share a prompt; see `BaseModel.begin`.
 
         Raises:
-            InvalidArgumentError, InvalidShapeError: see `check_start`; or the model has no
-                position embedding for so long an episode.
+            InvalidArgumentError, InvalidShapeError: see `check_start` and `check_positions`.
         """
         check_start(
             prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=self.n_tokens
         )
-        if self._max_positions is not None and n_positions > self._max_positions:
-            raise InvalidArgumentError(
-                f"episodes of {n_positions} tokens do not fit the language model, which reads at "
-                f"most {self._max_positions}; shorten the episode"
-            )
+        check_positions(self._text_config, n_positions)
         session = HuggingFaceSession(self._model, head=self._head, n_positions=n_positions)
         step = session.share(session.read(prompt_tokens[None]), n_episodes)
         if self._on_one_gpu and session.has_fixed_room:

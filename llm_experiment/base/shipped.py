@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llm_experiment.config import TINY, WorldConfig, at_least, positive
+from llm_experiment.config import PROCESS, TINY, WorldConfig, at_least, positive
 from theory.errors import InvalidArgumentError, ModelError
 
 COMMAND: Final = "python -m llm_experiment.tiny_models"
@@ -108,11 +108,14 @@ def _model_folder(task_name: str, kind: str, weights: Path) -> Path:
 def model_names(config: WorldConfig) -> tuple[str, str]:
     """Folder or hub id of the language model and of the reward model.
 
+    Where the process itself is the base policy, the shipped language model stands for its
+    tokenizer.
+
     Raises:
         ModelError: there are no shipped models of that task.
     """
     language_model, reward_model = config.base_model, config.reward_model
-    if language_model == TINY:
+    if language_model in (TINY, PROCESS):
         language_model = str(language_model_folder(config.task))
     if reward_model == TINY:
         reward_model = str(reward_model_folder(config.task))

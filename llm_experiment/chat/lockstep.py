@@ -235,7 +235,20 @@ def check_chat(
     check_start(
         prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=base.n_tokens
     )
-    turns = parser.to(base.device).find_turns(prompt_tokens[None])
+    check_prompt(parser.to(base.device), prompt_tokens)
+
+
+def check_prompt(parser: TurnParser, prompt_tokens: Tensor) -> None:
+    """Raise unless both speakers have a line in the prompt, and the agent the turn.
+
+    Args:
+        parser: on the tokens' device.
+        prompt_tokens: int64, shape (p,).
+
+    Raises:
+        InvalidArgumentError: it is otherwise.
+    """
+    turns = parser.find_turns(prompt_tokens[None])
     for name, speaker in (
         (parser.rules.partner, Speaker.PARTNER),
         (parser.rules.agent, Speaker.AGENT),

@@ -17,7 +17,7 @@ from llm_experiment.records.folder import (
     claim,
     episodes_file,
 )
-from llm_experiment.run import Settings
+from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig, suite_jobs
 from mightnt.results import write_json
 from tests.llm_experiment.small_world import PIECES, small_config, small_world
@@ -37,9 +37,9 @@ HOSTILE_TEXTS = tuple(HOSTILE.get(piece, piece) for piece in PIECES)
 
 
 def settings(**changes) -> Settings:
-    """Budgets 0 and 3 with two seeds, realised accounting, and no constraint: six agents."""
+    """Budgets 1 and 3 with two seeds, realised accounting, and no constraint: six agents."""
     suite = {
-        "budgets_nats": (0.0, 3.0),
+        "budgets_nats": (1.0, 3.0),
         "n_seeds": 2,
         "realized_budgets_nats": (3.0,),
         "control_shifts": (),

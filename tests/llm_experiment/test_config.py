@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from llm_experiment.config import (
+    PROCESS,
     AgentConfig,
     ConstraintConfig,
     Fidelity,
@@ -136,6 +137,20 @@ def test_only_an_episode_budget_binds():
     assert not penalised.budgeted
 
 
+def test_only_a_budget_of_0_with_attainable_targets_is_the_base_policy():
+    zero = ConstraintConfig(budget_nats=0.0)
+    realized = replace(zero, accounting=Accounting.REALIZED)
+    assert zero.is_base_policy
+    assert realized.is_base_policy
+    others = (
+        ConstraintConfig(budget_nats=1e-9),
+        replace(realized, target_rule=TargetRule.PUBLISHED),
+        replace(zero, regulariser=Regulariser.NONE),
+        replace(zero, regulariser=Regulariser.TOKEN_PENALTY, penalty_per_nat=0.1),
+    )
+    assert not any(constraint.is_base_policy for constraint in others)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -178,6 +193,16 @@ def test_only_an_episode_budget_binds():
             lambda: WorldConfig(student_temperature=0.0),
             InvalidArgumentError,
             "student_temperature.*got 0.0",
+        ),
+        (
+            lambda: WorldConfig(base_model=PROCESS, device="cuda"),
+            InvalidArgumentError,
+            "device cpu and dtype float32, got cuda and float32",
+        ),
+        (
+            lambda: WorldConfig(base_model=PROCESS, dtype=Precision.BFLOAT16),
+            InvalidArgumentError,
+            "got cpu and bfloat16",
         ),
         (lambda: WorldConfig(reward_shift=math.inf), InvalidArgumentError, "reward_shift.*got inf"),
         (lambda: replace(TINY, stages=()), InvalidArgumentError, "at least 1 stage, got 0"),

@@ -46,7 +46,7 @@ def test_a_run_ends_with_its_report_and_the_last_line_names_it(folder, monkeypat
     run = read_run(folder)
     rows = [row for job in run.jobs for row in run.rows[job.name]]
     monkeypatch.setattr(
-        "llm_experiment.run.run", lambda options, console: make_tables(rows, run.base)
+        "llm_experiment.jobs.run_suite", lambda *_, **__: make_tables(rows, run.base)
     )
     path = folder / REPORT_FILE
     path.unlink(missing_ok=True)

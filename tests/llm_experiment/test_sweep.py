@@ -13,9 +13,9 @@ from rich.console import Console
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.config import Fidelity, Preset, preset_config
 from llm_experiment.evaluation_tables import OverRuns, Table
+from llm_experiment.jobs import run_suite
 from llm_experiment.records.folder import exclusive, read_manifest
-from llm_experiment.run import Options as RunOptions
-from llm_experiment.run import run
+from llm_experiment.suite import suite_agents
 from llm_experiment.sweep import Options, SweepSettings, main, parse_options, sweep, sweep_runs
 from llm_experiment.sweep_tables import joined, narrowed
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
@@ -85,7 +85,10 @@ def test_the_published_constraint_is_not_compared_with_itself():
     ours, published = sweep_runs(whole)
     assert {job.config.constraint.accounting for job in ours.jobs} == set(Accounting)
     names = [job.name for job in published.jobs]
-    assert len(set(names)) == len(names) == len(ours.jobs) - 2
+    ours_all = suite_agents(ours.settings.agent, ours.settings.agents)
+    assert len(set(names)) == len(names) == len(ours_all) - 2
+    zeros = [name for name in names if "budget0" in name]
+    assert len(zeros) == len(ours_all) - len(ours.jobs) == 3, "its targets are never 0"
 
 
 def test_without_lists_a_sweep_is_one_run_as_given(settings):
@@ -107,7 +110,7 @@ def test_equal_runs_are_refused(name):
 def test_every_run_of_a_sweep_is_a_run(finished, settings, tmp_path):
     out, _ = finished
     alone, *_ = sweep_runs(settings)
-    run(RunOptions(out=tmp_path, processes=1, settings=alone.settings), Console(quiet=True))
+    run_suite(alone.settings, tmp_path, n_processes=1, console=Console(quiet=True))
     assert contents(out / alone.name) == contents(tmp_path)
     assert_same_episodes(out / alone.name, tmp_path)
     for name in RUNS:
@@ -292,7 +295,8 @@ def test_the_command_ends_with_the_headline_and_a_report_of_every_run(finished, 
          "--reward-model", str(models / "reward_model"),
          "--budgets-nats", "1", "--n-seeds", "2", "--realized-budgets-nats", "--control-shifts",
          "--evaluation-lengths", str(PROMPT_TOKENS + 5), str(PROMPT_TOKENS + 9),
-         "--n-evaluation-episodes", "3", "--n-episodes", "4", "--ppo.n-epochs", "1",
+         "--n-evaluation-episodes", "3", "--n-base-episodes", "5",
+        "--n-episodes", "4", "--ppo.n-epochs", "1",
          "--stages.0.agent-steps", "60", "--stages.0.n-tokens", str(PROMPT_TOKENS + 5),
          "--stages.0.ramp-fraction", "0"]
     )  # fmt: skip

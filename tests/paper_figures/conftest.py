@@ -11,8 +11,9 @@ import torch
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.chat.world import load_world
 from llm_experiment.config import Fidelity, Preset, preset_config
+from llm_experiment.jobs import evaluate_job, run_base
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, claim, seal
-from llm_experiment.run import Settings, evaluate_job, run_base
+from llm_experiment.settings import Settings
 from llm_experiment.suite import Suite, SuiteConfig, suite_jobs
 from mightnt.results import write_json
 from paper_figures.results import Sources, read_experiment
@@ -36,6 +37,7 @@ def settings_of(**suite) -> Settings:
                 "unconstrained": True,
                 "evaluation_lengths": LENGTHS,
                 "n_evaluation_episodes": 5,
+                "n_base_episodes": 5,
             }
             | suite
         ),

@@ -112,7 +112,7 @@ def test_the_base_policy_is_frozen():
 
 
 def test_a_model_without_attention_is_refused():
-    with pytest.raises(ModelError, match="a MambaForCausalLM, which has layers other than full"):
+    with pytest.raises(ModelError, match="a model of type mamba, which has layers other than full"):
         HuggingFaceBase(AutoModelForCausalLM.from_config(RECURRENT))
 
 

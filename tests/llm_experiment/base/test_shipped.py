@@ -11,10 +11,13 @@ from transformers import (
 )
 
 from llm_experiment.base.shipped import (
+    LANGUAGE_MODEL,
+    REWARD_MODEL,
     SHIPPED,
     LanguageModelRecipe,
     RewardModelRecipe,
     language_model_folder,
+    model_names,
     reward_model_folder,
 )
 from llm_experiment.base.training import (
@@ -23,6 +26,7 @@ from llm_experiment.base.training import (
     language_model_quality,
     reward_model_quality,
 )
+from llm_experiment.config import PROCESS, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from theory.errors import InvalidArgumentError, ModelError
@@ -63,6 +67,14 @@ def test_models_that_are_not_there_are_named_with_the_command_that_makes_them(tm
         language_model_folder("moon", weights=tmp_path)
     with pytest.raises(ModelError, match="no trained reward model in"):
         reward_model_folder("moon", weights=tmp_path)
+
+
+def test_names_stand_for_shipped_models_and_others_for_themselves():
+    shipped = [str(SHIPPED / "classroom" / kind) for kind in (LANGUAGE_MODEL, REWARD_MODEL)]
+    assert list(model_names(WorldConfig())) == shipped
+    assert list(model_names(WorldConfig(base_model=PROCESS))) == shipped
+    own = WorldConfig(base_model="some/model", reward_model="./here")
+    assert model_names(own) == ("some/model", "./here")
 
 
 def test_the_shipped_models_are_small_and_hold_nothing_but_text_and_safetensors():
