@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_experiment.agent.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
 from llm_experiment.base.loading import load_tokenizer
-from llm_experiment.chat.turns import decode_tokens
+from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.world import World, load_world
 from llm_experiment.config import TINY, WorldConfig, at_least
 from llm_experiment.tiny_models import language_model_folder

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.base.hugging_face import BaseModel, BaseStep, Head, check_start
-from llm_experiment.chat.turns import Speaker, TurnParser, turns_between
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.chat.turns import TurnParser, turns_between
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.errors import InvalidArgumentError, InvalidShapeError
 

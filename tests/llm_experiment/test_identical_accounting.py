@@ -20,7 +20,7 @@ from llm_experiment.agent.rollout import play
 from llm_experiment.base.hugging_face import BaseStep
 from llm_experiment.chat import lockstep as chat_env
 from llm_experiment.chat.lockstep import pack_observation
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
 from tests.llm_experiment.small_world import small_config, small_world
 from theory.budget import Accounting

@@ -11,7 +11,7 @@ from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
 from llm_experiment.agent.rollout import Rollout, play, random_stream
 from llm_experiment.base.hugging_face import BaseStep
 from llm_experiment.chat.lockstep import LARGEST, pack_observation, unpack_observation
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
 from tests.llm_experiment.small_world import (
     COLON,

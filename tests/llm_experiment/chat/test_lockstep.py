@@ -20,7 +20,8 @@ from llm_experiment.chat.lockstep import (
     sample_tokens,
     unpack_observation,
 )
-from llm_experiment.chat.turns import Speaker, TurnParser, TurnRules
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.dialogue.process import DialogueProcess, load_task
 from llm_experiment.tiny_models import new_language_model, transcript_tokenizer
 from theory.budget import Accounting
