@@ -39,8 +39,8 @@ from rich.console import Console
 
 from llm_experiment.attempts import attempt_job, with_versions
 from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
-from llm_experiment.evaluation_tables import Table, show_headline
-from llm_experiment.records.folder import AGENTS, BASE, claim, exclusive, versions
+from llm_experiment.evaluation_tables import show_headline
+from llm_experiment.records.folder import AGENTS, BASE, claim_folder, exclusive, versions
 from llm_experiment.report import write_report
 from llm_experiment.run import (
     Settings,
@@ -56,6 +56,7 @@ from llm_experiment.suite import Job, lengthened, suite_jobs
 from llm_experiment.sweep_tables import FinishedRun, narrowed, write_sweep_tables
 from mightnt.clusters import Cluster, System, call_on_ray, ray_cluster
 from mightnt.command_line import parse_command_line, run_command
+from mightnt.tables import Table
 from theory.errors import InvalidArgumentError
 
 PROG: Final = "python -m llm_experiment.sweep"
@@ -204,7 +205,7 @@ def sweep(options: Options, console: Console) -> tuple[Table, ...]:
         if options.cluster is None:
             for run in runs:
                 check_machine(run.settings, min(options.processes, len(jobs)), console)
-        claim(out, options.settings, label=_label(runs), models={})
+        claim_folder(out, options.settings, label=_label(runs), models={})
         for run in runs:
             begin(run.settings, out / run.name)
         work = _here if options.cluster is None else _on_cluster
