@@ -191,10 +191,12 @@ def make_tables(rows: Sequence[AgentRow], base: BaseEvaluation | None) -> tuple[
         base: the base policy's; without it nothing is compared with that.
 
     Raises:
-        InvalidArgumentError: no rows.
+        InvalidArgumentError: neither rows nor the base policy.
     """
-    if not rows:
-        raise InvalidArgumentError("a table needs at least 1 evaluated agent, got none")
+    if not rows and base is None:
+        raise InvalidArgumentError(
+            "a table needs at least 1 evaluated agent or the base policy, got none"
+        )
     groups = (*base_groups(base), *agent_groups(rows))
     tables = [
         _headline(groups, base),

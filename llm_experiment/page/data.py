@@ -40,7 +40,7 @@ from llm_experiment.measures.closed_form import closed_form_of, episodes_interva
 from llm_experiment.measures.metrics import BASE_POLICY, QUARTILES, AgentRow
 from llm_experiment.measures.tables import make_tables, shown
 from llm_experiment.records.folder import BASE
-from llm_experiment.records.reading import Evaluated, RunFolder
+from llm_experiment.records.reading import Evaluated, RunFolder, main_variant
 from llm_experiment.suite import Job
 from mightnt.results import to_jsonable
 from mightnt.statistics import CONFIDENCE
@@ -152,7 +152,7 @@ def report_data(run: RunFolder, token_texts: Sequence[str], *, n_episodes: int) 
             f"nothing to report in {run.folder} yet: no update is complete; go on with the command "
             f"that began it: `python -m llm_experiment.run --out {run.folder}` and its options"
         )
-    tables = make_tables(run.rows, run.base) if run.rows else ()
+    tables = make_tables(run.rows, run.base) if run.rows or run.finished else ()
     vocabulary = Vocabulary(token_texts)
     subjects = list(_subjects(run, updates, vocabulary, n_episodes))
     present = {name for s in subjects for e in s["evaluations"] for name in e["planes"]}
@@ -395,11 +395,11 @@ def _facts(run: RunFolder) -> Iterator[dict[str, str]]:
 
 
 def _main_rows(run: RunFolder) -> list[AgentRow]:
-    """Rows of the suite's first variant at its largest evaluated budget and first length."""
+    """Rows of the main variant at its largest evaluated budget and first length."""
     same = [
         row
         for row in run.rows
-        if row.variant == run.jobs[0].variant and math.isfinite(row.budget_nats)
+        if row.variant == main_variant(run.agent) and math.isfinite(row.budget_nats)
     ]
     if not same:
         return []

@@ -322,6 +322,8 @@ def test_columns_can_be_left_out(rows, base):
     assert narrow.notes == headline.notes
 
 
-def test_without_an_agent_there_is_no_table(base):
-    with pytest.raises(InvalidArgumentError, match="at least 1 evaluated agent"):
-        make_tables([], base)
+def test_the_base_policy_may_stand_alone(base):
+    tables = make_tables([], base)
+    assert {row[0] for table in tables for row in table.rows} == {BASE_ROW}
+    with pytest.raises(InvalidArgumentError, match="at least 1 evaluated agent or the base"):
+        make_tables([], None)
