@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final
 
 import tyro
 
+from mightnt.results import to_jsonable
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 
@@ -393,16 +394,31 @@ def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
 
 
 def differences(first: Any, second: Any, prefix: str = "") -> str:
-    """Where two configurations differ, such as `ppo.clip_range 0.1 and 0.2`."""
-    found = []
-    for field in fields(first):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        if a == b:
-            continue
-        name = f"{prefix}{field.name}"
-        nested = is_dataclass(a) and type(a) is type(b)
-        found.append(differences(a, b, f"{name}.") if nested else f"{name} {a} and {b}")
-    return ", ".join(found)
+    """Where two values of one kind differ, such as `ppo.clip_range 0.1 and 0.2`; or nothing.
+
+    Args:
+        first: a configuration, or a mapping, or a tuple of them.
+        second: another.
+        prefix: what the names begin with.
+    """
+    a, b = _named(first), _named(second)
+    if a is None or b is None:
+        return "" if first == second else f"{prefix} {to_jsonable(first)} and {to_jsonable(second)}"
+    dot = f"{prefix}." if prefix else ""
+    names = dict.fromkeys([*a, *b])
+    found = (differences(a.get(name), b.get(name), f"{dot}{name}") for name in names)
+    return ", ".join(difference for difference in found if difference)
+
+
+def _named(value: Any) -> dict[str, Any] | None:
+    """The parts of a value that has any, by name."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return {str(index): part for index, part in enumerate(value)}
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None
 
 
 def _finite(name: str, value: float) -> None:

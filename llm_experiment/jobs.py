@@ -31,7 +31,7 @@ from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.world import WorldLoader, check_world
 from llm_experiment.config import AgentConfig, Preset
-from llm_experiment.evaluation_tables import SUMMARY_FILE, Table, write_tables
+from llm_experiment.evaluation_tables import write_tables
 from llm_experiment.feasibility.memory import (
     PlannedRun,
     check_memory,
@@ -39,29 +39,27 @@ from llm_experiment.feasibility.memory import (
     free_bytes,
     read_shapes,
 )
-from llm_experiment.measures.evaluation import (
-    Evaluation,
-    evaluate,
-    evaluate_base,
-    known_demonstrator,
-)
+from llm_experiment.measures.departure import known_demonstrator
+from llm_experiment.measures.evaluation import Evaluation, evaluate, evaluate_base
+from llm_experiment.measures.metrics import AgentRow, base_to_json, row_to_json
 from llm_experiment.records.folder import (
     AGENT_FILE,
     AGENTS,
     BASE,
     RESULT_FILE,
+    SUMMARY_FILE,
     UPDATES_FILE,
-    claim,
+    claim_folder,
     episodes_file,
     exclusive,
     fingerprints,
-    seal,
+    record_hashes,
 )
 from llm_experiment.settings import Settings
 from llm_experiment.suite import Job, SuiteConfig, suite_agents, suite_jobs
 from mightnt.progress import progress_bar
 from mightnt.results import write_atomically, write_json
-from mightnt.tables import print_table
+from mightnt.tables import Table, print_table
 from theory.errors import ResultsError
 
 EVALUATION_STREAM: Final = 1_000_000
@@ -189,14 +187,16 @@ def evaluate_job(
         stream=(EVALUATION_STREAM, n_tokens),
     )
     _store(folder, n_tokens, evaluation)
-    return {
-        "agent": job.name,
-        "variant": job.variant,
-        "budget_nats": config.constraint.episode_budget_nats,
-        "seed": config.seed,
-        "n_tokens": n_tokens,
-        "trained_at_n_tokens": config.stages[-1].n_tokens,
-    } | evaluation.row()
+    row = AgentRow(
+        agent=job.name,
+        variant=job.variant,
+        budget_nats=config.constraint.episode_budget_nats,
+        seed=config.seed,
+        n_tokens=n_tokens,
+        trained_at_n_tokens=config.stages[-1].n_tokens,
+        numbers=evaluation.row(),
+    )
+    return row_to_json(row)
 
 
 def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, 
         folder: for its episodes and its result.
 
     Returns:
-        An `evaluate.BaseEvaluation` as JSON.
+        A `measures.metrics.BaseEvaluation` as JSON.
     """
     result = folder / RESULT_FILE
     if not result.exists():
@@ -225,7 +225,7 @@ def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, 
                 stream=EVALUATION_STREAM,
                 store=partial(_store, folder),
             )
-            write_json(result, evaluation)
+            write_json(result, base_to_json(evaluation))
     base: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return base
 
@@ -300,7 +300,7 @@ def call_here(tasks: Sequence[Task], n_processes: int) -> list[Any]:
 def begin(settings: Settings, out: Path) -> None:
     """Make a folder the run of `settings`, or make sure that it is."""
     models = fingerprints(*map(Path, model_names(settings.agent.world)))
-    claim(out, settings, label=settings.label, models=models)
+    claim_folder(out, settings, label=settings.label, models=models)
 
 
 def conclude(
@@ -311,7 +311,7 @@ def conclude(
     *,
     seconds: float,
 ) -> tuple[Table, ...]:
-    """Write what the jobs of a run amount to, and seal its folder.
+    """Write what the jobs of a run amount to, and the hashes of its files.
 
     Args:
         settings: of the run.
@@ -330,7 +330,7 @@ def conclude(
     summary = {"label": settings.label, "base": base, "rows": rows}
     write_json(out / SUMMARY_FILE, summary)
     tables = write_tables(out)
-    seal(out, seconds=round(seconds, 1))
+    record_hashes(out, seconds=round(seconds, 1))
     return tables
 
 

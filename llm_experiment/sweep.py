@@ -44,8 +44,8 @@ from mightnt.command_line import parse_command_line, run_command
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from llm_experiment.evaluation_tables import Table
     from llm_experiment.jobs import Task
+    from mightnt.tables import Table
 
 PROG: Final = "python -m llm_experiment.sweep"
 
@@ -185,7 +185,7 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
         ClusterError: the cluster cannot be used.
     """
     from llm_experiment.jobs import begin, check_machine, conclude, watch
-    from llm_experiment.records.folder import claim, exclusive
+    from llm_experiment.records.folder import claim_folder, exclusive
     from llm_experiment.sweep_tables import FinishedRun, write_sweep_tables
 
     out = options.out.resolve()  # other machines work in other folders
@@ -198,7 +198,7 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
             n_tasks = sum(len(run.jobs) + 1 for run in runs)
             for run in runs:
                 check_machine(run.settings, min(options.processes, n_tasks), console)
-        claim(out, options.settings, label=_label(runs), models={})
+        claim_folder(out, options.settings, label=_label(runs), models={})
         for run in runs:
             begin(run.settings, out / run.name)
         work = _here if options.cluster is None else _on_cluster

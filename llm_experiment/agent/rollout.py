@@ -13,7 +13,6 @@ of the episodes: replies are then found and scored in one batch, and what the cr
 observations is for the learner to ask.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
@@ -27,7 +26,8 @@ from llm_experiment.agent.policy import StepPolicy
 from llm_experiment.base.protocol import BaseStep, Head
 from llm_experiment.chat.lockstep import LockstepChat, Reply
 from llm_experiment.chat.observation import pack_observation
-from llm_experiment.chat.turns import Speaker, Turns, turns_between, writers_before
+from llm_experiment.chat.turn_records import Speaker, TurnCounts, Turns, count_turns
+from llm_experiment.chat.turns import turns_between, writers_before
 from llm_experiment.chat.world import World
 from theory.arrays import reading_waits
 from theory.budget import Accounting, BudgetLedger, open_ledger
@@ -136,14 +136,22 @@ class Rollout:
         return self.observations
 
     @property
+    def turn_counts(self) -> TurnCounts:
+        """The agent's turns that count, and the empty ones of them, episode by episode."""
+        return count_turns(
+            self.turns,
+            self.empty_turns,
+            prompt_length=self.prompt_length,
+            n_episodes=len(self.tokens),
+        )
+
+    @property
     def empty_share(self) -> float:
         """Share of the agent's finished turns that are empty, pooled over episodes; nan if none.
 
         The prompt's turns do not count, nor does the turn that the agent continues.
         """
-        own = (self.turns.speaker == Speaker.AGENT) & self.turns.finished
-        own &= self.turns.opened >= self.prompt_length
-        return float(self.empty_turns[own].mean()) if own.any() else math.nan
+        return self.turn_counts.pooled_empty_share
 
     @property
     def returns(self) -> NDArray[np.float64]:

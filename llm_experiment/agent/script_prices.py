@@ -19,7 +19,7 @@ from scipy import stats
 from transformers import PreTrainedTokenizerBase
 
 from llm_experiment.agent.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
-from llm_experiment.chat.turns import decode_tokens
+from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.world import World
 from theory.errors import InvalidArgumentError
 

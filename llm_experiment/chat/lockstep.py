@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from llm_experiment.base.protocol import BaseModel, check_start
-from llm_experiment.chat.turns import Speaker, TurnParser, turns_between
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.chat.turns import TurnParser, turns_between
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
 

@@ -17,6 +17,7 @@ from llm_experiment.config import (
     WorldConfig,
     differences,
     preset_config,
+    with_fidelity,
 )
 from llm_experiment.run import parse_options
 from llm_experiment.suite import Suite, default_suite, suite_jobs
@@ -235,3 +236,16 @@ def test_differences_name_what_differs_and_nothing_else():
     other = replace(TINY, seed=2, ppo=replace(TINY.ppo, clip_range=0.2))
     assert differences(TINY, other) == "ppo.clip_range 0.1 and 0.2, seed 0 and 2"
     assert differences(TINY, TINY) == ""
+
+
+def test_differences_are_found_in_mappings_and_lists_of_parts():
+    first = replace(TINY, stages=(Stage(agent_steps=5), Stage(agent_steps=6)))
+    second = replace(TINY, stages=(Stage(agent_steps=5), Stage(agent_steps=7)))
+    assert differences(first, second) == "stages.1.agent_steps 6 and 7"
+    assert differences(TINY, first).startswith("stages.0.agent_steps 160000 and 5")
+    found = differences(
+        {"settings": first, "models": {"a": "1"}}, {"settings": first, "models": {}}
+    )
+    assert found == "models.a 1 and None"
+    published = with_fidelity(TINY, Fidelity.PUBLISHED)
+    assert "constraint.accounting exact and realized" in differences(TINY, published)

@@ -13,9 +13,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from llm_experiment.page.data import read_run, report_data
+from llm_experiment.page.data import report_data
 from llm_experiment.page.page import page
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE
+from llm_experiment.records.reading import read_run
 from tests.llm_experiment.report_run import (
     HOSTILE_TEXTS,
     LENGTHS,

@@ -20,7 +20,7 @@ from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat import lockstep as chat_env
 from llm_experiment.chat.observation import pack_observation
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
 from tests.llm_experiment.small_world import small_config, small_world
 from theory.budget import Accounting

@@ -7,7 +7,8 @@ from torch import Tensor
 from llm_experiment.base.process import ProcessBase
 from llm_experiment.base.protocol import BaseModel
 from llm_experiment.chat.lockstep import LockstepChat, Reply, sample_tokens
-from llm_experiment.chat.turns import Speaker, TurnParser, TurnRules
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.chat.turns import TurnParser, TurnRules
 from tests.llm_experiment.chat.screenplays import (
     N_TOKENS,
     PROCESS,
