@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from llm_experiment.agent.rollout import random_stream
 from llm_experiment.chat.lockstep import LockstepChat, sample_tokens
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.world import World
 from theory.bounds import elias_delta_bits
 from theory.errors import InvalidArgumentError

@@ -21,6 +21,7 @@ from llm_experiment.agent.policy import step_policy
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import compute_dtype, settle
+from llm_experiment.base.shipped import language_model_folder, reward_model_folder
 from llm_experiment.config import Precision, Preset, TargetRule, preset_config
 from llm_experiment.feasibility.memory import (
     FLOAT32_BYTES,
@@ -47,7 +48,6 @@ from llm_experiment.feasibility.memory import (
     update_workspace_bytes,
     weight_bytes,
 )
-from llm_experiment.tiny_models import language_model_folder, reward_model_folder
 from tests.llm_experiment.small_world import small_config, small_world
 from tests.llm_experiment.tiny_hf import FAMILIES, tiny_model
 from theory.errors import ModelError
@@ -223,15 +223,19 @@ def test_a_reward_model_takes_what_was_counted():
     )
 
 
+PUBLISHED = Shapes(language_model=MIXTRAL, reward_model=SMALL_REWARD)
+
+
 def planned(**world) -> PlannedRun:
     """The published protocol with Mixtral-8x7B, on the processor."""
     agent = preset_config(Preset.PAPER)
     world = {"device": "cpu", "agent_device": "cpu"} | world
     return PlannedRun(
         agent=replace(agent, world=replace(agent.world, **world)),
-        shapes=Shapes(language_model=MIXTRAL, reward_model=SMALL_REWARD),
+        n_agents=6,
         n_evaluation_episodes=64,
         evaluation_lengths=(256, 512),
+        n_base_episodes=2048,
     )
 
 
@@ -240,7 +244,7 @@ def part(estimate: MemoryEstimate, what: str) -> int:
 
 
 def test_the_published_run_needs_what_the_published_sizes_say():
-    estimate = estimate_memory(planned())
+    estimate = estimate_memory(planned(), PUBLISHED)
     # 8 heads of 128 keys and values in 32 layers, 2 bytes each, 64 episodes of 512 tokens.
     assert part(estimate, "keys and values") == 2 * 8 * 128 * 32 * 2 * 64 * 512
     # A layer from 3 x 4096 + 2 inputs to 32,001 outputs: 393 million weights.
@@ -250,11 +254,11 @@ def test_the_published_run_needs_what_the_published_sizes_say():
 
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers_and_what_would_help():
     run = planned()
-    estimate = estimate_memory(run)
+    estimate = estimate_memory(run, PUBLISHED)
     needed = estimate.needed()["cpu"]
-    check_memory(run, estimate, {"cpu": needed})
+    check_memory(run, PUBLISHED, estimate, {"cpu": needed})
     with pytest.raises(ModelError) as caught:
-        check_memory(run, estimate, {"cpu": needed - 1})
+        check_memory(run, PUBLISHED, estimate, {"cpu": needed - 1})
     message = str(caught.value)
     assert "\n" not in message
     assert f"needs up to {needed / GB:.1f} GB on cpu, where" in message
@@ -266,12 +270,12 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers_and_what_would_help
 def test_every_process_needs_everything_and_one_alone_would_help():
     run = planned(dtype=Precision.FLOAT32)
     twice = replace(run, n_processes=2)
-    one, two = estimate_memory(run), estimate_memory(twice)
+    one, two = estimate_memory(run, PUBLISHED), estimate_memory(twice, PUBLISHED)
     assert two.needed()["cpu"] == 2 * one.needed()["cpu"]
     with pytest.raises(ModelError, match=r"--processes 1 \(needs [0-9.]+ GB, which fits\)"):
-        check_memory(twice, two, {"cpu": one.needed()["cpu"]})
+        check_memory(twice, PUBLISHED, two, {"cpu": one.needed()["cpu"]})
     with pytest.raises(ModelError, match=r"--dtype bfloat16 \(needs .*--dtype nf4 \(needs "):
-        check_memory(run, one, {"cpu": 0})
+        check_memory(run, PUBLISHED, one, {"cpu": 0})
 
 
 def test_a_device_needs_what_its_larger_phase_does():
@@ -286,7 +290,7 @@ def test_a_device_needs_what_its_larger_phase_does():
     assert estimate.needed() == {"cpu": 7, "cuda:0": 6}
     assert [p.what for p in estimate.peak("cpu")] == ["c", "b"]
     table = estimate.table({"cpu": 1, "cuda:0": 1})
-    assert table.row_count == len(estimate.parts) + 2 * 2
+    assert len(table.rows) == len(estimate.parts) + 2 * 2
 
 
 def test_shapes_are_read_without_weights():
