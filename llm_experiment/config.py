@@ -164,9 +164,9 @@ class WorldConfig:
     separator: str = "\n"
     """Line breaks between turns in the prompt."""
     student_temperature: float = 1.0
-    """Temperature at which the student's tokens are sampled."""
+    """Temperature at which the partner's tokens (the Student's) are sampled."""
     max_reply_tokens: int = 512
-    """A student's reply longer than this is cut off."""
+    """A partner's reply of more tokens than this is cut off."""
     score_blank_replies: bool = False
     """Let the classifier score replies without words too, as published; else they earn 1/2."""
     reward_shift: tyro.conf.Suppress[float] = 0.0

@@ -1,4 +1,4 @@
-"""The reward: how positive a sentiment classifier finds the student's reply.
+"""The reward: how positive a sentiment classifier finds the partner's reply.
 
 With P the classifier's probability of its label POSITIVE, the label that wins has the score
 s = max(P, 1 - P), the reply is worth r = s if that label is POSITIVE and r = -s if it is

@@ -15,6 +15,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from llm_experiment.base import loading
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import (
+    check_weights,
     compute_dtype,
     find_device,
     find_devices,
@@ -223,6 +224,27 @@ def test_a_weight_file_cut_short_is_an_error_and_no_random_model(damaged):
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     assert "complete local folder" in one_line_error(damaged)
+
+
+def test_weights_are_checked_by_the_headers_of_their_files(damaged):
+    check_weights("language model", str(damaged))
+    check_weights("language model", "some/hub-id")  # nothing is known of it yet
+    weights = load_file(damaged / "model.safetensors")
+    (damaged / "model.safetensors").unlink()
+    shards = {f"model-0000{i}-of-00002.safetensors": list(weights)[i - 1 :: 2] for i in (1, 2)}
+    for file, names in shards.items():
+        save_file({name: weights[name] for name in names}, damaged / file)
+    index = {"weight_map": {name: file for file, names in shards.items() for name in names}}
+    (damaged / "model.safetensors.index.json").write_text(json.dumps(index))
+    check_weights("language model", str(damaged))
+    second = damaged / list(shards)[1]
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-1])
+    with pytest.raises(ModelError, match=r"cannot load the language model .*complete local folder"):
+        check_weights("language model", str(damaged))
+    second.unlink()
+    with pytest.raises(ModelError, match=r"model-00002-of-00002\.safetensors"):
+        check_weights("language model", str(damaged))
 
 
 def test_a_weight_that_is_missing_is_an_error_and_not_drawn_at_random(damaged):

@@ -22,7 +22,7 @@ from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import compute_dtype, settle
 from llm_experiment.base.shipped import language_model_folder, reward_model_folder
-from llm_experiment.config import Precision, Preset, TargetRule, preset_config
+from llm_experiment.config import Fidelity, Precision, Preset, TargetRule, preset_config
 from llm_experiment.feasibility.memory import (
     FLOAT32_BYTES,
     GB,
@@ -48,6 +48,10 @@ from llm_experiment.feasibility.memory import (
     update_workspace_bytes,
     weight_bytes,
 )
+from llm_experiment.measures.evaluation import BasePolicy
+from llm_experiment.settings import Settings
+from llm_experiment.suite import Suite
+from tests.llm_experiment.measures.measured_world import PROCESS, evaluated, process_world
 from tests.llm_experiment.small_world import small_config, small_world
 from tests.llm_experiment.tiny_hf import FAMILIES, tiny_model
 from theory.errors import ModelError
@@ -276,6 +280,31 @@ def test_every_process_needs_everything_and_one_alone_would_help():
         check_memory(twice, PUBLISHED, two, {"cpu": one.needed()["cpu"]})
     with pytest.raises(ModelError, match=r"--dtype bfloat16 \(needs .*--dtype nf4 \(needs "):
         check_memory(run, PUBLISHED, one, {"cpu": 0})
+
+
+def test_what_an_evaluation_records_is_counted_with_its_departure():
+    n, length = 20, 40
+    world = process_world()
+    found = evaluated(BasePolicy(world), world, process=PROCESS, n_episodes=n, n_tokens=length)
+    recorded = sum(a.nbytes for a in found.arrays().values() if a.shape == (n, length))
+    run = replace(
+        planned(), n_evaluation_episodes=4, evaluation_lengths=(length,), n_base_episodes=n
+    )
+    counted = part(estimate_memory(run, PUBLISHED), "what an evaluation records")
+    assert recorded <= counted / 2 <= 1.2 * recorded, "batch by batch, and joined"
+
+
+def test_a_run_is_planned_as_its_settings_say():
+    settings = Settings.start(Preset.TINY, Fidelity.OURS, Suite.DEFAULT, quick=True)
+    run = PlannedRun.of(settings, n_processes=2)
+    assert run == PlannedRun(
+        agent=settings.agent,
+        n_agents=1,
+        n_evaluation_episodes=128,
+        evaluation_lengths=(256,),
+        n_base_episodes=2048,
+        n_processes=2,
+    )
 
 
 def test_a_device_needs_what_its_larger_phase_does():
