@@ -10,9 +10,11 @@ A document's fenced blocks say by their language what they are:
 """
 
 import importlib
+import io
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,9 +134,12 @@ def parse(command, argv):
 
 
 def options_of(command) -> set[str]:
-    """Every option of a command, as it is typed."""
-    parser = tyro.extras.get_parser(command.options_type(), config=TYRO_CONFIG)
-    return {option for option in parser._option_string_actions if option.startswith("--")}
+    """Every option of a command, as it is typed: what completes it in a shell lists them."""
+    with redirect_stdout(io.StringIO()) as script, suppress(SystemExit):
+        tyro.cli(
+            command.options_type(), args=["--tyro-print-completion", "bash"], config=TYRO_CONFIG
+        )
+    return set(re.findall(r"'(--[a-z][\w.-]*)'", script.getvalue()))
 
 
 def named_options(text) -> set[str]:
