@@ -30,8 +30,10 @@ from tests.documents import (
 )
 
 BLOCKS = [block for path in documents() for block in blocks(path)]
-OTHERS_OPTIONS = {"--help", "--index-url", "--porcelain", "--tyro-print-completion", "--version"}
-"""Of pip, git, tyro and every command."""
+OTHERS_OPTIONS = {"--help", "--version", "--head", "--index-url", "--porcelain"} | {
+    "--tyro-print-completion"
+}
+"""Of every command, and of Ray, pip, git and tyro."""
 START = {"python": [sys.executable], "mightnt": [sys.executable, "-m", "mightnt"]}
 FIGURES = REPOSITORY / "docs" / "figures.md"
 PROOFS = REPOSITORY / "docs" / "proofs.md"
