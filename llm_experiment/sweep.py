@@ -58,9 +58,9 @@ class SweepSettings:
     """Dialogue tasks, a run each; --task alone if left out."""
     lengths: tuple[int, ...] = ()
     """Episode lengths in tokens to train on, a run each, with about as many updates at any
-    length; those of --stages if left out."""
+    length; those of the stages if left out."""
     fidelities: tuple[Fidelity, ...] = ()
-    """Whose constraint, a run each; --fidelity and --constraint alone if left out."""
+    """Whose constraint, a run each; that of --fidelity and the constraint options if left out."""
     run: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     """What all runs share."""
 

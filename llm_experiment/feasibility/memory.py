@@ -352,7 +352,8 @@ def _remedies(run: PlannedRun) -> Iterator[tuple[str, PlannedRun]]:
     evaluated = min(episodes, run.n_evaluation_episodes)
     changed = replace(agent, n_episodes=episodes, ppo=replace(agent.ppo, micro_batch_size=steps))
     yield (
-        f"--n-episodes {episodes} --n-evaluation-episodes {evaluated} --micro-batch-size {steps}",
+        f"--n-episodes {episodes} --n-evaluation-episodes {evaluated} --ppo.micro-batch-size "
+        f"{steps}",
         replace(run, agent=changed, n_evaluation_episodes=evaluated),
     )
     if run.n_processes > 1:

@@ -268,7 +268,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers_and_what_would_help
     assert f"needs up to {needed / GB:.1f} GB on cpu, where" in message
     assert "language model 93.4 GB" in message
     assert "--dtype nf4 (needs 93.4 GB, which fits)" in message  # it is read in bfloat16 first
-    assert "--n-episodes 16 --n-evaluation-episodes 16 --micro-batch-size 128 (needs" in message
+    assert "--n-episodes 16 --n-evaluation-episodes 16 --ppo.micro-batch-size 128 (needs" in message
 
 
 def test_every_process_needs_everything_and_one_alone_would_help():
