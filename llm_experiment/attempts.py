@@ -31,8 +31,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from llm_experiment.jobs import ORPHAN_SECONDS, finish_job
 from llm_experiment.records.folder import RESULT_FILE, exclusive, versions
-from llm_experiment.run import ORPHAN_SECONDS, finish_job
 from llm_experiment.suite import Job, SuiteConfig
 from mightnt.results import to_jsonable, write_json
 from theory.errors import ResultsError
@@ -60,7 +60,7 @@ class Attempt:
 
 
 def attempt_job(job: Job, suite: SuiteConfig, folder: Path) -> list[dict[str, Any]]:
-    """As `run.run_job`, on a machine that can be lost.
+    """As `jobs.run_job`, on a machine that can be lost.
 
     Args:
         job: the agent.

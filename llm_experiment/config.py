@@ -22,11 +22,14 @@ from typing import Annotated, Any, Final
 
 import tyro
 
+from mightnt.results import to_jsonable
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 
 TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
+PROCESS: Final = "process"
+"""The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
 ALL_GPUS: Final = "auto"
 """The name, in place of a device, of all GPUs together."""
 
@@ -139,7 +142,8 @@ class WorldConfig:
     """The models, the dialogue and the reward."""
 
     base_model: str = TINY
-    """Base policy and student: `tiny`, a local folder, or a Hugging Face hub id."""
+    """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, or `process`: the
+    very process that `tiny` learnt from, so that nothing is due to errors of imitation."""
     reward_model: str = TINY
     """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
     device: str = "cpu"
@@ -160,16 +164,22 @@ class WorldConfig:
     separator: str = "\n"
     """Line breaks between turns in the prompt."""
     student_temperature: float = 1.0
-    """Temperature at which the student's tokens are sampled."""
+    """Temperature at which the partner's tokens (the Student's) are sampled."""
     max_reply_tokens: int = 512
-    """A student's reply longer than this is cut off."""
+    """A partner's reply of more tokens than this is cut off."""
     score_blank_replies: bool = False
     """Let the classifier score replies without words too, as published; else they earn 1/2."""
     reward_shift: tyro.conf.Suppress[float] = 0.0
     """Added to the score, in [0, 1], of every reply; -0.5 makes a neutral reply worth 0."""
 
     def __post_init__(self) -> None:
-        _positive("student_temperature", self.student_temperature)
+        exact = self.device == "cpu" and self.dtype is Precision.FLOAT32
+        if self.base_model == PROCESS and not exact:
+            raise InvalidArgumentError(
+                "base_model process is computed on the processor and has no weights; use it with "
+                f"device cpu and dtype float32, got {self.device} and {self.dtype.value}"
+            )
+        positive("student_temperature", self.student_temperature)
         at_least("max_reply_tokens", self.max_reply_tokens, 1)
         _finite("reward_shift", self.reward_shift)
 
@@ -221,6 +231,17 @@ class ConstraintConfig:
         return self.regulariser is Regulariser.EPISODE_BUDGET
 
     @property
+    def is_base_policy(self) -> bool:
+        """Whether an agent under this constraint is the base policy, whatever it learns.
+
+        With a budget of 0 every attainable target is `s min(0, KL(a||b)) = 0`, and the only policy
+        at a KL of 0 from b is b. A published target is 1e-6 nats even then, step after step, so
+        that such an agent can leave the base policy and is trained like any other.
+        """
+        attainable = self.target_rule is TargetRule.ATTAINABLE
+        return self.budgeted and self.budget_nats == 0 and attainable
+
+    @property
     def episode_budget_nats(self) -> float:
         """The budget that binds: infinite where the regulariser is no budget."""
         return self.budget_nats if self.budgeted else math.inf
@@ -259,9 +280,9 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         for name in ("actor_learning_rate", "critic_learning_rate", "adam_epsilon"):
-            _positive(name, getattr(self, name))
+            positive(name, getattr(self, name))
         for name in ("clip_range", "max_gradient_norm"):
-            _positive(name, getattr(self, name))
+            positive(name, getattr(self, name))
         for name in ("gae_lambda", "gamma"):
             _within(name, getattr(self, name), 0.0, 1.0)
         for name in ("entropy_coefficient", "value_coefficient"):
@@ -373,16 +394,31 @@ def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
 
 
 def differences(first: Any, second: Any, prefix: str = "") -> str:
-    """Where two configurations differ, such as `ppo.clip_range 0.1 and 0.2`."""
-    found = []
-    for field in fields(first):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        if a == b:
-            continue
-        name = f"{prefix}{field.name}"
-        nested = is_dataclass(a) and type(a) is type(b)
-        found.append(differences(a, b, f"{name}.") if nested else f"{name} {a} and {b}")
-    return ", ".join(found)
+    """Where two values of one kind differ, such as `ppo.clip_range 0.1 and 0.2`; or nothing.
+
+    Args:
+        first: a configuration, or a mapping, or a tuple of them.
+        second: another.
+        prefix: what the names begin with.
+    """
+    a, b = _named(first), _named(second)
+    if a is None or b is None:
+        return "" if first == second else f"{prefix} {to_jsonable(first)} and {to_jsonable(second)}"
+    dot = f"{prefix}." if prefix else ""
+    names = dict.fromkeys([*a, *b])
+    found = (differences(a.get(name), b.get(name), f"{dot}{name}") for name in names)
+    return ", ".join(difference for difference in found if difference)
+
+
+def _named(value: Any) -> dict[str, Any] | None:
+    """The parts of a value that has any, by name."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return {str(index): part for index, part in enumerate(value)}
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None
 
 
 def _finite(name: str, value: float) -> None:
@@ -390,7 +426,12 @@ def _finite(name: str, value: float) -> None:
         raise InvalidArgumentError(f"{name} must be finite, got {value}")
 
 
-def _positive(name: str, value: float) -> None:
+def positive(name: str, value: float) -> None:
+    """Raise unless a number is above 0 and finite.
+
+    Raises:
+        InvalidArgumentError: with its name and value.
+    """
     if not (value > 0 and math.isfinite(value)):
         raise InvalidArgumentError(f"{name} must be > 0 and finite, got {value}")
 

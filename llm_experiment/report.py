@@ -12,17 +12,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import tyro
-from rich.console import Console
 
-from llm_experiment.base.loading import load_tokenizer
-from llm_experiment.chat.turns import token_texts
-from llm_experiment.chat.world import model_names
 from llm_experiment.config import at_least
-from llm_experiment.page.data import read_run, report_data
-from llm_experiment.page.page import page
-from llm_experiment.records.folder import REPORT_FILE
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.results import write_atomically
 
 PROG: Final = "python -m llm_experiment.report"
 DEFAULT_EPISODES: Final = 32
@@ -61,10 +53,18 @@ def write_report(
             read or written.
         ModelError: the tokenizer of the run's base model cannot be loaded.
     """
+    from llm_experiment.base.shipped import model_names
+    from llm_experiment.chat.token_texts import read_tokenizer, token_texts
+    from llm_experiment.page.data import report_data
+    from llm_experiment.page.page import page
+    from llm_experiment.records.folder import REPORT_FILE
+    from llm_experiment.records.reading import read_run
+    from mightnt.results import write_atomically
+
     run = read_run(folder)
     world = run.agent.world
     language_model, _ = model_names(world)
-    tokenizer = load_tokenizer(language_model)
+    tokenizer = read_tokenizer(language_model)
     texts = token_texts(tokenizer, speaker=world.agent_name, n_tokens=len(tokenizer))
     text = page(report_data(run, texts, n_episodes=n_episodes))
     path = folder / REPORT_FILE if out is None else out
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         options = parse_command_line(Options, argv, prog=PROG)
+        from rich.console import Console
+
         path = write_report(options.run, out=options.out, n_episodes=options.episodes)
         size = path.stat().st_size / 1e6
         Console(stderr=True).print(f"{path} ({size:.1f} MB)", highlight=False)

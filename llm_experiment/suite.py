@@ -35,7 +35,8 @@ class SuiteConfig:
     """The agents to train, and how to evaluate them."""
 
     budgets_nats: tuple[float, ...] = (0.0, 1.0, 3.0, 6.0, 10.0)
-    """Budgets of the main agents, in nats."""
+    """Budgets of the main agents, in nats. 0 stands for the base policy, which every run evaluates
+    and none trains (unless targets are as published: these spend 1e-6 nats a step even then)."""
     n_seeds: int = 3
     """Agents for each budget; their seeds are 0, 1, ..."""
     realized_budgets_nats: tuple[float, ...] = (1.0, 3.0)
@@ -51,11 +52,15 @@ class SuiteConfig:
     evaluation_lengths: tuple[int, ...] = (256, 512)
     """Episode lengths at which every agent is evaluated, whatever it was trained on."""
     n_evaluation_episodes: int = 128
-    """Episodes of an evaluation at each length."""
+    """Episodes of an agent's evaluation at each length."""
+    n_base_episodes: int = 2048
+    """Episodes of the base policy's evaluation at each length, --n-evaluation-episodes at a time.
+    They are independent draws of one law, so that many of them say much."""
 
     def __post_init__(self) -> None:
         at_least("n_seeds", self.n_seeds, 1)
         at_least("n_evaluation_episodes", self.n_evaluation_episodes, 1)
+        at_least("n_base_episodes", self.n_base_episodes, 1)
         for budget in (*self.budgets_nats, *self.realized_budgets_nats):
             if not budget >= 0:
                 raise InvalidBudgetError(f"budgets must be >= 0 nats, got {budget}")
@@ -83,6 +88,9 @@ class Job:
 def suite_jobs(agent: AgentConfig, suite: SuiteConfig) -> tuple[Job, ...]:
     """The jobs of a suite, main agents first, seed by seed.
 
+    An agent that is the base policy whatever it learns (`ConstraintConfig.is_base_policy`) is no
+    job: the base policy's own evaluation says all of it.
+
     Args:
         agent: what all agents share; its budget and seed do not matter.
         suite: what sets them apart.
@@ -90,12 +98,24 @@ def suite_jobs(agent: AgentConfig, suite: SuiteConfig) -> tuple[Job, ...]:
     Raises:
         InvalidArgumentError: two jobs would be the same.
     """
-    jobs = tuple(_jobs(agent, suite))
-    names = [job.name for job in jobs]
+    agents = suite_agents(agent, suite)
+    return tuple(job for job in agents if not job.config.constraint.is_base_policy)
+
+
+def suite_agents(agent: AgentConfig, suite: SuiteConfig) -> tuple[Job, ...]:
+    """`suite_jobs`, and in their places the agents that are the base policy.
+
+    These were trained, too, in runs that were made before they were left out.
+
+    Raises:
+        InvalidArgumentError: two would be the same.
+    """
+    agents = tuple(_agents(agent, suite))
+    names = [job.name for job in agents]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidArgumentError(f"a suite must name every agent once, got {twice[0]} twice")
-    return jobs
+    return agents
 
 
 def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bool) -> SuiteConfig:
@@ -105,7 +125,7 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
         preset: `paper` trains the published budgets and nothing else by default.
         fidelity: with the published constraint there is nothing to compare it with inside a run.
         suite: how much.
-        quick: two budgets and one seed, in place of anything else.
+        quick: two budgets, of which 0 is the base policy, and one seed, in place of anything else.
     """
     if quick:
         return SuiteConfig(
@@ -135,7 +155,7 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
     )
 
 
-def _jobs(agent: AgentConfig, suite: SuiteConfig) -> Iterator[Job]:
+def _agents(agent: AgentConfig, suite: SuiteConfig) -> Iterator[Job]:
     accounting = agent.constraint.accounting
     largest = max(suite.budgets_nats)
     for seed in range(suite.n_seeds):

@@ -26,41 +26,28 @@ command dies, its jobs are ended by Ray.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import joblib
 import tyro
 from rich.console import Console
 
-from llm_experiment.attempts import attempt_job, with_versions
 from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
-from llm_experiment.evaluation_tables import Table, show_headline
-from llm_experiment.records.folder import AGENTS, BASE, claim, exclusive, versions
-from llm_experiment.report import write_report
-from llm_experiment.run import (
-    Settings,
-    begin,
-    check_machine,
-    conclude,
-    run_base,
-    run_job,
-    starting_settings,
-    watch,
-)
+from llm_experiment.dialogue.task import load_task
+from llm_experiment.settings import Settings, starting_settings
 from llm_experiment.suite import Job, lengthened, suite_jobs
-from llm_experiment.sweep_tables import FinishedRun, narrowed, write_sweep_tables
-from mightnt.clusters import Cluster, System, call_on_ray, ray_cluster
 from mightnt.command_line import parse_command_line, run_command
 from theory.errors import InvalidArgumentError
 
-PROG: Final = "python -m llm_experiment.sweep"
+if TYPE_CHECKING:
+    from llm_experiment.jobs import Task
+    from mightnt.tables import Table
 
-Task = Callable[[], Any]
+PROG: Final = "python -m llm_experiment.sweep"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +58,9 @@ class SweepSettings:
     """Dialogue tasks, a run each; --task alone if left out."""
     lengths: tuple[int, ...] = ()
     """Episode lengths in tokens to train on, a run each, with about as many updates at any
-    length; those of --stages if left out."""
+    length; those of the stages if left out."""
     fidelities: tuple[Fidelity, ...] = ()
-    """Whose constraint, a run each; --fidelity and --constraint alone if left out."""
+    """Whose constraint, a run each; that of --fidelity and the constraint options if left out."""
     run: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     """What all runs share."""
 
@@ -118,8 +105,12 @@ class Options:
         at_least("processes", self.processes, 1)
         at_least("gpus_per_agent", self.gpus_per_agent, 0)
         at_least("retries", self.retries, 0)
+        for run in sweep_runs(self.settings):
+            load_task(run.settings.agent.world.task)
         if self.cluster is None:
             return
+        from mightnt.clusters import Cluster, System
+
         if Cluster.parse(self.cluster).system is not System.RAY:
             raise InvalidArgumentError(f"a sweep needs a Ray cluster, got {self.cluster!r}")
         device = self.settings.run.agent.world.device
@@ -178,7 +169,7 @@ def _run(shared: Settings, task: str, length: int | None, fidelity: Fidelity | N
     return SweepRun(name=name, settings=replace(shared, agent=agent, agents=agents))
 
 
-def sweep(options: Options, console: Console) -> tuple[Table, ...]:
+def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
     """Train and evaluate every agent of every run.
 
     Args:
@@ -193,22 +184,25 @@ def sweep(options: Options, console: Console) -> tuple[Table, ...]:
         ModelError: a model cannot be loaded.
         ClusterError: the cluster cannot be used.
     """
+    from llm_experiment.jobs import begin, check_machine, conclude, watch
+    from llm_experiment.records.folder import claim_folder, exclusive
+    from llm_experiment.sweep_tables import FinishedRun, write_sweep_tables
+
     out = options.out.resolve()  # other machines work in other folders
     runs = sweep_runs(options.settings)
-    jobs = [replace(job, name=f"{run.name}/{job.name}") for run in runs for job in run.jobs]
-    folders = [out / run.name / AGENTS / job.name for run in runs for job in run.jobs]
     with ExitStack() as stack:
         for folder in (out, *(out / run.name for run in runs)):
             stack.enter_context(exclusive(folder))
         started = time.monotonic()
         if options.cluster is None:
+            n_tasks = sum(len(run.jobs) + 1 for run in runs)
             for run in runs:
-                check_machine(run.settings, min(options.processes, len(jobs)), console)
-        claim(out, options.settings, label=_label(runs), models={})
+                check_machine(run.settings, min(options.processes, n_tasks), console)
+        claim_folder(out, options.settings, label=_label(runs), models={})
         for run in runs:
             begin(run.settings, out / run.name)
         work = _here if options.cluster is None else _on_cluster
-        with watch(jobs, folders, runs[0].settings.agents, console):
+        with watch([(f"{run.name}/", run.settings, out / run.name) for run in runs], console):
             results = iter(work(options, runs, out))
         for run in runs:
             of_jobs = [next(results) for _ in run.jobs]
@@ -232,33 +226,29 @@ def _label(runs: Sequence[SweepRun]) -> str:
 
 
 def _here(options: Options, runs: Sequence[SweepRun], out: Path) -> list[Any]:
-    """The result of every job, in the order of `_tasks`, from processes of this machine."""
-    tasks = _tasks(runs, out, partial(run_job, run_pid=os.getpid()))
-    workers = joblib.Parallel(n_jobs=min(options.processes, len(tasks)))
-    results: list[Any] = workers(joblib.delayed(task)() for task in tasks)
-    return results
+    """The results of every run's tasks, run by run, from processes of this machine."""
+    from llm_experiment.jobs import call_here, run_job, run_tasks
+
+    train = partial(run_job, run_pid=os.getpid())
+    tasks = [task for run in runs for task in run_tasks(run.settings, out / run.name, train)]
+    return call_here(tasks, min(options.processes, len(tasks)))
 
 
 def _on_cluster(options: Options, runs: Sequence[SweepRun], out: Path) -> list[Any]:
     """The same from the cluster."""
+    from llm_experiment.attempts import attempt_job, with_versions
+    from llm_experiment.jobs import run_tasks
+    from llm_experiment.records.folder import versions
+    from mightnt.clusters import Cluster, call_on_ray, ray_cluster
+
     here = versions()
-    tasks = [partial(with_versions, here, task) for task in _tasks(runs, out, attempt_job)]
-    cluster = Cluster.parse(str(options.cluster))
-    with ray_cluster(cluster, "--cluster") as ray:
+    tasks: list[Task] = [
+        partial(with_versions, here, task)
+        for run in runs
+        for task in run_tasks(run.settings, out / run.name, attempt_job)
+    ]
+    with ray_cluster(Cluster.parse(str(options.cluster)), "--cluster") as ray:
         return call_on_ray(ray, tasks, cpus=1, gpus=options.gpus_per_agent, retries=options.retries)
-
-
-def _tasks(runs: Sequence[SweepRun], out: Path, train: Callable[..., Any]) -> list[Task]:
-    """Every job of every run, run by run, the evaluation of its base policy last."""
-    tasks: list[Task] = []
-    for run in runs:
-        agents, folder = run.settings.agents, out / run.name
-        tasks += [partial(train, job, agents, folder / AGENTS / job.name) for job in run.jobs]
-        tasks.append(partial(run_base, run.settings.agent, agents, folder / BASE))
-    return tasks
-
-
-# --------------------------------------------------------------------------- command line
 
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:
@@ -274,17 +264,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, print."""
 
     def command() -> None:
-        options = parse_options(argv)
-        console = Console(stderr=True)
-        runs = sweep_runs(options.settings)
-        console.print(f"{_label(runs)}; into {options.out}", highlight=False)
-        headline, *others = sweep(options, console)
-        show_headline([narrowed(headline), *others], options.out)
-        for run in runs:
-            write_report(options.out / run.name)
-        console.print(f"to look at a run, open its report.html in {options.out}", highlight=False)
+        _sweep(parse_options(argv), Console(stderr=True))
 
     run_command(command)
+
+
+def _sweep(options: Options, console: Console) -> None:
+    """Do the sweep, show its headline and write the page of every run."""
+    from llm_experiment.evaluation_tables import show_headline
+    from llm_experiment.report import write_report
+    from llm_experiment.sweep_tables import narrowed
+
+    runs = sweep_runs(options.settings)
+    console.print(f"{_label(runs)}; into {options.out}", highlight=False)
+    headline, *others = sweep(options, console)
+    show_headline([narrowed(headline), *others], options.out)
+    for run in runs:
+        write_report(options.out / run.name)
+    console.print(f"to look at a run, open its report.html in {options.out}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The tables of several runs as one: a run's own tables, with what sets the runs apart first.
 
-    tables.json, tables.md   the tables of `evaluation_tables`, the rows of all runs in each
+    tables.json, tables.md   the tables of `measures.tables`, the rows of all runs in each
     table.csv                one row a group, with the columns of all these tables but `prices`;
                              an interval's ends are `<column>_low` and `<column>_high`
     runs.csv                 one row an agent and evaluation length, with every single number
@@ -11,31 +11,29 @@ unit of independence, never an episode.
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from llm_experiment.evaluation_tables import (
-    BASE_VARIANT,
-    Cell,
-    OverRuns,
-    Row,
-    Table,
-    read_summary,
-    store_tables,
-    write_tables,
-)
+from llm_experiment.evaluation_tables import write_tables
+from llm_experiment.measures.metrics import row_to_json
+from llm_experiment.measures.tables import BASE_ROW, RUNS, shown, store_tables, without
+from llm_experiment.records.reading import read_run
 from mightnt.results import write_atomically
+from mightnt.statistics import MeanOverRuns
+from mightnt.tables import Cell, Column, Table
 
 TABLE_CSV: Final = "table.csv"
 RUNS_CSV: Final = "runs.csv"
-_NAMES: Final = {
-    "task": "task",
-    "constraint": "constraint",
-    "trained_at_n_tokens": "trained at",
-}
-"""Headers of the first columns."""
-_GROUP: Final = (*_NAMES, "agent", "budget_nats", "length", "runs")
+_NAMES: Final = (
+    Column(key="task", header="task"),
+    Column(key="constraint", header="constraint"),
+    Column(key="trained_at_n_tokens", header="trained at", format=RUNS.format),
+)
+"""The first columns."""
+_GROUP: Final = (*(column.name for column in _NAMES), "agent", "budget_nats", "length", "runs")
+
+Record = dict[str, Cell]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ class FinishedRun:
     """One run of a sweep.
 
     Attributes:
-        folder: with its summary.
+        folder: with its results.
         task: of its dialogues.
         constraint: whose it is.
         n_tokens: length of the episodes that its agents are trained on in the end.
@@ -55,7 +53,7 @@ class FinishedRun:
     n_tokens: int
 
     @property
-    def names(self) -> dict[str, Cell]:
+    def names(self) -> Record:
         """What sets the rows of this run apart from those of others."""
         return {
             "task": self.task,
@@ -73,12 +71,12 @@ def write_sweep_tables(out: Path, runs: Sequence[FinishedRun], label: str) -> tu
     tables = joined([(run.names, write_tables(run.folder)) for run in runs])
     store_tables(out, tables, label)
     _write_csv(out / TABLE_CSV, _wide(tables))
-    rows = [{**run.names, **row} for run in runs for row in read_summary(run.folder)["rows"]]
+    rows = [run.names | row_to_json(row) for run in runs for row in read_run(run.folder).rows]
     _write_csv(out / RUNS_CSV, [_single_numbers(row) for row in rows])
     return tables
 
 
-def joined(runs: Sequence[tuple[dict[str, Cell], Sequence[Table]]]) -> tuple[Table, ...]:
+def joined(runs: Sequence[tuple[Record, Sequence[Table]]]) -> tuple[Table, ...]:
     """Each table with the rows of all runs, what sets the runs apart in the first columns.
 
     The base policy is not trained: runs that differ by the length of training have it in common,
@@ -87,50 +85,58 @@ def joined(runs: Sequence[tuple[dict[str, Cell], Sequence[Table]]]) -> tuple[Tab
     Args:
         runs: what sets each apart (`FinishedRun.names`), and its tables.
     """
-    by_name: dict[str, list[tuple[dict[str, Cell], Table]]] = {}
+    by_name: dict[str, list[tuple[Record, Table]]] = {}
     for names, tables in runs:
         for table in tables:
             by_name.setdefault(table.name, []).append((names, table))
     return tuple(_joined(parts) for parts in by_name.values())
 
 
-def _joined(parts: Sequence[tuple[dict[str, Cell], Table]]) -> Table:
-    rows: list[dict[str, Cell]] = []
+def _joined(parts: Sequence[tuple[Record, Table]]) -> Table:
+    records: list[Record] = []
     seen: set[tuple[Cell, ...]] = set()
     notes: dict[str, None] = {}
-    columns = dict(_NAMES)
+    columns = {column.name: column for column in _NAMES}
     for names, table in parts:
-        columns |= table.columns
-        for row in table.rows:
-            whole: dict[str, Cell] = {**names, **row}
-            if row["agent"] == BASE_VARIANT:
+        columns |= {column.name: column for column in table.columns}
+        for record in table.records:
+            whole = names | record
+            if record["agent"] == BASE_ROW:
                 whole["trained_at_n_tokens"] = None
                 who = tuple(whole.get(key) for key in (*_GROUP, "turn"))
                 if who in seen:
                     continue
                 seen.add(who)
-            rows.append(whole)
+            records.append(whole)
         for note in table.notes:
             shared = all(note in other.notes for _, other in parts)
             notes.setdefault(note if shared else f"{names['task']}: {note}")
-    filled = tuple({key: row.get(key) for key in columns} for row in rows)
-    return replace(parts[0][1], notes=tuple(notes), columns=columns, rows=filled)
+    first = parts[0][1]
+    whole_table = Table.of_records(
+        records,
+        title=first.title,
+        columns=tuple(columns.values()),
+        notes=tuple(notes),
+        name=first.name,
+    )
+    return shown(whole_table)
 
 
 def narrowed(table: Table) -> Table:
     """A joined table without the first columns that set nothing apart, for a narrow terminal."""
-    constant = {name for name in _NAMES if len({row[name] for row in table.rows} - {None}) <= 1}
-    columns = {key: header for key, header in table.columns.items() if key not in constant}
-    return replace(table, columns=columns)
+    names = (column.name for column in _NAMES)
+    constant = [name for name in names if len({row[name] for row in table.records} - {None}) <= 1]
+    return without(table, *constant)
 
 
 def _wide(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """One row a group, with the columns of every table that has one row a group."""
     groups: dict[tuple[Cell, ...], dict[str, Any]] = {}
     for table in tables:
-        if "turn" in table.columns or not set(_GROUP) <= set(table.columns):
+        columns = {column.name for column in shown(table).columns}
+        if "turn" in columns or not set(_GROUP) <= columns:
             continue
-        for row in table.rows:
+        for row in table.records:
             whole = groups.setdefault(tuple(row[key] for key in _GROUP), {})
             for key, cell in row.items():
                 whole |= _flat(key, cell)
@@ -138,12 +144,12 @@ def _wide(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def _flat(key: str, cell: Cell) -> dict[str, Any]:
-    if isinstance(cell, OverRuns):
+    if isinstance(cell, MeanOverRuns):
         return {key: cell.mean, f"{key}_low": cell.low, f"{key}_high": cell.high}
     return {key: cell}
 
 
-def _single_numbers(row: Row) -> dict[str, Any]:
+def _single_numbers(row: dict[str, Any]) -> dict[str, Any]:
     """A row without what is a list or a table itself."""
     return {key: value for key, value in row.items() if not isinstance(value, list | dict)}
 

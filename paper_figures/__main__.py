@@ -8,19 +8,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Final
 
 import paper_figures
-from llm_experiment.records.folder import MANIFEST
 from mightnt.command_line import fail, parse_command_line, run_command
-from mightnt.figure_style import figure_style
-from mightnt.progress import track
-from paper_figures.artefact import Build, write_product
-from paper_figures.results import Sources, difference_between, read_experiment
-from paper_figures.toy import DEFAULT_FOLDER, ToyResults
 from theory.errors import InvalidArgumentError, MissingDataError
+
+if TYPE_CHECKING:
+    from llm_experiment.records.reading import RunFolder
+    from paper_figures.artefact import Build
+    from paper_figures.results import Sources
 
 PROG: Final = "python -m paper_figures"
 DEFAULT_RUNS: Final = (Path("results/llm"), Path("results/llm-full"), Path("results/llm-quick"))
@@ -50,7 +47,7 @@ class Options:
     runs: tuple[Path, ...] = ()
     """Folders of `python -m llm_experiment.run`, the most trusted first; of results/llm,
     results/llm-full and results/llm-quick those that exist and fit together if left out."""
-    toy: Path = DEFAULT_FOLDER
+    toy: Path = Path("results/toy")
     """Folder of what `python -m toy_world` stored; what it lacks of a figure is computed."""
     only: tuple[str, ...] = ()
     """Make these alone, by name, such as figure3."""
@@ -93,7 +90,7 @@ class Made:
         return f"{what}: {self.paths[0]}, {self.seconds:.1f} s"
 
 
-def load_build(name: str) -> Build:
+def load_build(name: str) -> "Build":
     """The function that makes an artefact."""
     kind = name.rstrip("0123456789")
     module = f"{paper_figures.__name__}.{kind}_{name.removeprefix(kind)}"
@@ -101,18 +98,24 @@ def load_build(name: str) -> Build:
     return build
 
 
-def default_runs() -> tuple[Path, ...]:
+def default_runs() -> "tuple[RunFolder, ...]":
     """The runs at the places where commands put them: the first, and those that go with it."""
-    there = [folder for folder in DEFAULT_RUNS if (folder / MANIFEST).exists()]
-    return tuple(folder for folder in there if not difference_between(there[0], folder))
+    from llm_experiment.records.folder import MANIFEST
+    from llm_experiment.records.reading import difference_between, read_run
+
+    there = [read_run(folder) for folder in DEFAULT_RUNS if (folder / MANIFEST).exists()]
+    return tuple(run for run in there if not difference_between(there[0], run))
 
 
-def make_one(name: str, sources: Sources, folder: Path) -> Made:
+def make_one(name: str, sources: "Sources", folder: Path) -> Made:
     """Make and write one artefact, if its data are there.
 
     Raises:
         ResultsError: a result cannot be read, or the folder cannot be written.
     """
+    from mightnt.figure_style import figure_style
+    from paper_figures.artefact import write_product
+
     started = time.monotonic()
     paths: tuple[Path, ...] = ()
     missing = ""
@@ -130,11 +133,14 @@ def make(options: Options) -> Iterator[Made]:
     Raises:
         ResultsError: a folder is no run, or two belong to different experiments.
     """
+    from llm_experiment.records.reading import join_runs, read_run
+    from mightnt.progress import track
+    from paper_figures.results import Sources
+    from paper_figures.toy import ToyResults
+
     names = options.only or tuple(TITLES)
-    folders = options.runs or default_runs()
-    sources = Sources(
-        found=read_experiment(folders) if folders else None, toy=ToyResults(folder=options.toy)
-    )
+    runs = tuple(map(read_run, options.runs)) or default_runs()
+    sources = Sources(found=join_runs(runs) if runs else None, toy=ToyResults(folder=options.toy))
     for name in track(names, "figures and tables", total=len(names)):
         yield make_one(name, sources, options.out)
 
@@ -144,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         options = parse_command_line(Options, argv, prog=PROG)
+        from rich.console import Console
+
         console = Console(stderr=True)
         made = []
         for one in make(options):

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from llm_experiment.evaluation_tables import OverRuns, over_runs
+from llm_experiment.records.reading import EvaluatedAgent
 from mightnt.figure_style import BLACK, BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
+from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
-from paper_figures.results import AgentRun, Sources, label_of
+from paper_figures.results import Sources, label_of
 from paper_figures.style import draw_band, in_nats, say_runs, stamp, title_panel
 from theory.budget import Accounting
 from theory.errors import MissingDataError
@@ -58,7 +59,7 @@ def build(sources: Sources) -> Product:
         for budget in budgets
         for accounting in Accounting
     }
-    most = max(float(run.row["spent_nats_max"]) for run in shown)
+    most = max(run.numbers.spending.spent_nats_max for run in shown)
     levels = np.linspace(0.0, math.ceil(most), N_LEVELS)
     survival = {key: exceedance(runs, levels) for key, runs in groups.items()}
     theory = {
@@ -139,11 +140,11 @@ def build(sources: Sources) -> Product:
     )
 
 
-def exceedance(runs: list[AgentRun], levels: Any) -> tuple[OverRuns, ...]:
+def exceedance(runs: list[EvaluatedAgent], levels: Any) -> tuple[MeanOverRuns, ...]:
     """Share of a run's episodes that spend more than each level, over runs."""
-    spent = [run.arrays("spent_nats")["spent_nats"] for run in runs]
+    spent = [run.episodes.arrays("spent_nats")["spent_nats"] for run in runs]
     shares = [(nats[:, None] > levels).mean(axis=0) for nats in spent]
-    return tuple(over_runs(column) for column in np.array(shares).T)
+    return tuple(mean_over_runs(column) for column in np.array(shares).T)
 
 
 def _variant(accounting: Accounting) -> str:

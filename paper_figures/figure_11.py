@@ -5,6 +5,7 @@ to everything, tau exactly none to much. So: the share of episodes that are stil
 tau, token by token; and the KL to tau mixed with a share d of the uniform distribution, against d.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,11 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from llm_experiment.evaluation_tables import OverRuns, over_runs
-from llm_experiment.measures.evaluation import METRICS, SMOOTHINGS
+from llm_experiment.measures.metrics import METRICS, SMOOTHINGS
+from llm_experiment.records.reading import Evaluated
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
+from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
-from paper_figures.results import Episodes, Sources, label_of
+from paper_figures.results import Sources, base_name, label_of
 from paper_figures.style import draw_band, in_nats, ordered_looks, say_runs, stamp, title_panel
 from theory.errors import MissingDataError
 
@@ -39,14 +41,14 @@ class Departures:
 
     name: str
     n_runs: int
-    possible: tuple[OverRuns, ...]
-    smoothed_kl_nats: tuple[OverRuns, ...]
+    possible: tuple[MeanOverRuns, ...]
+    smoothed_kl_nats: tuple[MeanOverRuns, ...]
 
 
 def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
-    main = [run for run in experiment.main_runs if "exit_probability" in run.row]
+    main = [run for run in experiment.main_runs if run.numbers.departure is not None]
     if not main:
         raise MissingDataError(
             "KL to the demonstrator needs a run in a world whose demonstrator is known, the "
@@ -64,7 +66,7 @@ def build(sources: Sources) -> Product:
         )
         for budget in budgets
     ]
-    own = [departures("base policy", [base], positions)] if base else []
+    own = [departures(base_name(experiment), [base], positions)] if base else []
     figure = new_figure(PAGE_INCHES, 3.1)
     survival, smoothed = figure.subplots(1, 2)
     looks = [*ordered_looks(len(groups)), *[_BASE_LOOK] * len(own)]
@@ -79,15 +81,16 @@ def build(sources: Sources) -> Product:
     figure.legend(
         *survival.get_legend_handles_labels(), loc="outside upper center", ncols=len(looks)
     )
-    shown: list[Episodes] = [*main, *([base] if base else [])]
+    shown: list[Evaluated] = [*main, *([base] if base else [])]
     stamp(figure, f"{label_of(shown)}; {say_runs(group.n_runs for group in groups)}")
     return Product(
         picture=figure,
         caption=(
             "Figure 11. Departure from the known demonstrator tau, by budget, base policy beside. "
-            f"(a) {METRICS['possible_shares'].split(', after')[0]}, by token. (b) "
-            f"{METRICS['smoothed_kl_nats']} Here: the mean over those steps. KL(pi||tau) itself is "
-            "infinite for all of them, the base policy included. Lines: mean over runs; bands: "
+            f"(a) {METRICS['possible_shares'].about.split(', after')[0]}, by token. (b) "
+            f"{METRICS['smoothed_kl_nats'].about} Here: the mean over those steps. KL(pi||tau) "
+            "itself is infinite for all of them, the base policy included. Lines: mean over runs; "
+            "bands: "
             "Student's 95% interval over runs, where there are two or more. "
             f"{n_tokens} tokens. Runs: {label_of(shown)}."
         ),
@@ -106,22 +109,25 @@ def build(sources: Sources) -> Product:
     )
 
 
-def shown_positions(run: Episodes) -> NDArray[np.int64]:
+def shown_positions(run: Evaluated) -> NDArray[np.int64]:
     """After how many tokens survival is shown: from the prompt to the end."""
-    first = int(run.arrays("prompt_length")["prompt_length"])
+    first = int(run.episodes.arrays("prompt_length")["prompt_length"])
     return np.unique(np.append(np.arange(first, run.n_tokens, STRIDE), run.n_tokens))
 
 
-def departures(name: str, runs: list[Any], positions: NDArray[np.int64]) -> Departures:
+def departures(name: str, runs: Sequence[Evaluated], positions: NDArray[np.int64]) -> Departures:
     """What a group's runs do."""
-    firsts = [run.arrays("first_impossible")["first_impossible"] for run in runs]
+    firsts = [run.episodes.arrays("first_impossible")["first_impossible"] for run in runs]
     survival = np.array([(first[:, None] >= positions).mean(axis=0) for first in firsts])
-    smoothed = np.array([run.row["smoothed_kl_nats_per_step"] for run in runs], dtype=float)
+    smoothed = [
+        [run.numbers.value("smoothed_kl_nats_per_step", i) for run in runs]
+        for i in range(len(SMOOTHINGS))
+    ]
     return Departures(
         name=name,
         n_runs=len(runs),
-        possible=tuple(over_runs(column) for column in survival.T),
-        smoothed_kl_nats=tuple(over_runs(column) for column in smoothed.T),
+        possible=tuple(mean_over_runs(column) for column in survival.T),
+        smoothed_kl_nats=tuple(mean_over_runs(column) for column in smoothed),
     )
 
 

@@ -1,7 +1,7 @@
 """Figure 2: transcripts, every token of the agent's coloured by its KL cost.
 
 Which transcript: of the agent with the smallest seed at a budget, the episode of median return
-(of two in the middle the lower, of equal ones the first). Nobody chooses.
+(of two in the middle the lower, of equal ones the first). The rule leaves no choice.
 
 A line break is written ↵ and the figure's line goes on until the agent's turn begins, so that a
 line is an exchange. The three costliest tokens bear numbers, explained below the transcript.
@@ -18,14 +18,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from llm_experiment.base.loading import load_tokenizer
-from llm_experiment.chat.turns import NEWLINE, Speaker, token_texts
-from llm_experiment.chat.world import model_names
+from llm_experiment.base.shipped import model_names
+from llm_experiment.chat.token_texts import read_tokenizer, token_texts
+from llm_experiment.chat.turn_records import NEWLINE, Speaker
 from llm_experiment.config import WorldConfig
+from llm_experiment.records.reading import EvaluatedAgent, Experiment
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
-from mightnt.results import from_jsonable
 from paper_figures.artefact import Data, Product
-from paper_figures.results import AgentRun, Experiment, Sources, label_of
+from paper_figures.results import Sources, label_of, shown_budgets
 from paper_figures.style import DARK_GREY, in_nats, stamp
 from theory.errors import MissingDataError
 
@@ -77,7 +77,7 @@ class Transcript:
         tokens: all of them.
     """
 
-    run: AgentRun
+    run: EvaluatedAgent
     episode: int
     episode_return: float
     tokens: tuple[Token, ...]
@@ -86,11 +86,11 @@ class Transcript:
 def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
-    world: WorldConfig = from_jsonable(WorldConfig, experiment.settings["agent"]["world"])
+    world = experiment.agent.world
     texts = _token_texts(world)
     transcripts = [
         median_transcript(_first_run(experiment, budget), texts, name=world.agent_name)
-        for budget in experiment.shown_budgets()
+        for budget in shown_budgets(experiment)
     ]
     laid_out = [list(_lines(transcript.tokens)) for transcript in transcripts]
     n_lines = max(map(len, laid_out)) + 1 + N_FOOTNOTES
@@ -159,7 +159,7 @@ def _caption(transcripts: Sequence[Transcript]) -> str:
     )
 
 
-def _first_run(experiment: Experiment, budget: float) -> AgentRun:
+def _first_run(experiment: Experiment, budget: float) -> EvaluatedAgent:
     """The run of a budget with the smallest seed."""
     runs = [run for run in experiment.main_runs if run.budget_nats == budget]
     return min(runs, key=lambda run: run.seed)
@@ -167,11 +167,11 @@ def _first_run(experiment: Experiment, budget: float) -> AgentRun:
 
 def _token_texts(world: WorldConfig) -> tuple[str, ...]:
     """What each token of the base model adds to a transcript."""
-    tokenizer = load_tokenizer(model_names(world)[0])
+    tokenizer = read_tokenizer(model_names(world)[0])
     return token_texts(tokenizer, speaker=world.agent_name, n_tokens=len(tokenizer))
 
 
-def median_transcript(run: AgentRun, texts: Sequence[str], *, name: str) -> Transcript:
+def median_transcript(run: EvaluatedAgent, texts: Sequence[str], *, name: str) -> Transcript:
     """The episode of median return.
 
     Args:
@@ -179,10 +179,12 @@ def median_transcript(run: AgentRun, texts: Sequence[str], *, name: str) -> Tran
         texts: of all tokens.
         name: the agent's in the transcript.
     """
-    stored = run.arrays("tokens", "writers", "kl_nats", "budget_nats", "rewards", "prompt_length")
+    stored = run.episodes.arrays(
+        "tokens", "writers", "kl_nats", "budget_nats", "rewards", "prompt_length"
+    )
     returns = stored["rewards"].sum(axis=1)
     if not len(returns):
-        raise MissingDataError(f"{run.path} holds no episodes; make it again")
+        raise MissingDataError(f"{run.episodes.path} holds no episodes; make it again")
     order = np.argsort(returns, kind="stable")
     middle = returns[order[(len(order) - 1) // 2]]
     episode = int(np.flatnonzero(returns == middle)[0])

@@ -10,11 +10,12 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.evaluation_tables import OverRuns, over_runs
-from llm_experiment.measures.evaluation import METRICS
+from llm_experiment.measures.metrics import METRICS, TurnCost
+from llm_experiment.records.reading import EvaluatedAgent
 from mightnt.figure_style import BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
+from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
-from paper_figures.results import AgentRun, Sources, empty_rule, label_of
+from paper_figures.results import Sources, empty_rule, label_of
 from paper_figures.style import draw_band, in_nats, say_runs, stamp, title_panel
 from theory.errors import MissingDataError
 
@@ -64,10 +65,10 @@ def build(sources: Sources) -> Product:
         picture=figure,
         caption=(
             "Figure 3. KL cost of the n-th empty response of an episode, by budget. "
-            f"{METRICS['empty_turn_kl_nats']} Lines: mean over runs; bands: Student's 95% interval "
-            "over runs, where there are two or more. Later responses are those of the most silent "
-            f"episodes (the data give their number). {empty_rule(shown)} Square-root axis. "
-            f"Runs: {label_of(shown)}."
+            f"{METRICS['empty_turn_kl_nats'].about} Lines: mean over runs; bands: Student's 95% "
+            "interval over runs, where there are two or more. Later responses are those of the "
+            f"most silent episodes (the data give their number). {empty_rule(shown)} Square-root "
+            f"axis. Runs: {label_of(shown)}."
         ),
         data=Data(
             columns=(
@@ -91,30 +92,29 @@ def build(sources: Sources) -> Product:
     )
 
 
-def _runs(sources: Sources, budget: float) -> tuple[AgentRun, ...]:
+def _runs(sources: Sources, budget: float) -> tuple[EvaluatedAgent, ...]:
     experiment = sources.experiment()
     return tuple(run for run in experiment.main_runs if run.budget_nats == budget)
 
 
-def _costs(run: AgentRun) -> list[list[float]]:
+def _costs(run: EvaluatedAgent) -> tuple[TurnCost, ...]:
     """Quartiles and number of episodes of the n-th empty turn, n = 1, 2, ..."""
-    costs: list[list[float]] = run.row["empty_turn_kl_nats"]
-    return costs
+    return run.numbers.behaviour.empty_turn_kl_nats
 
 
-def quartiles_over_runs(runs: tuple[AgentRun, ...]) -> dict[str, list[OverRuns]]:
+def quartiles_over_runs(runs: tuple[EvaluatedAgent, ...]) -> dict[str, list[MeanOverRuns]]:
     """For each quartile, the costs of the n-th empty response over runs, n = 1, 2, ..."""
     most = max(len(_costs(run)) for run in runs)
     return {
         name: [
-            over_runs(_costs(run)[n][column] if len(_costs(run)) > n else math.nan for run in runs)
+            mean_over_runs(run.numbers.value("empty_turn_kl_nats", n, column) for run in runs)
             for n in range(most)
         ]
         for name, column in _COLUMNS.items()
     }
 
 
-def _episodes_having(runs: tuple[AgentRun, ...]) -> list[int]:
+def _episodes_having(runs: tuple[EvaluatedAgent, ...]) -> list[int]:
     """How many episodes of all runs have an n-th empty response, n = 1, 2, ..."""
     most = max(len(_costs(run)) for run in runs)
     return [
@@ -122,14 +122,14 @@ def _episodes_having(runs: tuple[AgentRun, ...]) -> list[int]:
     ]
 
 
-def _ends(quartiles: dict[str, list[OverRuns]]) -> list[float]:
+def _ends(quartiles: dict[str, list[MeanOverRuns]]) -> list[float]:
     """Every mean and upper end that is drawn."""
     values = [value for each in quartiles.values() for value in each]
     ends = [value.mean if value.high is None else value.high for value in values]
     return [end for end in ends if not math.isnan(end)]
 
 
-def _draw(axes: Axes, costs: dict[str, list[OverRuns]]) -> None:
+def _draw(axes: Axes, costs: dict[str, list[MeanOverRuns]]) -> None:
     for name in QUARTILES:
         numbers = range(1, len(costs[name]) + 1)
         draw_band(axes, numbers, costs[name], label=name, markersize=3.0, **_LOOKS[name])

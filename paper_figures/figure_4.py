@@ -4,13 +4,16 @@ Per run the share of the agent's responses that are empty, episode by episode: i
 its percentiles. Then the mean over runs of every bin and percentile, with Student's interval.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.evaluation_tables import OverRuns, over_runs
+from llm_experiment.measures.metrics import BASE_POLICY
+from llm_experiment.records.reading import Evaluated, Experiment
 from mightnt.figure_style import (
     BLACK,
     BLUE,
@@ -21,8 +24,16 @@ from mightnt.figure_style import (
     VERMILLION,
     new_figure,
 )
+from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
-from paper_figures.results import Episodes, Experiment, Sources, empty_rule, label_of
+from paper_figures.results import (
+    Sources,
+    base_is_budget_0,
+    base_name,
+    empty_rule,
+    label_of,
+    shown_budgets,
+)
 from paper_figures.style import draw_band, in_nats, interval_ends, say_runs, stamp, title_panel
 
 N_BINS: Final = 10
@@ -44,7 +55,7 @@ class Series:
 
     Attributes:
         name: of the series.
-        budget_nats: of its agents; nan for the base policy.
+        budget_nats: of its agents; nan for the base policy beside agents with a budget of 0.
         n_tokens: length of the episodes.
         trained_at: length that the agents were trained on; None for the base policy.
         runs: one a trained agent.
@@ -56,15 +67,15 @@ class Series:
     budget_nats: float
     n_tokens: int
     trained_at: int | None
-    runs: tuple[Episodes, ...]
-    bins: tuple[OverRuns, ...]
-    percentiles: tuple[OverRuns, ...]
+    runs: tuple[Evaluated, ...]
+    bins: tuple[MeanOverRuns, ...]
+    percentiles: tuple[MeanOverRuns, ...]
 
 
 def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
-    budgets = experiment.shown_budgets()
+    budgets = shown_budgets(experiment)
     groups = {budget: series_of(experiment, budget) for budget in budgets}
     base = _base_series(experiment)
     figure = new_figure(PAGE_INCHES, 0.5 + 2.0 * len(budgets))
@@ -160,14 +171,17 @@ def _base_series(experiment: Experiment) -> tuple[Series, ...]:
     """The base policy at the length that the main agents were trained on, if it was evaluated."""
     lengths = {run.n_tokens for run in experiment.main_runs}
     bases = [base for base in experiment.bases if base.n_tokens in lengths]
+    budget = 0.0 if base_is_budget_0(experiment) else math.nan
     return tuple(
-        _series("base policy", [base], budget_nats=float("nan"), trained_at=None)
+        _series(base_name(experiment), [base], budget_nats=budget, trained_at=None)
         for base in bases[:1]
     )
 
 
-def _series(name: str, runs: list[Any], *, budget_nats: float, trained_at: int | None) -> Series:
-    shares = [run.empty_shares() for run in runs]
+def _series(
+    name: str, runs: Sequence[Evaluated], *, budget_nats: float, trained_at: int | None
+) -> Series:
+    shares = [run.turn_counts().empty_shares for run in runs]
     spoken = [share for share in shares if len(share)]
     bins = np.array([np.histogram(s, bins=_EDGES)[0] / len(s) for s in spoken])
     percentiles = np.array([np.percentile(s, PERCENTILES) for s in spoken])
@@ -177,8 +191,8 @@ def _series(name: str, runs: list[Any], *, budget_nats: float, trained_at: int |
         n_tokens=runs[0].n_tokens,
         trained_at=trained_at,
         runs=tuple(runs),
-        bins=tuple(over_runs(column) for column in bins.T),
-        percentiles=tuple(over_runs(column) for column in percentiles.T),
+        bins=tuple(mean_over_runs(column) for column in bins.T),
+        percentiles=tuple(mean_over_runs(column) for column in percentiles.T),
     )
 
 
@@ -215,7 +229,7 @@ def _draw_histogram(axes: Axes, group: tuple[Series, ...], base: tuple[Series, .
             _EDGES,
             color=BLACK,
             linestyle=_BASE_LOOK["linestyle"],
-            label=f"{one.name}, {one.n_tokens} tokens",
+            label=f"{BASE_POLICY}, {one.n_tokens} tokens",
         )
     axes.set_ylim(0, 1)
     axes.set_ylabel("share of episodes")

@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.evaluation_tables import OverRuns, clopper_pearson_upper, over_runs
-from llm_experiment.measures.evaluation import METRICS
+from llm_experiment.measures.closed_form import most_silent
+from llm_experiment.measures.metrics import METRICS
+from llm_experiment.measures.tables import over_episodes
+from llm_experiment.records.reading import Evaluated, Experiment, grouped
 from mightnt.figure_style import (
     BLACK,
     BLUE,
@@ -24,10 +26,10 @@ from mightnt.figure_style import (
     VERMILLION,
     new_figure,
 )
+from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
-from paper_figures.results import AgentRun, Episodes, Experiment, Sources, label_of
+from paper_figures.results import Sources, base_is_budget_0, base_name, label_of
 from paper_figures.style import say_runs, stamp, title_panel
-from theory.bounds import largest_share
 from theory.errors import MissingDataError
 
 N_CURVE_POINTS: Final = 81
@@ -39,15 +41,15 @@ _OTHER_LOOKS: Final[tuple[dict[str, Any], ...]] = (
     {"color": ORANGE, "marker": "D"},
 )
 
-Point = tuple[str, float, OverRuns]
+Point = tuple[str, float, MeanOverRuns]
 """A variant, its budget in nats, and the share of silent episodes over its runs."""
 
 
 def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
-    base = experiment.base
-    if base is None or not base["n_contexts"]:
+    form = experiment.closed_form
+    if form is None:
         raise MissingDataError(
             "the closed form needs the base policy's own evaluation, with dialogues long enough "
             "for one silent turn: let the run finish, `python -m llm_experiment.run`"
@@ -57,11 +59,11 @@ def build(sources: Sources) -> Product:
         raise MissingDataError("no agent was evaluated at a length at which the base policy was")
     top = max(budget for points in panels.values() for _, budget, _ in points)
     budgets = np.linspace(0.0, max(1.05 * top, 1.0), N_CURVE_POINTS)
-    p = float(base["first_silence_probability"])
+    bases = {base.n_tokens: base for base in experiment.bases}
     curves = {
         n: {
-            "closed form": [largest_share(p, b).lower for b in budgets],
-            "bound": [largest_share(_upper(experiment, n), b).upper for b in budgets],
+            "closed form": [form.share(b) for b in budgets.tolist()],
+            "bound": [most_silent(bases[n].row, b) for b in budgets.tolist()],
         }
         for n in panels
     }
@@ -71,8 +73,9 @@ def build(sources: Sources) -> Product:
         axes.plot(budgets, curves[n]["bound"], color=GREY, linestyle="--", label="upper bound")
         axes.plot(budgets, curves[n]["closed form"], color=BLACK, label="closed form")
         _draw(axes, experiment, panels[n])
-        at = experiment.base_at(n)
-        own_share = float(at.row["silent_share"]) if at else math.nan
+        if base_is_budget_0(experiment):
+            _draw_base(axes, bases[n])
+        own_share = bases[n].numbers.behaviour.silent_share
         axes.axhline(own_share, color=GREY, linestyle=":", label="base policy", zorder=1)
         trained = {run.trained_at for run in experiment.main_runs}
         title_panel(
@@ -85,18 +88,15 @@ def build(sources: Sources) -> Product:
     shown = _shown(experiment, panels)
     counts = [len(over.values) for points in panels.values() for _, _, over in points]
     stamp(figure, f"{label_of(shown)}; {say_runs(counts)}")
-    quartiles = ", ".join(f"{float(q):.2f}" for q in base["first_silence_nats"])
     return Product(
         picture=figure,
         caption=(
-            f"Figure 9. Silence against budget. {METRICS['silent_share']} Small marks: runs; large "
-            "marks: mean over runs, with Student's 95% interval where there are two or more. "
-            "Closed form: the share q with KL(Bern q || Bern p) = budget, p = exp(-median price "
-            f"of the first silence) = {p:.3g} (quartiles {quartiles} nats over "
-            f"{base['n_contexts']} contexts): a prediction for one purchase at one context. Upper "
-            "bound: the same q for p the upper end of the 95% Clopper-Pearson interval for the "
-            "base policy's own share of silent episodes; it holds for exact budgets, up to the "
-            f"error in p. Runs: {label_of(shown)}."
+            f"Figure 9. Silence against budget. {METRICS['silent_share'].about} Small marks: runs; "
+            "large marks: mean over runs, with Student's 95% interval where there are two or more. "
+            f"{form.about}: a prediction for one purchase at one context. Upper bound: the same q "
+            "for p the upper end of the 95% Clopper-Pearson interval for the base policy's own "
+            "share of silent episodes; it holds for exact budgets, up to the error in p."
+            f"{_say_base(experiment)} Runs: {label_of(shown)}."
         ),
         data=Data(
             columns=("tokens", "series", "budget (nats)", "silent share", "low", "high", "runs"),
@@ -118,11 +118,7 @@ def build(sources: Sources) -> Product:
                     for name, shares in both.items()
                     for budget, share in zip(budgets.tolist(), shares, strict=True)
                 ),
-                *(
-                    (each.n_tokens, "base policy", None, each.row["silent_share"], None, None, 1)
-                    for each in experiment.bases
-                    if each.n_tokens in panels
-                ),
+                *(_base_row(experiment, bases[n]) for n in panels),
             ),
         ),
     )
@@ -135,25 +131,36 @@ def silence(experiment: Experiment, n_tokens: int) -> tuple[Point, ...]:
         for run in experiment.select(n_tokens=n_tokens)
         if math.isfinite(run.budget_nats) and not run.variant.startswith("trained at")
     ]
-    groups: dict[tuple[str, float], list[AgentRun]] = {}
-    for run in chosen:
-        groups.setdefault((run.variant, run.budget_nats), []).append(run)
     return tuple(
-        (variant, budget, over_runs(float(run.row["silent_share"]) for run in runs))
-        for (variant, budget), runs in groups.items()
+        (
+            runs[0].variant,
+            runs[0].budget_nats,
+            mean_over_runs(run.numbers.behaviour.silent_share for run in runs),
+        )
+        for runs in grouped(chosen)
     )
 
 
-def _upper(experiment: Experiment, n_tokens: int) -> float:
-    """The upper end of the interval for the base policy's probability of a silent episode."""
-    base = experiment.base_at(n_tokens)
-    if base is None:
-        return math.nan
-    n = int(base.row["n_episodes"])
-    return clopper_pearson_upper(round(float(base.row["silent_share"]) * n), n)
+def _base_row(experiment: Experiment, base: Evaluated) -> tuple[Any, ...]:
+    """The base policy in the data: at budget 0 with its interval, unless agents stand there."""
+    share = base.numbers.behaviour.silent_share
+    if not base_is_budget_0(experiment):
+        return base.n_tokens, base_name(experiment), None, share, None, None, 1
+    over = over_episodes(base.row, "silent_share")
+    return base.n_tokens, base_name(experiment), 0.0, share, over.low, over.high, 1
 
 
-def _shown(experiment: Experiment, panels: dict[int, Any]) -> list[Episodes]:
+def _say_base(experiment: Experiment) -> str:
+    """What is said of the base policy in the caption."""
+    if not base_is_budget_0(experiment):
+        return ""
+    return (
+        " At budget 0: the base policy, with the 95% Clopper-Pearson interval over its episodes, "
+        "which are independent."
+    )
+
+
+def _shown(experiment: Experiment, panels: dict[int, Any]) -> list[Evaluated]:
     return [run for run in experiment.runs if run.n_tokens in panels]
 
 
@@ -190,3 +197,11 @@ def _draw(axes: Axes, experiment: Experiment, points: tuple[Point, ...]) -> None
             zorder=3,
             **look,
         )
+
+
+def _draw_base(axes: Axes, base: Evaluated) -> None:
+    """The base policy as the agent with a budget of 0; the dotted line is its label."""
+    over = over_episodes(base.row, "silent_share")
+    ends = [] if over.low is None or over.high is None else [over.low, over.high]
+    axes.plot([0.0] * len(ends), ends, color=BLACK, linewidth=1.0, marker="_", markersize=5.0)
+    axes.plot([0.0], [over.mean], color=BLACK, marker="X", markersize=5.0, zorder=3)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llm_experiment.evaluation_tables import OverRuns
 from mightnt.figure_style import MARKERS
+from mightnt.statistics import MeanOverRuns
 
 DARK_GREY: Final = "#505050"
 BAND_ALPHA: Final = 0.25
@@ -37,7 +37,7 @@ def ordered_looks(n: int) -> tuple[dict[str, Any], ...]:
 
 
 def draw_band(
-    axes: Axes, x: Sequence[float], values: Sequence[OverRuns], *, label: str = "", **look: Any
+    axes: Axes, x: Sequence[float], values: Sequence[MeanOverRuns], *, label: str = "", **look: Any
 ) -> None:
     """Draw means over runs as a line, and their intervals, where there are any, as a band."""
     axes.plot(x, [value.mean for value in values], label=label, **look)
@@ -47,7 +47,7 @@ def draw_band(
     )
 
 
-def interval_ends(values: Iterable[OverRuns]) -> tuple[list[float], list[float]]:
+def interval_ends(values: Iterable[MeanOverRuns]) -> tuple[list[float], list[float]]:
     """The lower and upper ends of intervals, nan where there is none."""
     ends = [
         (np.nan, np.nan) if value.low is None or value.high is None else (value.low, value.high)

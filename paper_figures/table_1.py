@@ -5,11 +5,14 @@ built-in judge, which compares numbers of the transcripts, and of a language mod
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from llm_experiment.records.folder import JUDGE_FILE
-from paper_figures.artefact import Data, Product, markdown_table
+from mightnt.statistics import MeanOverRuns
+from mightnt.tables import Cell, Column, Table, to_markdown
+from paper_figures.artefact import Data, Product
 from paper_figures.results import Sources
 from theory.errors import MissingDataError, ResultsError
 
@@ -19,11 +22,12 @@ _QUESTIONS: Final = {"better": "better", "more-complex": "more complex or unpred
 def build(sources: Sources) -> Product:
     """The table."""
     experiment = sources.experiment()
-    folder = next((f for f in experiment.folders if (f / JUDGE_FILE).exists()), None)
+    folders = [run.folder for run in experiment.folders]
+    folder = next((f for f in folders if (f / JUDGE_FILE).exists()), None)
     if folder is None:
         raise MissingDataError(
-            f"nobody has judged {experiment.folders[0]}: do it with "
-            f"`python -m llm_experiment.judge {experiment.folders[0]}` (seconds, no network)"
+            f"{folders[0]} is not judged yet: do it with "
+            f"`python -m llm_experiment.judge {folders[0]}` (seconds, no network)"
         )
     judged = _read(folder / JUDGE_FILE)
     protocol = judged["protocol"]
@@ -34,11 +38,7 @@ def build(sources: Sources) -> Product:
         f"{judgement['model']}: {judgement['criterion']}" for judgement in judgements
     )
     return Product(
-        picture=markdown_table(
-            ["question", "first / second", "judge", "share of the first", "over runs", "undecided"],
-            [_shown(judgement) for judgement in judgements],
-            n_text_columns=3,
-        ),
+        picture=to_markdown(_table(judgements)),
         caption=(
             f"Table 1. Pairwise comparison of transcripts of {protocol['n_tokens']} tokens, "
             f"{protocol['n_pairs']} pairs each, who is shown in front drawn at random. Share of "
@@ -108,21 +108,34 @@ def _number(value: Any) -> float | None:
     return None if value in (None, "nan") else float(value)
 
 
-def _shown(judgement: dict[str, Any]) -> list[str]:
+def _table(judgements: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        title="Table 1",
+        columns=(
+            Column(header="question"),
+            Column(header="first / second"),
+            Column(header="judge"),
+            Column(header="share of the first", format=".1%"),
+            Column(header="over runs", format=".1%"),
+            Column(header="undecided", format=".0f"),
+        ),
+        rows=tuple(map(_shown, judgements)),
+    )
+
+
+def _shown(judgement: dict[str, Any]) -> tuple[Cell, ...]:
     outcome = judgement["outcome"]
     every, runs = outcome["all"], outcome["over_runs"]
-    return [
+    return (
         _QUESTIONS[judgement["question"]],
         judgement["comparison"].replace(" against ", " / "),
         judgement["model"],
         _share(every["share"], outcome["pairs_low"], outcome["pairs_high"]),
         _share(runs["mean"], runs["low"], runs["high"]),
-        str(every["ties"] + every["unparsable"]),
-    ]
+        every["ties"] + every["unparsable"],
+    )
 
 
-def _share(mean: Any, low: Any, high: Any) -> str:
-    if _number(mean) is None:
-        return "-"
-    ends = "" if _number(low) is None else f" ({float(low):.1%} to {float(high):.1%})"
-    return f"{float(mean):.1%}{ends}"
+def _share(mean: Any, low: Any, high: Any) -> MeanOverRuns:
+    ends = _number(low), _number(high)
+    return MeanOverRuns(values=(), mean=float(mean), low=ends[0], high=ends[1])

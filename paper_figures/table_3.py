@@ -6,71 +6,88 @@ base policy stands first.
 
 from typing import Final
 
-from llm_experiment.evaluation_tables import (
-    BASE_VARIANT,
-    OverRuns,
-    Table,
-    over_runs,
+from llm_experiment.measures.metrics import BASE_POLICY
+from llm_experiment.measures.tables import (
+    AGENT,
+    BASE_ROW,
+    BUDGET,
+    LENGTH,
+    RUNS,
+    metric_column,
+    metric_notes,
+    over_episodes,
     table_markdown,
 )
-from llm_experiment.measures.evaluation import METRICS
+from llm_experiment.records.reading import Evaluated, Experiment, grouped
+from mightnt.statistics import MeanOverRuns, mean_over_runs
+from mightnt.tables import Table
 from paper_figures.artefact import Data, Product
-from paper_figures.results import FULL_COMMAND, Episodes, Sources, label_of
+from paper_figures.results import FULL_COMMAND, Sources, base_is_budget_0, label_of
 from theory.errors import MissingDataError
 
 _METRICS: Final = {
     "spent_nats_mean": ("total KL (nats)", ".2f"),
-    "silent_share": ("silent episodes", ".1%"),
-    "empty_share_per_episode": ("empty turns, per episode", ".1%"),
-    "return_mean": ("return", ".2f"),
-    "reply_reward_mean": ("reward of a reply", ".3f"),
+    "silent_share": ("", ""),
+    "empty_share_per_episode": ("", ""),
+    "return_mean": ("", ""),
+    "reply_reward_mean": ("", ""),
 }
+"""Headers and formats where they are not the metrics' own."""
 _DEPARTURE: Final = {
-    "agent_left_share": ("leaves the demonstrator's support", ".1%"),
-    "outside_mass": ("outside mass a step", ".2g"),
+    "agent_left_share": ("leaves the demonstrator's support", ""),
+    "outside_mass": ("", ""),
 }
+
+Rows = dict[tuple[str, float, int], tuple[Evaluated, ...]]
+"""What a row shows, by variant, budget and length."""
 
 
 def build(sources: Sources) -> Product:
     """The table."""
     experiment = sources.experiment()
-    groups: dict[tuple[str, float, int], list[Episodes]] = {}
-    for run in experiment.select(as_trained=True):
-        groups.setdefault((run.variant, run.budget_nats, run.n_tokens), []).append(run)
+    groups: Rows = {
+        (runs[0].variant, runs[0].budget_nats, runs[0].n_tokens): runs
+        for runs in grouped(experiment.select(as_trained=True))
+    }
     if len({variant for variant, _, _ in groups}) == 1:
         raise MissingDataError(
             f"only one kind of constraint was trained; `{FULL_COMMAND}` trains the usual penalty "
             "and agents without a constraint too"
         )
     lengths = {n_tokens for _, _, n_tokens in groups}
-    bases = {
-        (BASE_VARIANT, 0.0, each.n_tokens): [each]
+    bases: Rows = {
+        (BASE_POLICY, 0.0, each.n_tokens): (each,)
         for each in experiment.bases
         if each.n_tokens in lengths
     }
     rows = bases | groups
     shown = [each for runs in rows.values() for each in runs]
-    metrics = _METRICS | (_DEPARTURE if all("agent_left_share" in e.row for e in shown) else {})
+    known = all(each.numbers.departure is not None for each in shown)
+    metrics = _METRICS | (_DEPARTURE if known else {})
     values = {
-        key: {name: over_runs(float(each.row[name]) for each in runs) for name in metrics}
+        key: {name: _value(experiment, key in bases, runs, name) for name in metrics}
         for key, runs in rows.items()
     }
-    table = Table(
-        name="constraints",
-        title="Table 3. Language-model agents under every constraint",
-        notes=tuple(f"`{name}`: {METRICS[name]}" for name in metrics),
-        columns={"agent": "agent", "budget": "budget (nats)", "length": "tokens", "runs": "runs"}
-        | {name: header for name, (header, _) in metrics.items()},
-        formats={name: form for name, (_, form) in metrics.items()},
-        rows=tuple(
+    table = Table.of_records(
+        [
             {
-                "agent": key[0],
-                "budget": key[1],
+                "agent": BASE_ROW if key in bases else key[0],
+                "budget_nats": key[1],
                 "length": str(key[2]),
                 "runs": str(len(runs)),
                 **values[key],
             }
             for key, runs in rows.items()
+        ],
+        name="constraints",
+        title="Table 3. Language-model agents under every constraint",
+        notes=metric_notes(*metrics),
+        columns=(
+            *(AGENT, BUDGET, LENGTH, RUNS),
+            *(
+                metric_column(name, header=header, format=form)
+                for name, (header, form) in metrics.items()
+            ),
         ),
     )
     return Product(
@@ -78,7 +95,7 @@ def build(sources: Sources) -> Product:
         caption=(
             "Table 3. Agents by constraint, at the length they were trained on; mean over runs, "
             "with Student's 95% interval over runs where there are two or more. A budget of none: "
-            f"the agent is penalised, or free. Runs: {label_of(shown)}."
+            f"the agent is penalised, or free.{_say_base(experiment)} Runs: {label_of(shown)}."
         ),
         data=Data(
             columns=(
@@ -96,5 +113,23 @@ def build(sources: Sources) -> Product:
     )
 
 
-def _ends(over: OverRuns) -> tuple[float | None, ...]:
+def _value(
+    experiment: Experiment, is_base: bool, runs: tuple[Evaluated, ...], name: str
+) -> MeanOverRuns:
+    """A number over runs; of the base policy, where it alone stands at budget 0, over episodes."""
+    if is_base and base_is_budget_0(experiment):
+        return over_episodes(runs[0].row, name)
+    return mean_over_runs(run.numbers.value(name) for run in runs)
+
+
+def _say_base(experiment: Experiment) -> str:
+    if not base_is_budget_0(experiment):
+        return ""
+    return (
+        " Shares of the base policy's episodes have the 95% Clopper-Pearson interval over "
+        "episodes, which are independent."
+    )
+
+
+def _ends(over: MeanOverRuns) -> tuple[float | None, ...]:
     return over.mean, over.low, over.high

@@ -1,69 +1,122 @@
-"""Documents say what is so: their code runs, their commands parse, the options they name exist."""
+"""Documents say what is so: their code runs, their commands parse, what they name exists."""
 
 import ast
+import contextlib
 import doctest
+import io
 import os
 import re
 import subprocess
 import sys
 
 import pytest
-import tyro
 
-from mightnt.command_line import TYRO_CONFIG
 from mightnt.commands import COMMANDS, demos
+from paper_figures.__main__ import TITLES
 from tests.documents import (
+    LANGUAGES,
+    PACKAGES,
     REPOSITORY,
-    Block,
+    absent_names,
     blocks,
     command_lines,
     command_of,
     documents,
+    links,
     named_options,
     options_of,
+    parse,
+    spans,
 )
 
 BLOCKS = [block for path in documents() for block in blocks(path)]
-LANGUAGES = {"python", "console", "text", "json", "bibtex"}
-PACKAGES = ("mightnt", "theory", "toy_world", "llm_experiment", "proofs_check", "paper_figures")
-OTHERS_OPTIONS = {"--help", "--version", "--index-url", "--head", "--extra-index-url"}
-"""Of pip, Ray and every command."""
-
-
-def of(*languages):
-    return [block for block in BLOCKS if block.language in languages]
-
-
-@pytest.fixture(scope="module")
-def every_option():
-    commands = [*COMMANDS.values(), *demos().values()]
-    return set().union(OTHERS_OPTIONS, *map(options_of, commands))
+OTHERS_OPTIONS = {"--help", "--version", "--head", "--index-url", "--porcelain"} | {
+    "--tyro-print-completion"
+}
+"""Of every command, and of Ray, pip, git and tyro."""
+START = {"python": [sys.executable], "mightnt": [sys.executable, "-m", "mightnt"]}
+FIGURES = REPOSITORY / "docs" / "figures.md"
+PROOFS = REPOSITORY / "docs" / "proofs.md"
+every_document = pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
 
 
 def test_every_block_says_what_it_is():
     assert [str(block) for block in BLOCKS if block.language not in LANGUAGES] == []
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
-def test_python_blocks_run_and_print_what_they_say(path, tmp_path, monkeypatch):
+# ----------------------------------------------------------------------- what is run
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in documents() if any(b.runs for b in BLOCKS if b.path == path)],
+    ids=lambda path: path.name,
+)
+def test_a_document_does_what_it_says_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    for block in [block for block in of("python") if block.path == path]:
-        if block.code.startswith(">>>"):
-            parsed = doctest.DocTestParser().get_doctest(
-                block.code, names, str(block), str(path), block.line
-            )
-            runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
-            assert runner.run(parsed, clear_globs=False).failed == 0, str(block)
-            names |= parsed.globs
-        else:
-            code = "\n" * block.line + block.code
-            exec(compile(code, str(path), "exec"), names)
+    for block in BLOCKS:
+        if block.path == path and block.runs:
+            printed = RUNNERS[block.language](block, names)
+            if block.output is not None:
+                assert_printed(block, printed)
+
+
+def run_python(block, names):
+    code = "\n" * block.line + block.code
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(code, str(block.path), "exec"), names)
+    return printed.getvalue()
+
+
+def run_session(block, names):
+    test = doctest.DocTestParser().get_doctest(
+        block.code, names, str(block), str(block.path), block.line
+    )
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+    with contextlib.redirect_stdout(io.StringIO()) as report:
+        failed = runner.run(test, clear_globs=False).failed
+    assert failed == 0, report.getvalue()
+    names |= test.globs
+    return ""
+
+
+def run_commands(block, _names):
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    printed = ""
+    for first, *rest in command_lines(block.code):
+        done = subprocess.run(
+            [*START.get(first, [first]), *rest],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}: {done.stderr}"
+        printed += done.stdout
+    return printed
+
+
+RUNNERS = {"python": run_python, "pycon": run_session, "console": run_commands}
+
+
+def assert_printed(block, printed):
+    """What is printed is the text that follows the block, up to trailing blanks."""
+    wanted, got = (
+        "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+        for text in (block.output, printed)
+    )
+    alike = doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS)
+    assert alike, f"{block} prints:\n{got}"
+
+
+# -------------------------------------------------------------------- what is parsed
 
 
 LINES = [
     pytest.param(words, id=f"{block} {' '.join(words)}"[:90])
-    for block in of("console")
+    for block in BLOCKS
+    if block.language == "console"
     for words in command_lines(block.code)
 ]
 
@@ -74,43 +127,56 @@ def test_commands_in_documents_parse(words):
     if found is None:
         assert_not_ours(words)
         return
-    command, argv = found
-    tyro.cli(command.options_type(), args=argv, prog="x", config=TYRO_CONFIG)
+    parse(*found)
 
 
 def assert_not_ours(words):
     """`make` has its targets; whatever else stands there is no command of this project."""
-    assert "mightnt" not in words[:1]
+    assert words[0] != "mightnt" or words[1:2] in ([], ["completion"])
     assert not (words[:2] == ["python", "-m"] and words[2].split(".")[0] in PACKAGES)
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.M)
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.runs], ids=str)
-def test_marked_commands_run(block: Block, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    start = {"python": [sys.executable], "mightnt": [sys.executable, "-m", "mightnt"]}
-    for first, *rest in command_lines(block.code):
-        done = subprocess.run(
-            [*start.get(first, [first]), *rest],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+# --------------------------------------------------------------------- what is named
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+@pytest.fixture(scope="module")
+def every_option():
+    commands = [*COMMANDS.values(), *demos().values()]
+    return set().union(OTHERS_OPTIONS, *map(options_of, commands))
+
+
+@every_document
 def test_options_that_a_document_names_exist(path, every_option):
     assert named_options(path.read_text(encoding="utf-8")) - every_option == set()
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_options_that_a_message_or_docstring_names_exist(package, every_option):
-    unknown = {}
+@every_document
+def test_names_and_files_that_a_document_mentions_exist(path):
+    assert absent_names(spans(path)) == set()
+
+
+@every_document
+def test_links_of_a_document_lead_somewhere(path):
+    assert [target for target in links(path) if not (path.parent / target).exists()] == []
+
+
+def test_every_figure_and_table_is_on_its_page():
+    named = set(re.findall(r"^\| ((?:figure|table)\d+) \|", FIGURES.read_text(), flags=re.M))
+    assert named == set(TITLES)
+
+
+def test_checks_that_the_page_of_proofs_names_exist():
+    named = set(re.findall(r"^[a-z0-9]+(?:-[a-z0-9]+)+$|^value$", spans(PROOFS), flags=re.M))
+    assert len(named) > 20
+    checks = (REPOSITORY / "PROOFS.md").read_text(encoding="utf-8")
+    assert named <= set(re.findall(r"^\| `([\w-]+)` \|", checks, flags=re.M))
+
+
+def literals(package):
+    """The strings of each module of a package, its docstrings and messages among them."""
     for path in sorted((REPOSITORY / package).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         said = " ".join(
@@ -118,7 +184,16 @@ def test_options_that_a_message_or_docstring_names_exist(package, every_option):
             for node in ast.walk(tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         )
-        absent = named_options(said) - every_option
-        if absent:
-            unknown[str(path.relative_to(REPOSITORY))] = absent
-    assert unknown == {}
+        yield str(path.relative_to(REPOSITORY)), said
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_options_that_a_message_or_docstring_names_exist(package, every_option):
+    unknown = {path: named_options(said) - every_option for path, said in literals(package)}
+    assert {path: names for path, names in unknown.items() if names} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_and_files_that_a_message_or_docstring_mentions_exist(package):
+    unknown = {path: absent_names(said) for path, said in literals(package)}
+    assert {path: names for path, names in unknown.items() if names} == {}

@@ -18,6 +18,8 @@ HEAVY = (
 """What takes a second or more of processor time to import, or leads to something that does."""
 
 ALL = {**COMMANDS, **{f"demo {name}": command for name, command in demos().items()}}
+NEEDED = {"judge": ["results/llm"]}
+"""What a command cannot do without."""
 
 _CODE = """
 import json, runpy, sys
@@ -51,7 +53,7 @@ def test_help_imports_nothing_heavy(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_bad_option_is_one_line_and_imports_nothing_heavy(name):
-    code, heavy, done = ended(ALL[name].module, "--no-such-option")
+    code, heavy, done = ended(ALL[name].module, *NEEDED.get(name, ()), "--no-such-option")
     assert (code, heavy) == (2, [])
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")

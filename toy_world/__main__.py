@@ -36,7 +36,7 @@ def load_demo(name: str) -> Demo[Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllOptions(DemoOptions):
+class Options(DemoOptions):
     """Run every demo with its defaults, and sum up what they found."""
 
     only: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class AllOptions(DemoOptions):
                 )
 
 
-def run_all(options: AllOptions) -> None:
+def run_all(options: Options) -> None:
     """Run the demos that `options` names, print and write.
 
     Raises:
@@ -86,7 +86,7 @@ def run_all(options: AllOptions) -> None:
         fail("; ".join(failures))
 
 
-def _run_one(demo: Demo[Any], options: AllOptions) -> DemoResult[Any, Any]:
+def _run_one(demo: Demo[Any], options: Options) -> DemoResult[Any, Any]:
     result = demo.run(demo.options_type(out=options.out, seed=options.seed))
     if options.tables:
         print_tables(result)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
 
     def run() -> None:
-        run_all(parse_command_line(AllOptions, argv, prog="python -m toy_world"))
+        run_all(parse_command_line(Options, argv, prog="python -m toy_world"))
 
     run_command(run)
 

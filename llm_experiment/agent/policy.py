@@ -32,14 +32,9 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from llm_experiment.agent.fused import FusedFunction
-from llm_experiment.base.hugging_face import Head
-from llm_experiment.chat.lockstep import (
-    LARGEST,
-    N_SCALARS,
-    Observation,
-    sample_tokens,
-    unpack_observation,
-)
+from llm_experiment.base.protocol import Head
+from llm_experiment.chat.lockstep import sample_tokens
+from llm_experiment.chat.observation import LARGEST, N_SCALARS, Observation, unpack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError

@@ -44,7 +44,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from llm_experiment.agent.policy import FixedKLPolicy
-from llm_experiment.agent.rollout import Rollout, play, random_stream
+from llm_experiment.agent.rollout import Rollout, play_episodes, random_stream
 from llm_experiment.chat.world import World
 from llm_experiment.config import AgentConfig, ScheduleEntry, differences
 from mightnt.results import from_jsonable, to_jsonable, write_atomically
@@ -291,7 +291,7 @@ class LockstepPPO(PPO):
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
         schedule = self.config.schedule_at(self.num_timesteps)
-        rollout = play(
+        rollout = play_episodes(
             self.policy,
             self.world,
             n_episodes=self.config.n_episodes,

@@ -2,19 +2,19 @@
 
 All episodes of a rollout have the same length and advance together, one token each per position
 and one forward of the base policy per position. At a position the agent acts in some episodes and
-the student in the others; what the agent would have done in the others is never recorded.
+its partner in the others; what the agent would have done in the others is never recorded.
 
 The ledger of `theory.budget` is charged with the KL of the distribution that the agent draws
 from, computed from that distribution; so under exact accounting the recorded KLs of an episode
-sum to at most its budget, which `play` verifies before it returns.
+sum to at most its budget, which `play_episodes` verifies before it returns.
 
 Nothing here waits for the device between positions. What acting does not need waits for the end
 of the episodes: replies are then found and scored in one batch, and what the critic thinks of the
 observations is for the learner to ask.
 """
 
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -23,14 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.agent.policy import StepPolicy
-from llm_experiment.base.hugging_face import BaseStep, Head
-from llm_experiment.chat.lockstep import LockstepChat, Reply, pack_observation
-from llm_experiment.chat.turns import Speaker, Turns, turns_between, writers_before
+from llm_experiment.base.protocol import BaseStep, Head
+from llm_experiment.chat.lockstep import LockstepChat, Reply
+from llm_experiment.chat.observation import pack_observation
+from llm_experiment.chat.turn_records import Speaker, TurnCounts, Turns, count_turns
+from llm_experiment.chat.turns import turns_between, writers_before
 from llm_experiment.chat.world import World
 from theory.arrays import reading_waits
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.errors import InvalidArgumentError
 
+BATCH_STREAM: Final = 2_000_000
+"""Batches of episodes after the first draw from streams that nothing else draws from."""
 _STEP_NUMBERS: Final = ("kl_nats", "target_nats", "log_ratio_nats", "log_probs")
 
 
@@ -68,7 +72,7 @@ class Rollout:
             (n, t).
         spent_nats: the ledger's total of the KLs, shape (n,).
         leak_nats: how much of it lies beyond the initial budget, shape (n,).
-        replies: the student's replies that ended, in order of episode and time.
+        replies: the partner's replies that ended, in order of episode and time.
         reply_rewards: what each earned, shape (replies,).
         turns: all turns, of both speakers, the prompt's included.
         empty_turns: which of `turns` are empty turns of the agent, shape (turns,).
@@ -132,14 +136,22 @@ class Rollout:
         return self.observations
 
     @property
+    def turn_counts(self) -> TurnCounts:
+        """The agent's turns that count, and the empty ones of them, episode by episode."""
+        return count_turns(
+            self.turns,
+            self.empty_turns,
+            prompt_length=self.prompt_length,
+            n_episodes=len(self.tokens),
+        )
+
+    @property
     def empty_share(self) -> float:
         """Share of the agent's finished turns that are empty, pooled over episodes; nan if none.
 
         The prompt's turns do not count, nor does the turn that the agent continues.
         """
-        own = (self.turns.speaker == Speaker.AGENT) & self.turns.finished
-        own &= self.turns.opened >= self.prompt_length
-        return float(self.empty_turns[own].mean()) if own.any() else math.nan
+        return self.turn_counts.pooled_empty_share
 
     @property
     def returns(self) -> NDArray[np.float64]:
@@ -148,7 +160,7 @@ class Rollout:
 
 
 def random_stream(seed: int, *path: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The generator at `path` (such as update 3, the student) of everything random in a run.
+    """The generator at `path` (such as update 3, the partner) of everything random in a run.
 
     Different paths give independent streams and nothing is carried from one to the next, so a
     resumed run draws what an uninterrupted one would.
@@ -157,7 +169,7 @@ def random_stream(seed: int, *path: int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def play(
+def play_episodes(
     agent: Agent,
     world: World,
     *,
@@ -230,6 +242,64 @@ def play(
         turns=turns,
         empty_turns=world.parser.are_empty(turns),
         observations=played.kept_observations() if keep_observations else None,
+    )
+
+
+def batches(
+    n_episodes: int, at_once: int, *, stream: tuple[int, ...]
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """How to play many episodes a few at a time: how many, and with which stream.
+
+    The first batch draws from `stream` itself, as a single one would.
+
+    Args:
+        n_episodes: how many in all.
+        at_once: in a batch, at most.
+        stream: the path of their randomness; see `random_stream`.
+
+    Raises:
+        InvalidArgumentError: no episode, or none at once.
+    """
+    for name, value in (("n_episodes", n_episodes), ("at_once", at_once)):
+        if value < 1:
+            raise InvalidArgumentError(f"{name} must be >= 1, got {value}")
+    for number, start in enumerate(range(0, n_episodes, at_once)):
+        path = (*stream, BATCH_STREAM, number) if number else stream
+        yield min(at_once, n_episodes - start), path
+
+
+def join_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
+    """The episodes of several rollouts in one, in their order, without what the agent saw.
+
+    Args:
+        rollouts: at least one, which is then returned as it is; episodes of one length that share
+            a prompt.
+    """
+    if len(rollouts) == 1:
+        return rollouts[0]
+    offsets = np.cumsum([0, *(len(rollout.tokens) for rollout in rollouts[:-1])])
+    numbered = list(zip(rollouts, offsets.tolist(), strict=True))
+    turns = [
+        replace(rollout.turns, episode=rollout.turns.episode + offset)
+        for rollout, offset in numbered
+    ]
+    joined = {
+        field.name: np.concatenate([getattr(rollout, field.name) for rollout in rollouts])
+        for field in fields(Rollout)
+        if field.name not in ("prompt_length", "replies", "turns", "observations")
+    }
+    return Rollout(
+        **joined,
+        prompt_length=rollouts[0].prompt_length,
+        replies=tuple(
+            replace(reply, episode=reply.episode + offset)
+            for rollout, offset in numbered
+            for reply in rollout.replies
+        ),
+        turns=Turns(
+            **{f.name: np.concatenate([getattr(t, f.name) for t in turns]) for f in fields(Turns)}
+        ),
+        observations=None,
     )
 
 

@@ -2,7 +2,7 @@
 
 A *script* says what the agent writes in each of its turns. It is a policy without randomness, so
 its KL to the base policy `b` over a dialogue is `E sum_t -log b(x_t | x_{<t})` over the agent's
-tokens `x_t`: the surprise of the base policy at what the script says, with the student's replies
+tokens `x_t`: the surprise of the base policy at what the script says, with the partner's replies
 drawn from the world. That is the *price* of the behaviour, the budget an agent needs to adopt it
 for certain.
 
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from llm_experiment.agent.rollout import random_stream
 from llm_experiment.chat.lockstep import LockstepChat, sample_tokens
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.world import World
 from theory.bounds import elias_delta_bits
 from theory.errors import InvalidArgumentError
@@ -168,7 +168,7 @@ def play_script(
     """Let the base policy play the agent's first turns, and a script the ones after.
 
     The turn that the prompt begins is the first. What the base policy says in the free turns, and
-    what its student replies, make the contexts in which the script is priced: different ones,
+    what its partner replies, make the contexts in which the script is priced: different ones,
     independent given the base policy.
 
     Args:

@@ -11,6 +11,9 @@ Which tokens count is `theory.bayes_mixture.Update`: all of the transcript's, or
 the agent wrote. What the agent writes is no evidence of what the demonstrator does, and if it
 counts, the agent can talk the posterior into a member that would do what the demonstrator would
 not. The partner's tokens count in both cases: members predict both speakers.
+
+No command offers an ensemble as base policy yet: pessimistic imitators that are made of language
+models are to be built on it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base.hugging_face import (
+from llm_experiment.base.protocol import (
     BaseModel,
     BaseStep,
     Session,

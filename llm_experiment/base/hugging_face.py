@@ -1,35 +1,24 @@
-"""The base policy `b`: what the language model says next, given a transcript so far.
+"""A language model of transformers as base policy.
 
-Agent, environment and evaluation see a base policy through three things only: the log-probability
-of every next token, some features of the transcript for the actor and critic to read, and the
-*missing mass* of the distribution before it was normalised (0 for a language model; for a
-pessimistic imitator the probability that it asks for help). So a language model, the exact
-dialogue process, a Bayesian mixture and a pessimistic imitator can stand in for one another.
-
-A policy plays many episodes at once. They share a prompt, which is read once, and then advance
-in lockstep, one token each per call, so that every call is one batched forward of the model with
-the keys and values of earlier tokens cached.
-
-An observation must say what the base policy's log-probabilities were. Where they are a function
-of the features, as they are of a language model's last hidden state, the base policy says so by
-its *head*, and observations need not carry one number for every token of a large vocabulary.
+Its features are its last hidden states. All episodes are in one batch, and the model reads each
+token once: keys and values of the tokens before it are kept. On one GPU a CUDA graph replays the
+positions (`llm_experiment.base.cuda_graph`).
 """
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from llm_experiment.base.cuda_graph import ReplayedFunction
-from theory.divergences import log_missing_mass
-from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
+from llm_experiment.base.protocol import BaseStep, check_start
+from theory.errors import InvalidArgumentError, ModelError
 
 N_FEATURE_LAYERS: Final = 3
 """Features are the activations of this many last hidden layers."""
@@ -39,130 +28,38 @@ another kernel, which in half precision changes logits in the third digit; a wro
 far more."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BaseStep:
-    """What the base policy says of the next token of n episodes.
+def check_attention(config: PreTrainedConfig) -> None:
+    """Raise unless all layers of a model are attention, full or with a sliding window.
 
-    Attributes:
-        log_probs: in nats, float32, shape (n, n_tokens); every row is normalised.
-        features: what actor and critic may read, float32, shape (n, n_features).
-        missing_mass: the mass that was missing before the rows were normalised, float32 in
-            [0, 1], shape (n,); log_probs plus log1p(-missing_mass) is the semi-distribution.
-    """
-
-    log_probs: Tensor
-    features: Tensor
-    missing_mass: Tensor
-
-
-class Head(Protocol):
-    """Log-probabilities as a function of features, with `BaseStep.log_probs` among its values."""
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """From features, (n, n_features), to log-probabilities in nats, float32, (n, n_tokens)."""
-        ...
-
-    def to(self, device: torch.device) -> "Head":
-        """The same function of features on `device`."""
-        ...
-
-
-class Session(Protocol):
-    """Episodes that advance in lockstep under one base policy."""
-
-    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
-        """The prediction after one more token of every episode.
-
-        Args:
-            tokens: ids, int64, shape (n,).
-            agent_wrote: which of them the agent chose, bool, shape (n,); none if left out. Only
-                a Bayesian policy that learns from the demonstrator alone needs to know.
-        """
-        ...
-
-
-class BaseModel(Protocol):
-    """A base policy; every tensor that it takes or gives lies on `device`."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        ...
-
-    @property
-    def n_features(self) -> int:
-        """Width of `BaseStep.features`."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where tokens are expected and predictions lie."""
-        ...
-
-    @property
-    def head(self) -> Head | None:
-        """What gives log-probabilities back from features; None: observations must carry them."""
-        ...
-
-    def begin(
-        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
-    ) -> tuple[Session, BaseStep]:
-        """Start episodes that share a prompt.
-
-        Args:
-            prompt_tokens: ids, int64, shape (p,), p >= 1.
-            n_episodes: how many episodes, n.
-            n_positions: tokens that an episode will have at most, the prompt included.
-
-        Returns:
-            The session, and the prediction after the prompt.
-        """
-        ...
-
-
-def check_start(prompt_tokens: Tensor, *, n_episodes: int, n_positions: int, n_tokens: int) -> None:
-    """Raise unless episodes of `n_positions` tokens can start from `prompt_tokens`.
+    The state of others, recurrent ones say, cannot be shared by episodes that share a prompt.
 
     Raises:
-        InvalidShapeError: `prompt_tokens` is not a non-empty vector.
-        InvalidArgumentError: no episode, a prompt as long as the episode, or an unknown token.
+        ModelError: it has others.
     """
-    if prompt_tokens.ndim != 1 or not len(prompt_tokens):
-        raise InvalidShapeError(
-            f"prompt_tokens must have shape (p,) with p >= 1, got {tuple(prompt_tokens.shape)}"
-        )
-    if n_episodes < 1:
-        raise InvalidArgumentError(f"n_episodes must be >= 1, got {n_episodes}")
-    if len(prompt_tokens) >= n_positions:
-        raise InvalidArgumentError(
-            f"the prompt has {len(prompt_tokens)} tokens and the episode only {n_positions}, so "
-            "nothing is left to play; shorten the prompt or lengthen the episode"
-        )
-    outside = prompt_tokens[(prompt_tokens < 0) | (prompt_tokens >= n_tokens)]
-    if len(outside):
-        raise InvalidArgumentError(
-            f"prompt tokens must lie in 0..{n_tokens - 1}, got {int(outside[0])}; was the prompt "
-            "encoded by another model's tokenizer?"
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        raise ModelError(
+            f"it is a model of type {config.model_type}, which has layers other than full or "
+            "sliding-window attention; choose a model that has only those"
         )
 
 
-def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
-    """A step whose distribution may have mass missing.
+def check_positions(text_config: PreTrainedConfig, n_positions: int) -> None:
+    """Raise unless a model has position embeddings for episodes of `n_positions` tokens.
 
     Args:
-        log_semi: log-probabilities whose mass is at most 1, in nats, float64, (n, n_tokens). A
-            row of zero mass, where nothing at all is predicted, becomes uniform.
-        features: shape (n, n_features).
+        text_config: of its decoder.
+        n_positions: tokens of an episode, the prompt included.
+
+    Raises:
+        InvalidArgumentError: it has fewer.
     """
-    n_tokens = log_semi.shape[-1]
-    log_mass = log_semi.logsumexp(dim=-1, keepdim=True)
-    uniform = torch.full_like(log_semi, -math.log(n_tokens))
-    log_probs = torch.where(torch.isneginf(log_mass), uniform, log_semi - log_mass)
-    return BaseStep(
-        log_probs=log_probs.float().clamp(max=0.0),
-        features=features.float(),
-        missing_mass=log_missing_mass(log_semi, unchecked=True).exp().float(),
-    )
+    most: int | None = getattr(text_config, "max_position_embeddings", None)
+    if most is not None and n_positions > most:
+        raise InvalidArgumentError(
+            f"episodes of {n_positions} tokens do not fit the language model, which reads at most "
+            f"{most}; shorten the episode"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,18 +106,13 @@ class HuggingFaceBase:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
-        if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
-            raise ModelError(
-                f"it is a {type(model).__name__}, which has layers other than full or "
-                "sliding-window attention; choose a model that has only those"
-            )
+        check_attention(model.config)
         model.train(mode=False)
         model.requires_grad_(requires_grad=False)
         self._model = model
         self._device = next(model.parameters()).device
         text_config = model.config.get_text_config(decoder=True)
-        self._max_positions: int | None = getattr(text_config, "max_position_embeddings", None)
+        self._text_config = text_config
         self._n_tokens: int = text_config.vocab_size
         n_layers = min(N_FEATURE_LAYERS, text_config.num_hidden_layers + 1)
         self._n_features: int = n_layers * text_config.hidden_size
@@ -256,17 +148,12 @@ class HuggingFaceBase:
         """Start episodes that share a prompt; see `BaseModel.begin`.
 
         Raises:
-            InvalidArgumentError, InvalidShapeError: see `check_start`; or the model has no
-                position embedding for so long an episode.
+            InvalidArgumentError, InvalidShapeError: see `check_start` and `check_positions`.
         """
         check_start(
             prompt_tokens, n_episodes=n_episodes, n_positions=n_positions, n_tokens=self.n_tokens
         )
-        if self._max_positions is not None and n_positions > self._max_positions:
-            raise InvalidArgumentError(
-                f"episodes of {n_positions} tokens do not fit the language model, which reads at "
-                f"most {self._max_positions}; shorten the episode"
-            )
+        check_positions(self._text_config, n_positions)
         session = HuggingFaceSession(self._model, head=self._head, n_positions=n_positions)
         step = session.share(session.read(prompt_tokens[None]), n_episodes)
         if self._on_one_gpu and session.has_fixed_room:

@@ -12,6 +12,7 @@ expanded to bfloat16 whenever it is used.
 import contextlib
 import gc
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -19,14 +20,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
 from llm_experiment.base.hugging_face import HuggingFaceBase
@@ -156,6 +160,43 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             name, trust_remote_code=False
         )
         return tokenizer
+
+
+def read_configuration(kind: str, name: str) -> PreTrainedConfig:
+    """The configuration of the model at a local folder or hub id, without its weights.
+
+    Args:
+        kind: what the model is for, to say so in an error.
+        name: local folder or hub id.
+
+    Raises:
+        ModelError: in one line: no such model, or one of an unknown architecture.
+    """
+    with one_line_errors(kind, name):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return config
+
+
+def check_weights(kind: str, name: str) -> None:
+    """Raise unless the weights in a local folder are there and whole.
+
+    Only the files' headers are read, which say how long the files have to be. What a hub would
+    send is not known before it is loaded.
+
+    Raises:
+        ModelError: in one line: a file is missing or was cut short.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    with one_line_errors(kind, name):
+        index = folder / SAFE_WEIGHTS_INDEX_NAME
+        files = {SAFE_WEIGHTS_NAME}
+        if index.is_file():
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        for file in sorted(files):
+            with safe_open(folder / file, framework="pt"):
+                pass
 
 
 def find_devices(device: str) -> tuple[torch.device, ...]:

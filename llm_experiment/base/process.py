@@ -1,11 +1,17 @@
-"""The demonstrator itself, exactly, in the place of a language model: a process with known law."""
+"""The demonstrator itself, exactly, in the place of a language model: a process with known law.
+
+With it as base policy (`--base-model process`) the KL to the base policy is the KL to the
+demonstrator. What an agent then does within a budget is not owed to errors of imitation: it never
+does what the demonstrator would never do.
+"""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from llm_experiment.base.hugging_face import BaseStep, check_start, step_from_semi_distribution
+from llm_experiment.base.protocol import BaseStep, check_start, step_from_semi_distribution
 from llm_experiment.dialogue.process import DialogueProcess, FilterState
+from theory.errors import InvalidArgumentError
 
 
 class ProcessBase:
@@ -73,3 +79,20 @@ class ProcessSession:
         silent = torch.from_numpy(self._state.silent)
         features = torch.cat([log_probs.exp(), other_style, silent], dim=-1)
         return step_from_semi_distribution(log_probs, features)
+
+
+def check_possible(process: DialogueProcess, prompt_tokens: Tensor) -> None:
+    """Raise unless a process could have written a prompt; otherwise it predicts nothing after it.
+
+    Args:
+        process: of the prompt's vocabulary.
+        prompt_tokens: int64, shape (p,).
+
+    Raises:
+        InvalidArgumentError: it could not.
+    """
+    if not process.read(prompt_tokens.numpy()[None]).possible[0]:
+        raise InvalidArgumentError(
+            f"the process of task {process.task.name!r} never writes this prompt, so that it has "
+            "nothing to say after it; use the task's own prompt, or base_model tiny"
+        )

@@ -1,4 +1,4 @@
-"""The reward: how positive a sentiment classifier finds the student's reply.
+"""The reward: how positive a sentiment classifier finds the partner's reply.
 
 With P the classifier's probability of its label POSITIVE, the label that wins has the score
 s = max(P, 1 - P), the reply is worth r = s if that label is POSITIVE and r = -s if it is
@@ -22,15 +22,20 @@ from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from llm_experiment.base.loading import find_device, one_line_errors
+from llm_experiment.base.loading import (
+    check_weights,
+    find_device,
+    one_line_errors,
+    read_configuration,
+)
+from llm_experiment.dialogue.task import NEGATIVE, POSITIVE
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
-NEGATIVE: Final = "NEGATIVE"
-POSITIVE: Final = "POSITIVE"
 BLANK_REWARD: Final = 0.5
 """The reward of a reply without words: r = 0, neither good nor bad."""
 
@@ -78,20 +83,12 @@ class SentimentReward:
             raise InvalidArgumentError(f"blank_reward must lie in [0, 1], got {blank_reward}")
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size must be >= 1, got {batch_size}")
-        if tokenizer.pad_token_id is None:
-            raise ModelError("the reward model's tokenizer must have a padding token; it has none")
-        names = {int(i): str(label) for i, label in (model.config.id2label or {}).items()}
-        labels = {label.upper(): i for i, label in names.items()}
-        if set(labels) != {NEGATIVE, POSITIVE}:
-            raise ModelError(
-                f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got "
-                f"{', '.join(names.values())}; name a sentiment classifier"
-            )
+        check_padding(tokenizer)
         model.train(mode=False)
         model.requires_grad_(requires_grad=False)
         self._model = model
         self._tokenizer = tokenizer
-        self._positive = labels[POSITIVE]
+        self._positive = positive_index(model.config)
         self._blank_reward = blank_reward
         self._batch_size = batch_size
         self._max_tokens = min(
@@ -132,6 +129,45 @@ class SentimentReward:
             logits = self._model(**encoded.to(self._model.device)).logits
             positive: Tensor = logits.double().softmax(dim=-1)[:, self._positive]
         return positive
+
+
+def positive_index(config: PreTrainedConfig) -> int:
+    """The index of the label POSITIVE of a sequence classifier.
+
+    Raises:
+        ModelError: its labels are others than POSITIVE and NEGATIVE.
+    """
+    names = {int(i): str(label) for i, label in (config.id2label or {}).items()}
+    labels = {label.upper(): i for i, label in names.items()}
+    if set(labels) != {NEGATIVE, POSITIVE}:
+        raise ModelError(
+            f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got "
+            f"{', '.join(names.values())}; name a sentiment classifier"
+        )
+    return labels[POSITIVE]
+
+
+def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise unless texts of different lengths can be read together.
+
+    Raises:
+        ModelError: the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError("the reward model's tokenizer must have a padding token; it has none")
+
+
+def check_reward(name: str) -> None:
+    """Raise unless `load_reward` can load a model, as far as can be told without its weights.
+
+    Raises:
+        ModelError: as `load_reward` does, but for weights that are missing within their files.
+    """
+    shape = read_configuration("reward model", name)
+    check_weights("reward model", name)
+    with one_line_errors("reward model", name):
+        positive_index(shape)
+        check_padding(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 
 def load_reward(

@@ -15,7 +15,6 @@ transcripts advances by one look-up, however a tokenizer splits names, colons an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Final
 
@@ -25,25 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from llm_experiment.chat.token_texts import decode_tokens, encode_text, token_texts
+from llm_experiment.chat.turn_records import COLON, NEWLINE, Speaker, Turns, are_empty
 from theory.errors import InvalidArgumentError, ModelError
 
-NEWLINE: Final = "\n"
-COLON: Final = ":"
 _BLANKS: Final = " \t"
 
 _Line = str | None
 """The present line without leading blanks while it may become `name:`, else None."""
-
-
-class Speaker(IntEnum):
-    """Who has the turn."""
-
-    NOBODY = -1
-    """No turn has been opened yet."""
-    AGENT = 0
-    """The agent (the Teacher)."""
-    PARTNER = 1
-    """The base model as the agent's partner (the Student)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,33 +83,6 @@ class TurnState:
     speaker: Tensor
     opened: Tensor
     position: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turns:
-    """All turns of n transcripts, one entry a turn, in order of episode and time.
-
-    A turn's tokens are those that its speaker wrote: from the one after its colon to the one
-    with the next speaker's colon, so the separator and the next name count.
-
-    Attributes:
-        episode: row of the transcript, shape (turns,).
-        speaker: `Speaker.AGENT` or `Speaker.PARTNER`, shape (turns,).
-        opened: index of the token before the turn's first, shape (turns,).
-        closed: index of the turn's last token, shape (turns,).
-        finished: False where the transcript ends within the turn, shape (turns,).
-    """
-
-    episode: NDArray[np.int64]
-    speaker: NDArray[np.int64]
-    opened: NDArray[np.int64]
-    closed: NDArray[np.int64]
-    finished: NDArray[np.bool_]
-
-    @property
-    def n_tokens(self) -> NDArray[np.int64]:
-        """Tokens of each turn, shape (turns,)."""
-        return self.closed - self.opened
 
 
 class TurnParser:
@@ -183,7 +144,7 @@ class TurnParser:
         return cls(
             rules,
             pieces=token_texts(tokenizer, speaker=rules.agent, n_tokens=n_tokens),
-            encode=partial(_encode, tokenizer),
+            encode=partial(encode_text, tokenizer),
             decode=partial(decode_tokens, tokenizer),
         )
 
@@ -248,14 +209,8 @@ class TurnParser:
         return turns_between(self.speakers(tokens))
 
     def are_empty(self, turns: Turns) -> NDArray[np.bool_]:
-        """Which turns are empty turns of the agent, shape (turns,).
-
-        The published definition: a finished turn with no more tokens than a separator and a
-        name need (`empty_turn_tokens`).
-        """
-        short = turns.n_tokens <= self.empty_turn_tokens
-        empty: NDArray[np.bool_] = short & turns.finished & (turns.speaker == Speaker.AGENT)
-        return empty
+        """Which turns are empty turns of the agent, shape (turns,); see `turn_records`."""
+        return are_empty(turns, most_tokens=self.empty_turn_tokens)
 
     def turn_text(self, tokens: Sequence[int], *, opened: int, closed: int) -> str:
         """What the speaker of a finished turn said, without blanks and line breaks around it.
@@ -288,33 +243,6 @@ class TurnParser:
         if "".join(self._pieces[token] for token in tokens) != text:
             raise wrong
         return tuple(tokens)
-
-
-def token_texts(
-    tokenizer: PreTrainedTokenizerBase, *, speaker: str, n_tokens: int
-) -> tuple[str, ...]:
-    """What each token adds to a transcript; ids from the tokenizer's size to `n_tokens`, nothing.
-
-    Some decoders treat the first token differently, so that every token is read after the colon
-    behind the name of a `speaker`.
-    """
-    colon = _encode(tokenizer, f"{speaker}{COLON}")[-1:]
-    start = len(decode_tokens(tokenizer, colon))
-    texts = [decode_tokens(tokenizer, [*colon, token])[start:] for token in range(len(tokenizer))]
-    return (*texts, *[""] * (n_tokens - len(texts)))
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return ids
-
-
-def decode_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of tokens, special ones included."""
-    text = tokenizer.decode(
-        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    return str(text)
 
 
 def writers_before(speakers: Tensor) -> Tensor:

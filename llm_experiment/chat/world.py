@@ -1,8 +1,9 @@
 """The world that an agent is trained in: models, starting transcript, turns and reward.
 
-A `World` is built once from its configuration and then only read: it starts chats in lockstep for
+A `World` is built from its configuration and then only read: it starts chats in lockstep for
 training and evaluation (`llm_experiment.agent.rollout`) and single episodes behind Gymnasium's
-interface.
+interface. Its models are what takes long to load; `WorldLoader` loads them once for many worlds,
+and `check_world` finds what is wrong with a configuration without loading any.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.base.hugging_face import BaseModel
-from llm_experiment.base.loading import find_device, load_language_model, load_tokenizer
-from llm_experiment.chat.lockstep import ChatEnv, LockstepChat, check_chat
-from llm_experiment.chat.reward import BLANK_REWARD, load_reward
+from llm_experiment.base.hugging_face import check_attention, check_positions
+from llm_experiment.base.loading import (
+    check_weights,
+    find_device,
+    find_devices,
+    load_language_model,
+    load_tokenizer,
+    one_line_errors,
+    read_configuration,
+    release_memory,
+)
+from llm_experiment.base.process import ProcessBase, check_possible
+from llm_experiment.base.protocol import BaseModel, check_start
+from llm_experiment.base.shipped import model_names
+from llm_experiment.chat.gym_env import ChatEnv
+from llm_experiment.chat.lockstep import LockstepChat, check_prompt
+from llm_experiment.chat.reward import BLANK_REWARD, check_reward, load_reward
 from llm_experiment.chat.turns import TurnParser, TurnRules
-from llm_experiment.config import TINY, AgentConfig, WorldConfig
-from llm_experiment.dialogue.process import load_task
-from llm_experiment.tiny_models import language_model_folder, reward_model_folder
+from llm_experiment.config import PROCESS, AgentConfig, WorldConfig
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 
 Score = Callable[[Sequence[str]], NDArray[np.floating[Any]]]
 """The rewards of replies, from their texts to shape (replies,)."""
@@ -33,11 +47,11 @@ class World:
     """What agents are trained in.
 
     Attributes:
-        base: the base policy, which is also the student.
+        base: the base policy, which is also the agent's partner.
         parser: of the base policy's tokenizer.
         prompt_tokens: the starting transcript, int64, shape (p,), on the base policy's device.
         score: how good a reply is, in [0, 1].
-        student_temperature: at which the student's tokens are sampled.
+        partner_temperature: at which the partner's tokens are sampled.
         reward_shift: added to every score.
     """
 
@@ -45,7 +59,7 @@ class World:
     parser: TurnParser
     prompt_tokens: Tensor
     score: Score
-    student_temperature: float = 1.0
+    partner_temperature: float = 1.0
     reward_shift: float = 0.0
 
     def reward(self, replies: Sequence[str]) -> NDArray[np.float64]:
@@ -60,7 +74,7 @@ class World:
         Args:
             n_episodes: how many.
             n_tokens: the length of each, the prompt included.
-            generator: the student's randomness, on the base policy's device.
+            generator: the partner's randomness, on the base policy's device.
         """
         return LockstepChat(
             self.base,
@@ -68,18 +82,9 @@ class World:
             self.prompt_tokens,
             n_episodes=n_episodes,
             n_positions=n_tokens,
-            student_temperature=self.student_temperature,
+            partner_temperature=self.partner_temperature,
             generator=generator,
         )
-
-    def check_lengths(self, *lengths: int) -> None:
-        """Raise unless episodes of each of these `lengths` can be played; reads the prompt.
-
-        Raises:
-            InvalidArgumentError: one that is no longer than the prompt, or too long for the model.
-        """
-        for n_tokens in lengths:
-            self.base.begin(self.prompt_tokens, n_episodes=1, n_positions=n_tokens)
 
     def env(self, config: AgentConfig) -> ChatEnv:
         """One episode at a time, of the first stage's length, with the full budget."""
@@ -88,25 +93,54 @@ class World:
             self.parser,
             self.prompt_tokens,
             n_positions=config.stages[0].n_tokens,
-            student_temperature=self.student_temperature,
+            partner_temperature=self.partner_temperature,
             score=self.reward,
             budget_nats=config.constraint.episode_budget_nats,
             accounting=config.constraint.accounting,
         )
 
 
-def model_names(config: WorldConfig) -> tuple[str, str]:
-    """Folder or hub id of the language model and of the reward model.
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What takes long to load.
 
-    Raises:
-        ModelError: there are no shipped models of that task.
+    Attributes:
+        base: the base policy.
+        tokenizer: its tokenizer.
+        score: how good a reply is, in [0, 1].
     """
-    language_model, reward_model = config.base_model, config.reward_model
-    if language_model == TINY:
-        language_model = str(language_model_folder(config.task))
-    if reward_model == TINY:
-        reward_model = str(reward_model_folder(config.task))
-    return language_model, reward_model
+
+    base: BaseModel
+    tokenizer: PreTrainedTokenizerBase
+    score: Score
+
+
+class WorldLoader:
+    """Worlds of one process, whose models are loaded once for all worlds that have the same.
+
+    Worlds that differ in the prompt, the reward's shift or a temperature share their models. Only
+    the last models are kept: before others are loaded, these are given up.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._models: Models | None = None
+
+    def world(self, config: WorldConfig) -> World:
+        """The world that `config` describes; see `load_world`."""
+        key = (
+            config.base_model,
+            *model_names(config),
+            config.device,
+            config.dtype,
+            config.score_blank_replies,
+        )
+        if self._models is None or key != self._key:
+            self._models = None
+            self._models = load_models(config)
+            self._key = key
+        release_memory()  # of the last agent, which is nobody's now
+        return make_world(config, self._models)
 
 
 def load_world(config: WorldConfig) -> World:
@@ -117,32 +151,98 @@ def load_world(config: WorldConfig) -> World:
         InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
     """
     load_task(config.task)  # before anything that takes long
-    find_device(config.agent_device)
+    return make_world(config, load_models(config))
+
+
+def load_models(config: WorldConfig) -> Models:
+    """The models of the world that `config` describes.
+
+    Raises:
+        ModelError: one that is missing, incomplete or unfit, or a device that is absent.
+    """
+    find_device(config.agent_device)  # before anything that takes long
     language_model, reward_model = model_names(config)
-    base = load_language_model(language_model, device=config.device, precision=config.dtype)
+    base = _load_base(config, language_model)
     score = load_reward(
         reward_model,
         device=base.device,
         blank_reward=None if config.score_blank_replies else BLANK_REWARD,
     )
-    return make_world(config, base, load_tokenizer(language_model), score=score)
+    return Models(base=base, tokenizer=load_tokenizer(language_model), score=score)
 
 
-def make_world(
-    config: WorldConfig, base: BaseModel, tokenizer: PreTrainedTokenizerBase, *, score: Score
-) -> World:
+def _load_base(config: WorldConfig, language_model: str) -> BaseModel:
+    if config.base_model == PROCESS:
+        return ProcessBase(DialogueProcess(load_task(config.task)))
+    return load_language_model(language_model, device=config.device, precision=config.dtype)
+
+
+def make_world(config: WorldConfig, models: Models) -> World:
     """The world that `config` describes, with models at hand.
 
     Args:
         config: all but the models.
-        base: the base policy.
-        tokenizer: its tokenizer.
-        score: how good a reply is, in [0, 1].
+        models: of the world.
 
     Raises:
         ModelError: a tokenizer that is unfit.
         InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
     """
+    base = models.base
+    parser, prompt_tokens = _opening(config, models.tokenizer, n_tokens=base.n_tokens)
+    return World(
+        base=base,
+        parser=parser.to(base.device),
+        prompt_tokens=prompt_tokens.to(base.device),
+        score=models.score,
+        partner_temperature=config.student_temperature,
+        reward_shift=config.reward_shift,
+    )
+
+
+def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
+    """Raise unless a world can be made, as far as can be told without reading any weights.
+
+    Args:
+        config: describes the world.
+        lengths: in tokens, of all episodes that are to be played in it.
+
+    Raises:
+        ModelError: as `load_world` does, but for weights that are missing within their files.
+        InvalidArgumentError: an unknown task, a prompt that cannot start a chat, or episodes that
+            are no longer than the prompt or too long for the language model.
+    """
+    load_task(config.task)
+    find_device(config.agent_device)
+    find_devices(config.device)
+    language_model, reward_model = model_names(config)
+    check_reward(reward_model)
+    tokenizer = load_tokenizer(language_model)
+    if config.base_model == PROCESS:
+        n_tokens = len(load_task(config.task).vocabulary)
+    else:
+        n_tokens = _check_language_model(language_model, lengths)
+    _, prompt_tokens = _opening(config, tokenizer, n_tokens=n_tokens)
+    for n_positions in lengths:
+        check_start(prompt_tokens, n_episodes=1, n_positions=n_positions, n_tokens=n_tokens)
+
+
+def _check_language_model(name: str, lengths: Sequence[int]) -> int:
+    """Check what a language model's files say of it; the size of its vocabulary."""
+    config = read_configuration("language model", name)
+    check_weights("language model", name)
+    with one_line_errors("language model", name):
+        check_attention(config)
+    text = config.get_text_config(decoder=True)
+    for n_positions in lengths:
+        check_positions(text, n_positions)
+    return int(text.vocab_size)
+
+
+def _opening(
+    config: WorldConfig, tokenizer: PreTrainedTokenizerBase, *, n_tokens: int
+) -> tuple[TurnParser, Tensor]:
+    """What tells turns apart, and the starting transcript, checked."""
     rules = TurnRules(
         agent=config.agent_name,
         partner=config.partner_name,
@@ -150,14 +250,10 @@ def make_world(
         max_reply_tokens=config.max_reply_tokens,
     )
     prompt = load_task(config.task).prompt if config.prompt is None else config.prompt
-    world = World(
-        base=base,
-        parser=TurnParser.from_tokenizer(tokenizer, rules, n_tokens=base.n_tokens),
-        prompt_tokens=torch.tensor(tokenizer.encode(prompt), device=base.device),
-        score=score,
-        student_temperature=config.student_temperature,
-        reward_shift=config.reward_shift,
-    )
-    longest = len(world.prompt_tokens) + 1
-    check_chat(base, world.parser, world.prompt_tokens, n_episodes=1, n_positions=longest)
-    return world
+    parser = TurnParser.from_tokenizer(tokenizer, rules, n_tokens=n_tokens)
+    tokens = torch.tensor(tokenizer.encode(prompt))
+    check_start(tokens, n_episodes=1, n_positions=len(tokens) + 1, n_tokens=n_tokens)
+    check_prompt(parser, tokens)
+    if config.base_model == PROCESS:
+        check_possible(DialogueProcess(load_task(config.task)), tokens)
+    return parser, tokens

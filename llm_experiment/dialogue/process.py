@@ -27,35 +27,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from llm_experiment.dialogue.tables import Floats, Ints, compile_task
-from llm_experiment.dialogue.task import (
-    COLON,
-    EMPTY,
-    NEWLINE,
-    START,
-    DialogueTask,
-    Role,
-    Silence,
-    Style,
-    load_task,
-    task_names,
-    tokenize,
-)
+from llm_experiment.dialogue.task import COLON, EMPTY, NEWLINE, START, DialogueTask, tokenize
 from theory.errors import InvalidArgumentError, InvalidHistoryError, InvalidShapeError
-
-__all__ = [
-    "DialogueProcess",
-    "DialogueTask",
-    "Estimate",
-    "FilterState",
-    "Role",
-    "Silence",
-    "Style",
-    "load_task",
-    "task_names",
-]
 
 Bools = NDArray[np.bool_]
 
@@ -101,17 +76,6 @@ class FilterState:
     n_words: Ints
     turn: Floats
     position: Floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean over independent dialogues with a normal confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-    confidence: float
-    n_dialogues: int
 
 
 class DialogueProcess:
@@ -517,21 +481,6 @@ class DialogueProcess:
         if outside.size:
             raise InvalidHistoryError(f"tokens must lie in 0..{size - 1}, got {outside.flat[0]}")
         return tokens.astype(np.int64)
-
-
-def mean_over_dialogues(values: Floats, *, confidence: float = 0.95) -> Estimate:
-    """The mean of one value a dialogue, shape (n,), with its normal confidence interval."""
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence}")
-    half = float(stats.norm.ppf((1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-    mean = float(values.mean())
-    return Estimate(
-        mean=mean,
-        low=mean - half,
-        high=mean + half,
-        confidence=confidence,
-        n_dialogues=len(values),
-    )
 
 
 def _draw(rng: np.random.Generator, weights: Floats) -> Ints:

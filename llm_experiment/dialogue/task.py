@@ -34,6 +34,10 @@ PAD: Final = "<pad>"
 UNKNOWN: Final = "<unk>"
 SPECIAL_TOKENS: Final = (PAD, UNKNOWN)
 """Tokens that a tokenizer needs and that no speaker ever says."""
+NEGATIVE: Final = "NEGATIVE"
+POSITIVE: Final = "POSITIVE"
+LABELS: Final = (NEGATIVE, POSITIVE)
+"""What a sentiment classifier may call a turn, by index, as in SST-2."""
 
 _TOKEN: Final = re.compile(r"\n|[.,?!:]| ?[^\s.,?!:]+")
 _ELEMENT: Final = re.compile(r"\{(?P<slot>\w+)\}|[.,?!]|[^\s{}.,?!:]+")

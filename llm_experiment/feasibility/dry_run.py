@@ -28,15 +28,15 @@ from typing import Any, Final
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.agent.rollout import play
+from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import find_devices, load_tokenizer
+from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.reward import load_reward
-from llm_experiment.chat.world import World, load_world, make_world, model_names
+from llm_experiment.chat.world import Models, World, load_world, make_world
 from llm_experiment.config import AgentConfig, Stage, WorldConfig
 from llm_experiment.feasibility.memory import (
     MemoryEstimate,
@@ -49,17 +49,18 @@ from llm_experiment.feasibility.memory import (
 )
 from llm_experiment.feasibility.random_models import (
     REWARD_MODEL,
-    RandomSize,
     random_language_model,
     random_shapes,
     save_random_models,
     save_random_reward_model,
 )
+from llm_experiment.feasibility.sizes import RandomSize
 from llm_experiment.feasibility.wall_clock import ProtocolWork, protocol_work
 from llm_experiment.measures.evaluation import evaluate
 from llm_experiment.records.folder import exclusive
 from mightnt.progress import progress_bar
 from mightnt.results import write_json
+from mightnt.tables import Cell, Column, Table, print_table
 from theory.errors import InvalidArgumentError, ModelError
 
 LABEL: Final = "DRY RUN"
@@ -69,7 +70,7 @@ AGENT_SHARES: Final = (0.4, 0.65, 0.9)
 """Shares of an episode's tokens that the agent may write: least, likely and most. With the likely
 one, the published 9 million steps are 216,000 positions of 64 episodes."""
 TOKENS_PER_REPLY: Final = 16
-"""Tokens of an episode for each reply of the student: two short turns."""
+"""Tokens of an episode for each reply of the partner: two short turns."""
 N_UPDATES: Final = 3
 """The first is not timed: on a GPU it compiles."""
 N_LEARNT_POSITIONS: Final = 2
@@ -177,37 +178,11 @@ class DryRun:
     n_agents: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """What the dry run is of.
-
-    Attributes:
-        agent: what all agents share.
-        n_agents: that are trained.
-        n_evaluation_episodes: played together after training.
-        evaluation_lengths: their lengths in tokens.
-    """
-
-    agent: AgentConfig
-    n_agents: int
-    n_evaluation_episodes: int
-    evaluation_lengths: tuple[int, ...]
-
-    def planned(self, shapes: Shapes) -> PlannedRun:
-        """The memory that the whole of it is to be estimated for."""
-        return PlannedRun(
-            agent=self.agent,
-            shapes=shapes,
-            n_evaluation_episodes=self.n_evaluation_episodes,
-            evaluation_lengths=self.evaluation_lengths,
-        )
-
-
-def dry_run(protocol: Protocol, *, size: RandomSize | None, out: Path, console: Console) -> DryRun:
+def dry_run(run: PlannedRun, *, size: RandomSize | None, out: Path, console: Console) -> DryRun:
     """Do everything that a run does, for minutes.
 
     Args:
-        protocol: what is to be run.
+        run: what is planned.
         size: of random models in place of the configured ones; None for those.
         out: folder; gets `dry_run.json`, and random models that are small enough.
         console: progress goes there.
@@ -218,18 +193,17 @@ def dry_run(protocol: Protocol, *, size: RandomSize | None, out: Path, console: 
     """
     label = f"{LABEL}, {'the configured models' if size is None else f'{size.value} random models'}"
     console.print(f"{label}: only memory and times mean anything", highlight=False, soft_wrap=True)
-    agent = replace(protocol.agent, world=on_this_machine(protocol.agent.world, console))
-    protocol = replace(protocol, agent=agent)
+    agent = replace(run.agent, world=on_this_machine(run.agent.world, console))
+    run = replace(run, agent=agent)
     shapes = read_shapes(*model_names(agent.world)) if size is None else random_shapes(size)
-    whole = protocol.planned(shapes)
-    memory = estimate_memory(whole)
+    memory = estimate_memory(run, shapes)
     free = free_bytes(memory.needed())
-    console.print(memory.table(free))
-    fits = _say_whether_it_fits(whole, memory, free, console)
-    cut_short = replace(whole, agent=_shortened(agent), evaluation_lengths=())
-    check_memory(cut_short, estimate_memory(cut_short), free)
+    print_table(memory.table(free), console)
+    fits = _say_whether_it_fits(run, shapes, memory, free, console)
+    cut_short = replace(run, agent=_shortened(agent), evaluation_lengths=())
+    check_memory(cut_short, shapes, estimate_memory(cut_short, shapes), free)
     with exclusive(out), progress_bar() as bar:
-        trial = _Trial(protocol, shapes, size, out, bar)
+        trial = _Trial(agent, shapes, size, out, bar)
         timings, n_prompt_tokens = trial.run()
         result = DryRun(
             label=label,
@@ -242,7 +216,7 @@ def dry_run(protocol: Protocol, *, size: RandomSize | None, out: Path, console: 
             timings=timings,
             projection=project(agent, timings, n_prompt_tokens=n_prompt_tokens),
             assumptions=_assumptions(agent),
-            n_agents=protocol.n_agents,
+            n_agents=run.n_agents,
         )
         write_json(out / RESULT_FILE, result)
     return result
@@ -261,10 +235,14 @@ def on_this_machine(world: WorldConfig, console: Console) -> WorldConfig:
 
 
 def _say_whether_it_fits(
-    run: PlannedRun, memory: MemoryEstimate, free: dict[str, int], console: Console
+    run: PlannedRun,
+    shapes: Shapes,
+    memory: MemoryEstimate,
+    free: dict[str, int],
+    console: Console,
 ) -> bool:
     try:
-        check_memory(run, memory, free)
+        check_memory(run, shapes, memory, free)
     except ModelError as error:
         console.print(
             f"the whole protocol would be refused here: {error}", highlight=False, soft_wrap=True
@@ -285,9 +263,9 @@ class _Trial:
     """The part of a dry run that has models."""
 
     def __init__(
-        self, protocol: Protocol, shapes: Shapes, size: RandomSize | None, out: Path, bar: Progress
+        self, agent: AgentConfig, shapes: Shapes, size: RandomSize | None, out: Path, bar: Progress
     ) -> None:
-        self._agent = protocol.agent
+        self._agent = agent
         self._shapes = shapes
         self._size = size
         self._out = out
@@ -344,12 +322,12 @@ class _Trial:
             random_language_model(self._shapes, devices, config.dtype, seed=self._agent.seed)
         )
         save_random_reward_model(self._shapes, folder / REWARD_MODEL, seed=self._agent.seed)
-        return make_world(
-            config,
-            base,
-            load_tokenizer(str(folder / REWARD_MODEL)),  # the same one
+        models = Models(
+            base=base,
+            tokenizer=load_tokenizer(str(folder / REWARD_MODEL)),  # the same one
             score=load_reward(str(folder / REWARD_MODEL), device=base.device),
         )
+        return make_world(config, models)
 
     def _train(self, world: World) -> tuple[Range, LockstepPPO]:
         n_tokens = len(world.prompt_tokens) + N_LEARNT_POSITIONS
@@ -452,7 +430,7 @@ class _UpdateClock(BaseCallback):
 def _play(agent: LockstepPPO, world: World, n_positions: int, *, stream: int) -> None:
     """A rollout of so many positions, kept as training keeps it."""
     config = agent.config
-    play(
+    play_episodes(
         agent.policy,
         world,
         n_episodes=config.n_episodes,
@@ -548,33 +526,29 @@ def _machine(world: WorldConfig) -> str:
 
 def to_table(result: DryRun) -> Table:
     """The timings and the projection, for a person."""
-    timings, projection = result.timings, result.projection
-    table = Table("what", "least", "most", title=result.label)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    timings, projection, n = result.timings, result.projection, result.n_agents
+    rows: list[tuple[Cell, ...]] = []
 
-    def row(what: str, timing: Range, unit: str = "s", scale: float = 1.0) -> None:
-        table.add_row(
-            what, f"{timing.least * scale:,.3g} {unit}", f"{timing.most * scale:,.3g} {unit}"
-        )
+    def add(what: str, timing: Range, unit: str = "s", scale: float = 1.0) -> None:
+        rows.append((what, unit, timing.least * scale, timing.most * scale))
 
     for length, timing in timings.position.items():
-        row(f"a position at {length} tokens", timing, "ms", 1000)
-    row("a rollout besides", timings.rollout)
-    row("learning from a step", timings.learnt_step, "ms", 1000)
-    row("scoring a reply", timings.reply, "ms", 1000)
-    row("a checkpoint", timings.checkpoint)
-    table.add_section()
-    table.add_row("one agent, all stages", f"{projection.low:,.1f} h", f"{projection.high:,.1f} h")
-    table.add_row(
-        f"likely; of it updates {projection.updates:,.1f} h", "", f"{projection.likely:,.1f} h"
-    )
+        add(f"a position at {length} tokens", timing, "ms", 1000)
+    add("a rollout besides", timings.rollout)
+    add("learning from a step", timings.learnt_step, "ms", 1000)
+    add("scoring a reply", timings.reply, "ms", 1000)
+    add("a checkpoint", timings.checkpoint)
+    rows.append(("one agent, all stages", "h", projection.low, projection.high))
+    rows.append(("one agent, likely", "h", projection.likely, projection.likely))
+    rows.append(("of it updates", "h", projection.updates, projection.updates))
     for number, hours in enumerate(projection.stages, start=1):
-        table.add_row(f"stage {number}, likely", "", f"{hours:,.1f} h")
-    n = result.n_agents
-    table.add_row(
-        f"all {n} agents, one after the other",
-        f"{n * projection.low:,.1f} h",
-        f"{n * projection.high:,.1f} h",
+        rows.append((f"stage {number}, likely", "h", hours, hours))
+    together = f"all {n} agents, one after the other"
+    rows.append((together, "h", n * projection.low, n * projection.high))
+    columns = (
+        Column(header="what"),
+        Column(header="unit"),
+        Column(header="least", format=",.3g"),
+        Column(header="most", format=",.3g"),
     )
-    return table
+    return Table(title=result.label, columns=columns, rows=tuple(rows), notes=result.assumptions)

@@ -21,10 +21,8 @@ from typing import Final
 
 import psutil
 import torch
-from rich.table import Table
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     DynamicCache,
@@ -42,11 +40,15 @@ from llm_experiment.base.loading import (
     find_devices,
     nf4_weights,
     one_line_errors,
+    read_configuration,
     reads_through_host,
     release_memory,
 )
-from llm_experiment.chat.lockstep import N_SCALARS
+from llm_experiment.chat.observation import N_SCALARS
 from llm_experiment.config import AgentConfig, Precision
+from llm_experiment.settings import Settings
+from llm_experiment.suite import suite_jobs
+from mightnt.tables import Cell, Column, Table
 from theory.errors import ModelError
 
 GB: Final = 10**9
@@ -63,6 +65,10 @@ _ACT_ARRAYS: Final = 12
 _UPDATE_ARRAYS: Final = 26
 """The same of a micro-batch while it learns; without a budget, which takes three times as many
 as with one."""
+_RECORDED_NUMBERS: Final = 12
+"""Numbers that an evaluation records of a token: `Rollout.arrays` and `Departure`, by token."""
+_RECORD_COPIES: Final = 2
+"""Batch by batch, and joined."""
 _NF4_SCALE_GROUP: Final = 256
 _NF4_TABLE_BYTES: Final = 4 * (16 + 256 + 1)
 """The levels of the weights and of their scales, and the scales' mean."""
@@ -115,21 +121,36 @@ class Shapes:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """What memory is estimated for.
+    """What memory and time are estimated for.
 
     Attributes:
         agent: what all agents share.
-        shapes: of its models.
+        n_agents: that are trained.
         n_evaluation_episodes: played together after training.
         evaluation_lengths: their lengths in tokens.
-        n_processes: agents trained side by side.
+        n_base_episodes: of the base policy's evaluation, `n_evaluation_episodes` at a time.
+        n_processes: jobs that are done side by side.
     """
 
     agent: AgentConfig
-    shapes: Shapes
+    n_agents: int
     n_evaluation_episodes: int
     evaluation_lengths: tuple[int, ...]
+    n_base_episodes: int
     n_processes: int = 1
+
+    @classmethod
+    def of(cls, settings: Settings, *, n_processes: int) -> "PlannedRun":
+        """The run of `settings` on so many processes."""
+        suite = settings.agents
+        return cls(
+            agent=settings.agent,
+            n_agents=len(suite_jobs(settings.agent, suite)),
+            n_evaluation_episodes=suite.n_evaluation_episodes,
+            evaluation_lengths=suite.evaluation_lengths,
+            n_base_episodes=suite.n_base_episodes,
+            n_processes=n_processes,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,15 +177,23 @@ class MemoryEstimate:
 
     def table(self, free: Mapping[str, int]) -> Table:
         """The parts, largest first, and for each device the sum beside what is `free`, bytes."""
-        table = Table("memory", "device", "when", "GB", title="Memory that the run needs, at most")
-        table.columns[-1].justify = "right"
-        for part in sorted(self.parts, key=lambda part: -part.n_bytes):
-            table.add_row(part.what, part.device, part.phase.value, f"{part.n_bytes / GB:,.3f}")
+        rows: list[tuple[Cell, ...]] = [
+            (part.what, part.device, part.phase.value, part.n_bytes / GB)
+            for part in sorted(self.parts, key=lambda part: -part.n_bytes)
+        ]
         for device, n_bytes in self.needed().items():
-            table.add_section()
-            table.add_row("needed", device, "", f"{n_bytes / GB:,.3f}")
-            table.add_row("free", device, "", f"{free[device] / GB:,.3f}")
-        return table
+            rows.append(("needed", device, "", n_bytes / GB))
+            rows.append(("free", device, "", free[device] / GB))
+        return Table(
+            title="Memory that the run needs, at most",
+            columns=(
+                Column(header="memory"),
+                Column(header="device"),
+                Column(header="when"),
+                Column(header="GB", format=",.3f"),
+            ),
+            rows=tuple(rows),
+        )
 
 
 def read_shapes(language_model: str, reward_model: str) -> Shapes:
@@ -173,20 +202,23 @@ def read_shapes(language_model: str, reward_model: str) -> Shapes:
     Raises:
         ModelError: one of them cannot be read.
     """
-    configs = []
-    for kind, name in (("language model", language_model), ("reward model", reward_model)):
-        with one_line_errors(kind, name):
-            configs.append(AutoConfig.from_pretrained(name, trust_remote_code=False))
-    return Shapes(language_model=configs[0], reward_model=configs[1])
+    return Shapes(
+        language_model=read_configuration("language model", language_model),
+        reward_model=read_configuration("reward model", reward_model),
+    )
 
 
-def estimate_memory(run: PlannedRun) -> MemoryEstimate:
+def estimate_memory(run: PlannedRun, shapes: Shapes) -> MemoryEstimate:
     """What agents need while they are trained and evaluated.
+
+    Args:
+        run: what is planned.
+        shapes: of its models.
 
     Raises:
         ModelError: a device that is absent, or an architecture that is unknown.
     """
-    agent, shapes = run.agent, run.shapes
+    agent = run.agent
     places = find_devices(agent.world.device)
     base_devices = [str(place) for place in places]
     agent_device = str(find_device(agent.world.agent_device))
@@ -247,6 +279,16 @@ def estimate_memory(run: PlannedRun) -> MemoryEstimate:
                 ),
             ),
         )
+        longest = max(run.evaluation_lengths, default=0)
+        yield Part(
+            what="what an evaluation records",
+            device="cpu",
+            n_bytes=_RECORD_COPIES
+            * _RECORDED_NUMBERS
+            * FLOAT64_BYTES
+            * max(run.n_evaluation_episodes, run.n_base_episodes)
+            * longest,
+        )
         for device in {*base_devices, agent_device} - {"cpu"}:
             yield Part(what="context, fragmentation", device=device, n_bytes=_GPU_ALLOWANCE_BYTES)
 
@@ -254,11 +296,14 @@ def estimate_memory(run: PlannedRun) -> MemoryEstimate:
     return MemoryEstimate(parts=tuple(parts))
 
 
-def check_memory(run: PlannedRun, estimate: MemoryEstimate, free: Mapping[str, int]) -> None:
+def check_memory(
+    run: PlannedRun, shapes: Shapes, estimate: MemoryEstimate, free: Mapping[str, int]
+) -> None:
     """Raise unless every device has what a run needs.
 
     Args:
         run: what is planned.
+        shapes: of its models.
         estimate: what `estimate_memory` says of it.
         free: bytes free on each device.
 
@@ -272,15 +317,15 @@ def check_memory(run: PlannedRun, estimate: MemoryEstimate, free: Mapping[str, i
             raise ModelError(
                 f"the run needs up to {needed / GB:.1f} GB on {device}, where "
                 f"{free[device] / GB:.1f} GB are free ({names}); what would help: "
-                f"{_help(run, device, needed=needed, free=free[device])}"
+                f"{_help(run, shapes, device, needed=needed, free=free[device])}"
             )
 
 
-def _help(run: PlannedRun, device: str, *, needed: int, free: int) -> str:
+def _help(run: PlannedRun, shapes: Shapes, device: str, *, needed: int, free: int) -> str:
     """Changes that would lower what `device` needs, and to what."""
     found = []
     for words, changed in _remedies(run):
-        lower = estimate_memory(changed).needed().get(device, 0)
+        lower = estimate_memory(changed, shapes).needed().get(device, 0)
         if lower < _WORTH_SAYING * needed:
             fits = ", which fits" if lower <= free else ""
             found.append(f"{words} (needs {lower / GB:.1f} GB{fits})")
@@ -307,7 +352,8 @@ def _remedies(run: PlannedRun) -> Iterator[tuple[str, PlannedRun]]:
     evaluated = min(episodes, run.n_evaluation_episodes)
     changed = replace(agent, n_episodes=episodes, ppo=replace(agent.ppo, micro_batch_size=steps))
     yield (
-        f"--n-episodes {episodes} --n-evaluation-episodes {evaluated} --micro-batch-size {steps}",
+        f"--n-episodes {episodes} --n-evaluation-episodes {evaluated} --ppo.micro-batch-size "
+        f"{steps}",
         replace(run, agent=changed, n_evaluation_episodes=evaluated),
     )
     if run.n_processes > 1:
@@ -431,7 +477,7 @@ def feature_width(text: PreTrainedConfig) -> int:
 def applies_head(text: PreTrainedConfig) -> bool:
     """Whether log-probabilities are made of features when they are needed, not carried along.
 
-    See `base_model.HuggingFaceBase`. What a model does to its logits is tried out when it is
+    See `hugging_face.HuggingFaceBase`. What a model does to its logits is tried out when it is
     loaded; here its configuration has to tell.
     """
     changes_logits = any(getattr(text, name, None) for name in _LOGIT_CHANGES)

@@ -5,7 +5,6 @@ and a few pairs of them; the rest of the vocabulary, as large as that of a train
 without text.
 """
 
-from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +20,10 @@ from transformers import (
 )
 
 from llm_experiment.base.loading import bars_on_terminals, compute_dtype, settle
-from llm_experiment.chat.reward import NEGATIVE, POSITIVE
 from llm_experiment.config import PUBLISHED_PROMPT, Precision
+from llm_experiment.dialogue.task import NEGATIVE, POSITIVE
 from llm_experiment.feasibility.memory import Shapes
+from llm_experiment.feasibility.sizes import RandomSize
 from theory.errors import ModelError
 
 LANGUAGE_MODEL: Final = "language_model"
@@ -31,17 +31,6 @@ REWARD_MODEL: Final = "reward_model"
 _PAD: Final = "[PAD]"
 _N_MERGED: Final = 128
 """Tokens of the tokenizer that are more than a byte."""
-
-
-class RandomSize(Enum):
-    """How large."""
-
-    TINY = "tiny"
-    """Seconds on any machine."""
-    SMALL = "small"
-    """A Mixtral scaled down, its vocabulary whole: a minute or two on one processor core."""
-    MIXTRAL_8X7B = "mixtral-8x7b"
-    """The published sizes: 46.7 billion weights."""
 
 
 def random_shapes(size: RandomSize) -> Shapes:

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from llm_experiment.base.loading import require
 from llm_experiment.config import at_least
 from llm_experiment.judging.prompt import Message
 from theory.errors import InvalidArgumentError, ModelError, ResultsError
@@ -131,7 +130,7 @@ class AskingConfig:
 
 
 class _StoppedError(BaseException):
-    """Somebody gave up; no handler of failures that may pass may catch it."""
+    """The call ends; no handler of failures that may pass may catch it."""
 
 
 class Pace:
@@ -274,8 +273,13 @@ def _ask_open_ones(
     with _connect(endpoint, config, before_request=wait_for_turn) as client:
 
         def ask_and_keep(key: str, messages: Sequence[Message]) -> None:
-            if not stop.is_set():
+            if stop.is_set():
+                return
+            try:
                 kept.put(key, _ask(client, endpoint, config, messages))
+            except BaseException:
+                stop.set()  # here and not where it is reported: no other question may begin
+                raise
 
         pool = ThreadPoolExecutor(max_workers=config.concurrency)
         try:
@@ -291,8 +295,12 @@ def _ask_open_ones(
 def _connect(
     endpoint: Endpoint, config: AskingConfig, *, before_request: Callable[[object], None]
 ) -> "openai.OpenAI":
-    require("openai", extra="openai", purpose="judge endpoint")
-    import openai  # noqa: PLC0415 - an optional library
+    try:
+        import openai  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise ModelError(
+            "judge endpoint needs openai; install it with: pip install mightnt[openai]"
+        ) from None
 
     return openai.OpenAI(
         api_key=endpoint.key,

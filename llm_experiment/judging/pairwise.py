@@ -2,7 +2,7 @@
 
 Two *sides* are compared, such as agents with a budget of 10 nats and the base policy. A side is
 one run or several that differ by their seed; pairs are drawn within a *unit*: a run of the first
-side and the run of the second with the same seed (or the base policy, which is nobody's seed).
+side and the run of the second with the same seed (or the base policy, which has no seed).
 No pair is drawn twice, and within a unit every transcript is used equally often, up to one.
 
 Who of a pair is shown in front is drawn so that in every unit it is the first side in half of the
@@ -27,9 +27,8 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from llm_experiment.evaluation_tables import CONFIDENCE, OverRuns, over_runs
+from mightnt.statistics import MeanOverRuns, ShareInterval, mean_over_runs, share_interval
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
 
@@ -130,7 +129,7 @@ class Outcome:
     units: dict[int, Tally]
     pairs_low: float | None
     pairs_high: float | None
-    over_runs: OverRuns
+    over_runs: MeanOverRuns
     in_front: float
 
 
@@ -212,13 +211,16 @@ def summarise(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Outcome:
         for pair, verdict in both
         if verdict in (Verdict.FIRST, Verdict.SECOND)
     ]
-    low, high = wilson_interval(every.first, len(in_front)) if in_front else (None, None)
+    decided = len(in_front)
+    over_pairs = (
+        share_interval(every.first, decided, kind=ShareInterval.WILSON) if decided else None
+    )
     return Outcome(
         all=every,
         units=units,
-        pairs_low=low,
-        pairs_high=high,
-        over_runs=over_runs((unit.share for unit in units.values()), within=(0.0, 1.0)),
+        pairs_low=over_pairs.low if over_pairs else None,
+        pairs_high=over_pairs.high if over_pairs else None,
+        over_runs=mean_over_runs((unit.share for unit in units.values()), within=(0.0, 1.0)),
         in_front=float(np.mean(in_front)) if in_front else math.nan,
     )
 
@@ -235,25 +237,6 @@ def tally(verdicts: Sequence[Verdict]) -> Tally:
         unparsable=unparsable,
         share=first / decided if decided else math.nan,
     )
-
-
-def wilson_interval(
-    successes: int, trials: int, *, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Wilson's score interval for the probability of a success.
-
-    Its ends are the p at which `|successes/trials - p|` is the normal quantile times
-    `sqrt(p (1-p) / trials)`.
-
-    Raises:
-        InvalidArgumentError: no trials, or successes outside 0..trials.
-    """
-    if not 0 <= successes <= trials or trials < 1:
-        raise InvalidArgumentError(
-            f"successes must lie in 0..trials and trials be >= 1, got {successes} of {trials}"
-        )
-    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def compare_numbers(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[Verdict]:

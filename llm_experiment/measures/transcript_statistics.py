@@ -21,20 +21,17 @@ n-gram, no reply.
 """
 
 import math
-import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_experiment.chat.turns import Speaker
-from llm_experiment.measures.evaluation import distinct_n_grams
-from theory.errors import ResultsError
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.measures.behaviour import distinct_n_grams
 
 Floats = NDArray[np.float64]
 
@@ -109,32 +106,38 @@ class Episodes:
     reward_per_reply: Floats
 
 
-def read_episodes(path: Path) -> Episodes:
-    """The episodes that an evaluation stored.
+STORED: Final = (
+    "tokens",
+    "prompt_length",
+    "writers",
+    "log_ratio_nats",
+    "log_probs",
+    "reply_episode",
+    "reply_rewards",
+)
+"""The stored arrays that `episodes_of` needs."""
 
-    Raises:
-        ResultsError: there are none, or the file cannot be read.
+
+def episodes_of(stored: Mapping[str, NDArray[Any]]) -> Episodes:
+    """Episodes from the arrays that an evaluation stored.
+
+    Args:
+        stored: arrays by name, at least those of `STORED`.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            tokens = stored["tokens"]
-            n, t = tokens.shape
-            played = np.arange(t) >= int(stored["prompt_length"])
-            replied = stored["reply_episode"]
-            returns = np.zeros(n)
-            np.add.at(returns, replied, stored["reply_rewards"])
-            return Episodes(
-                tokens=tokens,
-                agent_wrote=played & (stored["writers"] == Speaker.AGENT),
-                # log x - log b of the token taken, less log x.
-                surprise_nats=stored["log_ratio_nats"] - stored["log_probs"],
-                returns=returns,
-                reward_per_reply=_ratio(returns, np.bincount(replied, minlength=n)),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ResultsError(
-            f"cannot read {path}: {error}; finish the run with `python -m llm_experiment.run`"
-        ) from error
+    tokens = stored["tokens"]
+    n, t = tokens.shape
+    played = np.arange(t) >= int(stored["prompt_length"])
+    replied = stored["reply_episode"]
+    returns = np.zeros(n)
+    np.add.at(returns, replied, stored["reply_rewards"])
+    return Episodes(
+        tokens=tokens,
+        agent_wrote=played & (stored["writers"] == Speaker.AGENT),
+        # log x - log b of the token taken, less log x.
+        surprise_nats=stored["log_ratio_nats"] - stored["log_probs"],
+        returns=returns,
+        reward_per_reply=_ratio(returns, np.bincount(replied, minlength=n)),
+    )
 
 
 def _ratio(sums: Floats, counts: NDArray[np.integer[Any]]) -> Floats:

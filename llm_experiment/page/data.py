@@ -4,7 +4,7 @@ The page in `assets/` is its only reader. Its keys:
 
     label, title, finished, facts, caveats, about, settings
                    the summary: texts to show, as (name, text) pairs or sentences
-    tables         `llm_experiment.evaluation_tables.Table`, its cells as texts
+    tables         `llm_experiment.measures.tables`, their cells as texts
     closed_form    `budgets_nats` and `shares` of the curve beside the measured silence, or null
     speakers       names of the agent and its partner
     token_texts    the text of every token that occurs
@@ -28,29 +28,23 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_experiment.chat.turns import Speaker, Turns
-from llm_experiment.config import AgentConfig, WorldConfig
-from llm_experiment.evaluation_tables import BASE_VARIANT, Table, make_tables
-from llm_experiment.measures.evaluation import SILENT_ABOVE, agent_turns
-from llm_experiment.records.folder import (
-    AGENTS,
-    BASE,
-    RESULT_FILE,
-    UPDATES_FILE,
-    episodes_file,
-    read_manifest,
-)
-from llm_experiment.suite import Job, SuiteConfig, suite_jobs
-from mightnt.results import from_jsonable, to_jsonable
-from theory.bounds import largest_share
+from llm_experiment.chat.turn_records import Speaker, TurnCounts, Turns, count_turns
+from llm_experiment.config import WorldConfig
+from llm_experiment.measures.closed_form import closed_form_of, episodes_interval
+from llm_experiment.measures.metrics import BASE_POLICY, QUARTILES, AgentRow
+from llm_experiment.measures.tables import make_tables, shown
+from llm_experiment.records.folder import BASE
+from llm_experiment.records.reading import Evaluated, RunFolder, main_variant
+from llm_experiment.suite import Job
+from mightnt.results import to_jsonable
+from mightnt.statistics import CONFIDENCE
+from mightnt.tables import NOTHING, Table
 from theory.errors import InvalidArgumentError, ResultsError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -68,7 +62,6 @@ CURVES: Final = (
 """The numbers of an update that the page draws; see `llm_experiment.agent.ppo`."""
 _CURVE_DIGITS: Final = 6
 _CLOSED_FORM_POINTS: Final = 81
-_QUARTILES: Final = (25.0, 50.0, 75.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,116 +124,14 @@ PLANES: Final = (
     ),
 )
 """All that may be stored; those about the demonstrator only where it is known."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFiles:
-    """What a run folder holds so far.
-
-    Attributes:
-        folder: of the run.
-        manifest: as `run_folder.read_manifest` gives it.
-        agent: what all agents share.
-        suite: what sets them apart, and how they are evaluated.
-        jobs: all agents of the suite.
-        base: `evaluate.BaseEvaluation` as JSON; None if the base policy is not evaluated yet.
-        rows: of the summary, by job; none for a job that has not ended.
-        updates: the records of training, by job; none for a job that has not begun.
-    """
-
-    folder: Path
-    manifest: dict[str, Any]
-    agent: AgentConfig
-    suite: SuiteConfig
-    jobs: tuple[Job, ...]
-    base: dict[str, Any] | None
-    rows: dict[str, list[dict[str, Any]]]
-    updates: dict[str, list[dict[str, Any]]]
-
-    @property
-    def finished(self) -> bool:
-        """Whether every agent, and the base policy, is evaluated."""
-        return self.base is not None and len(self.rows) == len(self.jobs)
-
-    @property
-    def label(self) -> str:
-        """What the run is called, and whether it is a part of one."""
-        label = str(self.manifest.get("label", self.folder.name))
-        if self.finished:
-            return label
-        return f"{label}; unfinished: {len(self.rows)} of {len(self.jobs)} agents evaluated"
-
-
-def read_run(folder: Path) -> RunFiles:
-    """What is in a run folder, but for the episodes.
-
-    Raises:
-        ResultsError: it is not a run's, a file of it cannot be read, or nothing is there to show.
-        InvalidArgumentError: its settings are those of another version.
-    """
-    manifest = read_manifest(folder)
-    settings = manifest["settings"]
-    agent = from_jsonable(AgentConfig, settings.get("agent"))
-    suite = from_jsonable(SuiteConfig, settings.get("agents"))
-    jobs = suite_jobs(agent, suite)
-    folders = {job.name: folder / AGENTS / job.name for job in jobs}
-    run = RunFiles(
-        folder=folder,
-        manifest=manifest,
-        agent=agent,
-        suite=suite,
-        jobs=jobs,
-        base=_read_json(folder / BASE / RESULT_FILE),
-        rows=_read_all(folders, RESULT_FILE),
-        updates=_read_all(folders, UPDATES_FILE),
-    )
-    if run.base is None and not run.rows and not run.updates:
-        raise ResultsError(
-            f"nothing to report in {folder} yet: no update is complete; go on with the command "
-            f"that began it: `python -m llm_experiment.run --out {folder}` and its options"
-        )
-    return run
-
-
-def _read_all(folders: Mapping[str, Path], name: str) -> dict[str, list[dict[str, Any]]]:
-    found = {job: _read_json(folder / name) for job, folder in folders.items()}
-    return {job: value for job, value in found.items() if value is not None}
-
-
-def _read_json(path: Path) -> Any:
-    """The value in a file; None if there is none."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ResultsError:
-    return ResultsError(
-        f"cannot read {path}: {error}; delete it and go on with the run that wrote it"
-    )
-
-
-def read_episodes(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an evaluation's episodes, as `evaluate.Evaluation.arrays` names them.
-
-    Raises:
-        ResultsError: the file is missing or broken.
-    """
-    try:
-        # numpy leaves a broken file open that it opened itself
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from error
+_NEEDED: Final = ("tokens", "writers", "spent_nats", "rewards", "budget_nats")
+_OPTIONAL: Final = (*(plane.name for plane in PLANES), "first_impossible")
 
 
 # --------------------------------------------------------------------- the whole
 
 
-def report_data(run: RunFiles, token_texts: Sequence[str], *, n_episodes: int) -> dict[str, Any]:
+def report_data(run: RunFolder, token_texts: Sequence[str], *, n_episodes: int) -> dict[str, Any]:
     """What the page shows; see the module's docstring.
 
     Args:
@@ -249,22 +140,28 @@ def report_data(run: RunFiles, token_texts: Sequence[str], *, n_episodes: int) -
         n_episodes: how many transcripts of each evaluation to show, the first ones; at least 1.
 
     Raises:
-        ResultsError: the episodes cannot be read, or have other tokens.
+        ResultsError: nothing is there to show yet, or the episodes cannot be read, or have other
+            tokens.
         InvalidArgumentError: no episode.
     """
     if n_episodes < 1:
         raise InvalidArgumentError(f"episodes must be >= 1, got {n_episodes}")
-    rows = [row for job in run.jobs for row in run.rows.get(job.name, [])]
-    tables = make_tables(rows, run.base) if rows else ()
+    updates = {job.name: run.updates(job.name) for job in run.jobs}
+    if run.base is None and not run.agents and not any(updates.values()):
+        raise ResultsError(
+            f"nothing to report in {run.folder} yet: no update is complete; go on with the command "
+            f"that began it: `python -m llm_experiment.run --out {run.folder}` and its options"
+        )
+    tables = make_tables(run.rows, run.base) if run.rows or run.finished else ()
     vocabulary = Vocabulary(token_texts)
-    subjects = list(_subjects(run, vocabulary, n_episodes))
+    subjects = list(_subjects(run, updates, vocabulary, n_episodes))
     present = {name for s in subjects for e in s["evaluations"] for name in e["planes"]}
     world = run.agent.world
     return {
         "label": run.label,
         "title": f"{run.label} · mightnt",
         "finished": run.finished,
-        "facts": list(_facts(run, tables)),
+        "facts": list(_facts(run)),
         "caveats": list(_caveats(run, n_episodes)),
         "about": list(_about(run)),
         "settings": json.dumps(run.manifest["settings"], indent=2),
@@ -309,20 +206,22 @@ class Vocabulary:
         return [self._texts[token] for token in self._indices]
 
 
-def _subjects(run: RunFiles, vocabulary: Vocabulary, n_episodes: int) -> Iterator[dict[str, Any]]:
+def _subjects(
+    run: RunFolder,
+    updates: Mapping[str, Sequence[dict[str, Any]]],
+    vocabulary: Vocabulary,
+    n_episodes: int,
+) -> Iterator[dict[str, Any]]:
     """The base policy and all agents, with what there is of each."""
     if run.base is not None:
         yield {
             "name": BASE,
-            "variant": BASE_VARIANT,
+            "variant": BASE_POLICY,
             "budget_nats": 0.0,
             "seed": run.agent.seed,
             "trained_at_n_tokens": None,
             "updates": {},
-            "evaluations": [
-                _evaluation(run.folder / BASE, row, 0.0, vocabulary, n_episodes)
-                for row in run.base["rows"]
-            ],
+            "evaluations": [_evaluation(base, 0.0, vocabulary, n_episodes) for base in run.bases],
         }
     for job in run.jobs:
         budget = job.config.constraint.episode_budget_nats
@@ -332,79 +231,69 @@ def _subjects(run: RunFiles, vocabulary: Vocabulary, n_episodes: int) -> Iterato
             "budget_nats": budget if math.isfinite(budget) else None,
             "seed": job.config.seed,
             "trained_at_n_tokens": job.config.stages[-1].n_tokens,
-            "updates": _curves(run.updates.get(job.name, [])),
+            "updates": _curves(updates[job.name]),
             "evaluations": [
-                _evaluation(run.folder / AGENTS / job.name, row, budget, vocabulary, n_episodes)
-                for row in run.rows.get(job.name, [])
+                _evaluation(evaluated, budget, vocabulary, n_episodes)
+                for evaluated in run.agents.get(job.name, ())
             ],
         }
 
 
 def _evaluation(
-    folder: Path,
-    row: dict[str, Any],
-    budget_nats: float,
-    vocabulary: Vocabulary,
-    n_episodes: int,
+    evaluated: Evaluated, budget_nats: float, vocabulary: Vocabulary, n_episodes: int
 ) -> dict[str, Any]:
     """One length of one subject."""
-    path = folder / episodes_file(int(row["n_tokens"]))
-    arrays = read_episodes(path)
-    try:
-        planes = [plane.name for plane in PLANES if plane.name in arrays]
-        first = {name: arrays[name][:n_episodes] for name in (*planes, "tokens", "writers")}
-        quartiles = None
-        if math.isfinite(budget_nats):
-            quartiles = np.percentile(arrays["budget_nats"], _QUARTILES, axis=0).astype("<f4")
-        return {
-            "n_tokens": int(row["n_tokens"]),
-            "prompt_length": int(arrays["prompt_length"]),
-            "n_episodes": len(arrays["tokens"]),
-            "silent_share": float(row["silent_share"]),
-            "planes": planes,
-            "episodes": episode_numbers(arrays, n_episodes),
-            "budget_quartiles": None if quartiles is None else pack(quartiles),
-            "packed": pack(
-                *(first[name].astype("<f4") for name in planes),
-                vocabulary.indices(first["tokens"]).astype("<u4"),
-                _marks(arrays, first["writers"]),
-            ),
-        }
-    except KeyError as error:
-        raise _unreadable(path, error) from error
+    arrays = evaluated.episodes.arrays(*_NEEDED, optional=_OPTIONAL)
+    turns, empty, prompt_length = evaluated.episodes.turns()
+    counts = count_turns(
+        turns, empty, prompt_length=prompt_length, n_episodes=len(arrays["tokens"])
+    )
+    planes = [plane.name for plane in PLANES if plane.name in arrays]
+    first = {name: arrays[name][:n_episodes] for name in (*planes, "tokens", "writers")}
+    quartiles = None
+    if math.isfinite(budget_nats):
+        quartiles = np.percentile(arrays["budget_nats"], QUARTILES, axis=0).astype("<f4")
+    return {
+        "n_tokens": evaluated.n_tokens,
+        "prompt_length": prompt_length,
+        "n_episodes": len(arrays["tokens"]),
+        "silent_share": evaluated.numbers.behaviour.silent_share,
+        "planes": planes,
+        "episodes": episode_numbers(arrays, counts, n_episodes),
+        "budget_quartiles": None if quartiles is None else pack(quartiles),
+        "packed": pack(
+            *(first[name].astype("<f4") for name in planes),
+            vocabulary.indices(first["tokens"]).astype("<u4"),
+            _marks(first["writers"], turns, empty),
+        ),
+    }
 
 
-def episode_numbers(arrays: Arrays, n_episodes: int) -> dict[str, list[Any]]:
+def episode_numbers(arrays: Arrays, counts: TurnCounts, n_episodes: int) -> dict[str, list[Any]]:
     """A list for each number of the first n episodes.
 
-    They are `spent_nats`; `returns`; `n_turns`, the agent's finished turns after the prompt;
-    `n_empty` of them; `silent` (`evaluate.METRICS`); and `first_impossible`, the index of the
-    first token that the demonstrator never writes, null if there is none or it is not known.
+    They are `spent_nats`; `returns`; `n_turns`, the agent's turns that count; `n_empty` of them;
+    `silent` (`llm_experiment.chat.turn_records`); and `first_impossible`, the index of the first
+    token that the demonstrator never writes, null if there is none or it is not known.
     """
     n, n_tokens = arrays["tokens"].shape
-    turns = Turns(**{f.name: arrays[f"turn_{f.name}"] for f in fields(Turns)})
-    own = agent_turns(turns, prompt_length=int(arrays["prompt_length"]))
-    n_turns = np.bincount(turns.episode[own], minlength=n)
-    n_empty = np.bincount(turns.episode[own & arrays["empty_turns"]], minlength=n)
     impossible = arrays.get("first_impossible", np.full(n, n_tokens))
     lists = {
         "spent_nats": arrays["spent_nats"].tolist(),
         "returns": arrays["rewards"].sum(axis=1).tolist(),
-        "n_turns": n_turns.tolist(),
-        "n_empty": n_empty.tolist(),
-        "silent": (n_empty > SILENT_ABOVE * n_turns).tolist(),
+        "n_turns": counts.turns.tolist(),
+        "n_empty": counts.empty.tolist(),
+        "silent": counts.silent.tolist(),
         "first_impossible": [int(i) if i < n_tokens else None for i in impossible],
     }
     return {name: values[:n_episodes] for name, values in lists.items()}
 
 
-def _marks(arrays: Arrays, writers: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _marks(writers: NDArray[np.int64], turns: Turns, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Who wrote each token, and whether within an empty turn of the agent."""
     marks = (writers - Speaker.NOBODY).astype(np.uint8)
-    empty = arrays["empty_turns"] & (arrays["turn_episode"] < len(writers))
-    ends = zip(
-        *(arrays[f"turn_{name}"][empty] for name in ("episode", "opened", "closed")), strict=True
-    )
+    chosen = empty & (turns.episode < len(writers))
+    ends = zip(turns.episode[chosen], turns.opened[chosen], turns.closed[chosen], strict=True)
     for episode, opened, closed in ends:
         marks[episode, opened + 1 : closed + 1] += MARK_EMPTY
     return marks
@@ -427,106 +316,96 @@ def _short(number: Any) -> float | None:
 
 
 def _table(table: Table) -> dict[str, Any]:
+    table = shown(table)
     return {
         "name": table.name,
         "title": table.title,
         "notes": list(table.notes),
-        "columns": list(table.columns.values()),
-        "rows": [[table.text(key, row[key]) for key in table.columns] for row in table.rows],
+        "columns": [column.header for column in table.columns],
+        "rows": [list(row) for row in table.texts],
     }
 
 
-def _closed_form(run: RunFiles) -> dict[str, Any] | None:
+def _closed_form(run: RunFolder) -> dict[str, Any] | None:
     """The share of silent episodes that one purchase predicts, against the budget."""
     largest = max(
         (b for job in run.jobs if math.isfinite(b := job.config.constraint.episode_budget_nats)),
         default=0.0,
     )
-    if run.base is None or not run.base["n_contexts"] or largest == 0:
+    form = closed_form_of(run.base)
+    if form is None or largest == 0:
         return None
-    p = float(run.base["first_silence_probability"])
     # Square roots: the share rises fastest where the budget is small.
     budgets = (largest * np.linspace(0.0, 1.0, _CLOSED_FORM_POINTS) ** 2).tolist()
     return {
-        "probability": p,
+        "probability": form.probability,
         "budgets_nats": budgets,
-        "shares": [largest_share(p, budget).lower for budget in budgets],
+        "shares": [form.share(budget) for budget in budgets],
     }
 
 
 # --------------------------------------------------------------------- in words
 
 
-def _facts(run: RunFiles, tables: Sequence[Table]) -> Iterator[dict[str, str]]:
+def _facts(run: RunFolder) -> Iterator[dict[str, str]]:
     """The main figures: a value, what it is, and what to compare it with."""
-    silence = {table.name: table for table in tables}.get("silence")
     main = _main_rows(run)
-    if silence is None or not main:
+    if not main:
         return
-    budget, n_tokens = main[0]["budget_nats"], main[0]["n_tokens"]
-    at = next(
-        row
-        for row in silence.rows
-        if row["agent"] == main[0]["variant"]
-        and row["budget_nats"] == budget
-        and str(row["length"]).split()[0] == str(n_tokens)
-    )
-    base = None
-    if run.base is not None:
-        base = next((row for row in run.base["rows"] if row["n_tokens"] == n_tokens), None)
-        if base is not None:
-            yield _fact(
-                f"{base['silent_share']:.1%}",
-                "of the base policy's own episodes are silent",
-                f"{base['n_episodes']} episodes of {n_tokens} tokens",
-            )
-    shares = [float(row["silent_share"]) for row in main]
+    budget, n_tokens = main[0].budget_nats, main[0].n_tokens
+    form = closed_form_of(run.base)
+    base = next((each.row for each in run.bases if each.n_tokens == n_tokens), None)
+    if base is not None:
+        interval = episodes_interval(base, "silent_share")
+        yield _fact(
+            f"{base.numbers.behaviour.silent_share:.1%}",
+            "of the base policy's own episodes are silent",
+            f"{base.numbers.spending.n_episodes} episodes of {n_tokens} tokens; "
+            f"{CONFIDENCE:.0%} interval {interval.low:.1%} to {interval.high:.1%}",
+        )
+    shares = [row.numbers.behaviour.silent_share for row in main]
     runs = f"{_count(len(main), 'run')}: {', '.join(f'{share:.1%}' for share in shares)}"
+    predicted = NOTHING if form is None else f"{form.share(budget):.1%}"
     yield _fact(
         f"{np.mean(shares):.1%}",
         f"silent with a budget of {budget:g} nats",
-        f"{runs}; closed form: {silence.text('closed_form', at['closed_form'])}",
+        f"{runs}; closed form: {predicted}",
     )
-    if run.base is not None and run.base["n_contexts"]:
-        low, median, high = (float(nats) for nats in run.base["first_silence_nats"])
+    if form is not None:
+        low, median, high = form.quartiles_nats
         yield _fact(
             f"{median:.2f} nats",
             "is the price of the first silence",
-            f"median over {run.base['n_contexts']} contexts, quartiles {low:.2f} and {high:.2f}",
+            f"median over {form.n_contexts} contexts, quartiles {low:.2f} and {high:.2f}",
         )
-    most = max(float(row["spent_nats_max"]) for row in main)
-    over = np.mean([float(row["over_budget_share"]) for row in main])
+    most = max(row.numbers.spending.spent_nats_max for row in main)
+    over = np.mean([row.numbers.spending.over_budget_share for row in main])
     yield _fact(
         f"{most:.3f} of {budget:g}",
         "nats at most were spent in an episode",
         f"{over:.1%} of episodes over budget",
     )
-    if base is not None and "possible_shares" in base:
-        possible = np.mean([float(row["possible_shares"][-1]) for row in main])
+    if base is not None and base.numbers.departure is not None:
+        possible = np.mean([row.numbers.value("possible_shares", -1) for row in main])
         yield _fact(
             f"{possible:.1%}",
             "of these episodes could have been the demonstrator's",
-            f"base policy: {base['possible_shares'][-1]:.1%}",
+            f"base policy: {base.numbers.value('possible_shares', -1):.1%}",
         )
 
 
-def _main_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """Rows of the suite's first variant at its largest evaluated budget and first length."""
-    rows = [row for job in run.jobs for row in run.rows.get(job.name, [])]
+def _main_rows(run: RunFolder) -> list[AgentRow]:
+    """Rows of the main variant at its largest evaluated budget and first length."""
     same = [
         row
-        for row in rows
-        if row["variant"] == run.jobs[0].variant and math.isfinite(float(row["budget_nats"]))
+        for row in run.rows
+        if row.variant == main_variant(run.agent) and math.isfinite(row.budget_nats)
     ]
     if not same:
         return []
-    largest = max(float(row["budget_nats"]) for row in same)
-    n_tokens = min(int(row["n_tokens"]) for row in same)
-    return [
-        row
-        for row in same
-        if float(row["budget_nats"]) == largest and int(row["n_tokens"]) == n_tokens
-    ]
+    largest = max(row.budget_nats for row in same)
+    n_tokens = min(row.n_tokens for row in same)
+    return [row for row in same if (row.budget_nats, row.n_tokens) == (largest, n_tokens)]
 
 
 def _fact(value: str, meaning: str, note: str) -> dict[str, str]:
@@ -537,11 +416,9 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _caveats(run: RunFiles, n_episodes: int) -> Iterator[str]:
+def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
     if not run.finished:
-        missing = [job.name for job in run.jobs if job.name not in run.rows]
-        if run.base is None:
-            missing.append(BASE_VARIANT)
+        missing = (BASE_POLICY if name == BASE else name for name in run.missing)
         yield f"This run is unfinished: nothing is evaluated yet of {', '.join(missing)}."
     if run.manifest["settings"].get("quick"):
         yield (
@@ -566,21 +443,30 @@ def _caveats(run: RunFiles, n_episodes: int) -> Iterator[str]:
     if other := sorted(set(run.suite.evaluation_lengths) - stages):
         lengths = " and ".join(map(str, other))
         yield f"No agent was trained on episodes of {lengths} tokens: those are a change of length."
-    shown = min(n_episodes, run.suite.n_evaluation_episodes)
+    first = min(n_episodes, run.suite.n_evaluation_episodes)
     yield (
-        f"Transcripts are the first {shown} of {run.suite.n_evaluation_episodes} episodes of each "
-        "evaluation, unselected. Two episodes side by side share their prompt and nothing else."
+        f"Transcripts are the first {first} of {run.suite.n_evaluation_episodes} episodes of each "
+        f"agent's evaluation{_of_base(run)}, unselected. Two episodes side by side share their "
+        "prompt and nothing else."
     )
     yield "Transcripts are written by models; nothing in them was said by a person."
 
 
-def _about(run: RunFiles) -> Iterator[tuple[str, str]]:
+def _of_base(run: RunFolder) -> str:
+    """How many episodes of the base policy there are, if it has more or fewer than an agent."""
+    counts = sorted({each.numbers.spending.n_episodes for each in run.bases})
+    if counts in ([], [run.suite.n_evaluation_episodes]):
+        return ""
+    return f", of {' or '.join(map(str, counts))} of the base policy's"
+
+
+def _about(run: RunFolder) -> Iterator[tuple[str, str]]:
     """What was run, as (name, text)."""
     yield "Agents", "; ".join(_variants(run.jobs))
     yield "Training", "; ".join(_training(run.jobs))
     lengths = " and ".join(map(str, run.suite.evaluation_lengths))
     n = run.suite.n_evaluation_episodes
-    yield "Evaluation", f"{_count(n, 'episode')} of {lengths} tokens each"
+    yield "Evaluation", f"{_count(n, 'episode')} of {lengths} tokens each{_of_base(run)}"
     yield from _world(run.agent.world)
     starts = run.manifest.get("starts", [])
     if starts:
@@ -621,4 +507,4 @@ def _training(jobs: Sequence[Job]) -> Iterator[str]:
 def _world(world: WorldConfig) -> Iterator[tuple[str, str]]:
     yield "Base policy", f"{world.base_model} (task {world.task}), {to_jsonable(world.dtype)}"
     yield "Reward model", world.reward_model
-    yield "Student", f"the base policy at temperature {world.student_temperature:g}"
+    yield "Partner", f"the base policy at temperature {world.student_temperature:g}"

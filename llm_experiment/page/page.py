@@ -20,7 +20,7 @@ _ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029
 
 
 def page(data: dict[str, Any]) -> str:
-    """The page that shows `report_data.report_data`."""
+    """The page that shows `llm_experiment.page.data.report_data`."""
     script = "\n".join(_read(name) for name in _SCRIPTS)
     style = _read("page.css")
     return Template(_read("page.html")).substitute(

@@ -2,16 +2,16 @@
 
     manifest.json            settings, versions, commit, models, and in the end a hash of every file
     summary.json             a row for every agent and evaluation length, and the base policy's
-    tables.json, tables.md   what they amount to, over seeds (`evaluation_tables`)
+    tables.json, tables.md   what they amount to, over seeds (`measures.tables`)
     report.html              all of it to look at (`report`); made from the rest, so not hashed
     base/                    the base policy's own episodes and result.json
     agents/<name>/           one folder a job:
         agent.safetensors        the agent, its optimiser and its progress
         updates.json             one record an update
         tensorboard/             the same and more, for TensorBoard
-        episodes-<length>.npz    the evaluation's episodes (`evaluate.Evaluation.arrays`)
+        episodes-<length>.npz    the evaluation's episodes (`measures.evaluation`)
         result.json              the agent's rows of the summary; written last
-    judge.json               pairwise comparisons, once somebody asked (`judge`)
+    judge.json               pairwise comparisons, once it is judged (`judging.comparisons`)
 
 Hidden files are tools, not results: a lock, a cache, a file that is being written.
 
@@ -32,12 +32,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
+from llm_experiment.config import differences
 from mightnt.results import from_jsonable, to_jsonable, write_json
 from theory.errors import InvalidArgumentError, ResultsError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SettingsT = TypeVar("SettingsT")
+
 MANIFEST: Final = "manifest.json"
+SUMMARY_FILE: Final = "summary.json"
 AGENTS: Final = "agents"
 BASE: Final = "base"
 AGENT_FILE: Final = "agent.safetensors"
@@ -104,12 +111,14 @@ def _try_lock(file: IO[str], folder: Path) -> bool:
     return True
 
 
-def claim(folder: Path, settings: Any, *, label: str, models: dict[str, str]) -> None:
+def claim_folder(
+    folder: Path, settings: "DataclassInstance", *, label: str, models: dict[str, str]
+) -> None:
     """Make `folder` the run of `settings`, or make sure that it is.
 
     Args:
         folder: of the run.
-        settings: a dataclass: all that the run's numbers depend on, but for the models' weights.
+        settings: all that the run's numbers depend on, but for the models' weights.
         label: what to call the run wherever its numbers are shown.
         models: what identifies those (`fingerprints`).
 
@@ -118,23 +127,50 @@ def claim(folder: Path, settings: Any, *, label: str, models: dict[str, str]) ->
             read.
     """
     path = folder / MANIFEST
-    wanted = {"settings": to_jsonable(settings), "models": models}
-    manifest = read_manifest(folder) if path.exists() else {"label": label} | wanted
-    there = {
-        "settings": _completed(type(settings), manifest["settings"]),
-        "models": manifest.get("models"),
-    }
-    different = _differences(there, wanted)
-    if different:
-        raise ResultsError(
-            f"{folder} holds another run ({different}); name another --out, or delete the folder"
-        )
+    if path.exists():
+        manifest = read_manifest(folder)
+        there = {
+            "settings": read_settings(type(settings), manifest["settings"], folder),
+            "models": manifest.get("models"),
+        }
+        different = differences(there, {"settings": settings, "models": models})
+        if different:
+            raise ResultsError(
+                f"{folder} holds another run (there and here: {different}); name another --out, "
+                "or delete the folder"
+            )
+    else:
+        manifest = {"label": label, "settings": to_jsonable(settings), "models": models}
     manifest.pop(_HASHED, None)
     manifest.setdefault("starts", []).append(_start())
     write_json(path, manifest)
 
 
-def seal(folder: Path, **facts: Any) -> None:
+def read_settings(kind: type[SettingsT], saved: Any, folder: Path) -> SettingsT:
+    """Settings from a manifest, completed.
+
+    An option that is younger than the run had then the value that is its default today. Two runs
+    are the same if their settings, so completed, are equal in every field
+    (`llm_experiment.config.differences`), and so are their models.
+
+    Args:
+        kind: of the settings.
+        saved: in JSON's types.
+        folder: of the run.
+
+    Raises:
+        ResultsError: an option that this version does not know, or a value that is not allowed.
+    """
+    try:
+        return from_jsonable(kind, saved)
+    except InvalidArgumentError as error:
+        raise ResultsError(
+            f"{folder} holds another run, or one of another version ({error}); name another "
+            "folder, or use the version that made it"
+        ) from error
+
+
+def record_hashes(folder: Path, **facts: Any) -> None:
     """Add `facts` and the hash of every file to the manifest of a finished run.
 
     What it said when it was finished first stays, such as how long that took.
@@ -149,8 +185,11 @@ def seal(folder: Path, **facts: Any) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
-def seal_file(folder: Path, path: Path) -> None:
-    """Add the hash of one more file to the manifest of a run; a run under way seals it later."""
+def record_hash(folder: Path, path: Path) -> None:
+    """Add the hash of one more file to the manifest of a finished run.
+
+    A run under way records the hashes of all its files when it ends.
+    """
     manifest = read_manifest(folder)
     if _HASHED in manifest:
         manifest[_HASHED][str(path.relative_to(folder))] = hash_file(path)
@@ -231,22 +270,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}+" if status else commit
-
-
-def _completed(kind: type, saved: Any) -> Any:
-    """Settings of type `kind` from JSON, options that are younger than they at their defaults."""
-    try:
-        return to_jsonable(from_jsonable(kind, saved))
-    except InvalidArgumentError:
-        return saved  # other settings altogether
-
-
-def _differences(first: Any, second: Any, prefix: str = "") -> str:
-    """Where two JSON values differ, such as `ppo.clip_range: 0.1 there, 0.2 here`."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        names = dict.fromkeys([*first, *second])
-        found = (
-            _differences(first.get(name), second.get(name), f"{prefix}.{name}") for name in names
-        )
-        return ", ".join(difference for difference in found if difference)
-    return "" if first == second else f"{prefix.lstrip('.')}: {first} there, {second} here"

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.agent.rollout import Rollout, play
+from llm_experiment.agent.rollout import Rollout, play_episodes
 from llm_experiment.chat.world import load_world
 from llm_experiment.config import Preset, preset_config
 
@@ -40,7 +40,7 @@ def agent_and_rollout() -> tuple[LockstepPPO, Callable[[], Rollout]]:
     agent = LockstepPPO(load_world(config.world), config).finish()
 
     def run() -> Rollout:
-        return play(
+        return play_episodes(
             agent.policy,
             agent.world,
             n_episodes=N_EPISODES,

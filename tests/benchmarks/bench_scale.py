@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy, step_policy
-from llm_experiment.agent.rollout import play
+from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession, OutputHead
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.world import World
@@ -159,7 +159,7 @@ def positions_table() -> Table:
                 session.append(tokens)
 
         def rollout(n: int = n) -> None:
-            play(
+            play_episodes(
                 agent,
                 world,
                 n_episodes=n,

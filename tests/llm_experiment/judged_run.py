@@ -1,5 +1,6 @@
 """A finished run made by hand: transcripts that are written down, in the shipped vocabulary."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,10 +8,30 @@ import numpy as np
 import torch
 
 from llm_experiment.base.loading import load_tokenizer
-from llm_experiment.chat.turns import Speaker, TurnParser, TurnRules
+from llm_experiment.base.shipped import language_model_folder
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.config import AgentConfig, Preset, preset_config
-from llm_experiment.records.folder import claim, episodes_file, seal
-from llm_experiment.tiny_models import language_model_folder
+from llm_experiment.measures.metrics import (
+    AgentRow,
+    BaseEvaluation,
+    Behaviour,
+    EvaluationRow,
+    LengthRow,
+    Spending,
+    base_to_json,
+    row_to_json,
+)
+from llm_experiment.records.folder import (
+    AGENTS,
+    BASE,
+    RESULT_FILE,
+    claim_folder,
+    episodes_file,
+    record_hashes,
+)
+from llm_experiment.settings import Settings
+from llm_experiment.suite import SuiteConfig
 from mightnt.results import write_json
 
 PROMPT = "These are private conversations.\nTeacher:"
@@ -85,7 +106,15 @@ def write_run(
         agent: settings of the run; the preset's if left out.
     """
     agent = agent or preset_config(Preset.TINY)
-    claim(out, {"agent": agent}, label="written by hand", models={})
+    suite = SuiteConfig(
+        budgets_nats=tuple(budgets),
+        n_seeds=len(seeds),
+        realized_budgets_nats=(),
+        control_shifts=(),
+        evaluation_lengths=tuple(lengths),
+    )
+    settings = Settings(agent=agent, agents=suite)
+    claim_folder(out, settings, label="written by hand", models={})
     rng = np.random.default_rng(0)
 
     def store(folder: Path, text: str | None, n_tokens: int, **numbers: float) -> None:
@@ -94,24 +123,31 @@ def write_run(
         arrays = episode_arrays(texts, n_tokens=n_tokens, **numbers)
         np.savez_compressed(folder / episodes_file(n_tokens), allow_pickle=False, **arrays)
 
-    rows = []
+    numbers = EvaluationRow(spending=Spending(n_episodes=n_episodes), behaviour=Behaviour())
+    rows = defaultdict(list)
     for n_tokens in lengths:
-        store(out / "base", None, n_tokens)
+        store(out / BASE, None, n_tokens)
         for budget, text in budgets.items():
             for seed in seeds:
                 name = f"exact-budget{budget:g}-seed{seed}"
                 nats = 1 / (1 + budget)
-                store(out / "agents" / name, text or None, n_tokens, nats=nats, reward=0.75)
-                rows.append(
-                    {
-                        "agent": name,
-                        "variant": "exact budget",
-                        "budget_nats": budget,
-                        "seed": seed,
-                        "n_tokens": n_tokens,
-                        "trained_at_n_tokens": lengths[0],
-                    }
+                store(out / AGENTS / name, text or None, n_tokens, nats=nats, reward=0.75)
+                row = AgentRow(
+                    agent=name,
+                    variant="exact budget",
+                    budget_nats=budget,
+                    seed=seed,
+                    n_tokens=n_tokens,
+                    trained_at_n_tokens=lengths[0],
+                    numbers=numbers,
                 )
-    write_json(out / "summary.json", {"label": "written by hand", "base": None, "rows": rows})
-    seal(out)
+                rows[name].append(row_to_json(row))
+    for name, own in rows.items():
+        write_json(out / AGENTS / name / RESULT_FILE, own)
+    base = BaseEvaluation(
+        rows=tuple(LengthRow(n_tokens=n_tokens, numbers=numbers) for n_tokens in lengths),
+        n_contexts=0,
+    )
+    write_json(out / BASE / RESULT_FILE, base_to_json(base))
+    record_hashes(out)
     return out

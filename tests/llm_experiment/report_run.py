@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import Regulariser
 from llm_experiment.measures.evaluation import BasePolicy, evaluate, evaluate_base
+from llm_experiment.measures.metrics import AgentRow, base_to_json, row_to_json
 from llm_experiment.records.folder import (
     AGENTS,
     BASE,
     RESULT_FILE,
     UPDATES_FILE,
-    claim,
+    claim_folder,
     episodes_file,
 )
-from llm_experiment.run import Settings
+from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig, suite_jobs
 from mightnt.results import write_json
 from tests.llm_experiment.small_world import PIECES, small_config, small_world
@@ -37,9 +38,9 @@ HOSTILE_TEXTS = tuple(HOSTILE.get(piece, piece) for piece in PIECES)
 
 
 def settings(**changes) -> Settings:
-    """Budgets 0 and 3 with two seeds, realised accounting, and no constraint: six agents."""
+    """Budgets 1 and 3 with two seeds, realised accounting, and no constraint: six agents."""
     suite = {
-        "budgets_nats": (0.0, 3.0),
+        "budgets_nats": (1.0, 3.0),
         "n_seeds": 2,
         "realized_budgets_nats": (3.0,),
         "control_shifts": (),
@@ -57,7 +58,7 @@ def write_run(folder: Path, run_settings: Settings, *, seed: int = 0) -> Path:
     an agent in its episode 0 are called empty, so that this is silent.
     """
     rng = np.random.default_rng(seed)
-    claim(folder, run_settings, label="a trial", models={"a/model": "0" * 64})
+    claim_folder(folder, run_settings, label="a trial", models={"a/model": "0" * 64})
     suite = run_settings.agents
     jobs = suite_jobs(run_settings.agent, suite)
     assert {job.config.constraint.regulariser for job in jobs} > {Regulariser.NONE}
@@ -70,7 +71,7 @@ def write_run(folder: Path, run_settings: Settings, *, seed: int = 0) -> Path:
         stream=1,
         store=lambda n, evaluation: store(folder / BASE, n, evaluation.arrays()),
     )
-    write_json(folder / BASE / RESULT_FILE, base)
+    write_json(folder / BASE / RESULT_FILE, base_to_json(base))
     for job in jobs:
         write_job(folder, job, suite.evaluation_lengths, rng)
     return folder
@@ -102,15 +103,16 @@ def write_job(folder, job, lengths, rng) -> None:
         if math.isfinite(budget):
             arrays["budget_nats"] = np.sort(rng.uniform(0, budget, own.shape))[:, ::-1]
         store(folder / AGENTS / job.name, n_tokens, arrays)
-        about = {
-            "agent": job.name,
-            "variant": job.variant,
-            "budget_nats": budget,
-            "seed": job.config.seed,
-            "n_tokens": n_tokens,
-            "trained_at_n_tokens": job.config.stages[-1].n_tokens,
-        }
-        rows.append(about | evaluation.row())
+        row = AgentRow(
+            agent=job.name,
+            variant=job.variant,
+            budget_nats=budget,
+            seed=job.config.seed,
+            n_tokens=n_tokens,
+            trained_at_n_tokens=job.config.stages[-1].n_tokens,
+            numbers=evaluation.row(),
+        )
+        rows.append(row_to_json(row))
     updates = [
         {
             "agent_steps": 100 * (i + 1),

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from llm_experiment.base.hugging_face import BaseStep, check_start
+from llm_experiment.base.protocol import BaseStep, check_start
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.world import World
 from llm_experiment.config import AgentConfig, ConstraintConfig, PPOConfig, Stage, WorldConfig

@@ -21,9 +21,9 @@ from transformers import (
 
 from llm_experiment.agent.policy import StepPolicy
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.agent.rollout import Rollout, play
+from llm_experiment.agent.rollout import Rollout, play_episodes
 from llm_experiment.base.loading import compute_dtype, find_devices, settle
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.world import World, load_world
 from llm_experiment.config import (
     AgentConfig,
@@ -153,7 +153,7 @@ def observed_log_probs(world: World, observation: torch.Tensor) -> torch.Tensor:
 
 
 def play_silently(world: World) -> Rollout:
-    return play(
+    return play_episodes(
         Silent(world),
         world,
         n_episodes=N_EPISODES,

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from llm_experiment.config import (
+    PROCESS,
     AgentConfig,
     ConstraintConfig,
     Fidelity,
@@ -16,6 +17,7 @@ from llm_experiment.config import (
     WorldConfig,
     differences,
     preset_config,
+    with_fidelity,
 )
 from llm_experiment.run import parse_options
 from llm_experiment.suite import Suite, default_suite, suite_jobs
@@ -136,6 +138,20 @@ def test_only_an_episode_budget_binds():
     assert not penalised.budgeted
 
 
+def test_only_a_budget_of_0_with_attainable_targets_is_the_base_policy():
+    zero = ConstraintConfig(budget_nats=0.0)
+    realized = replace(zero, accounting=Accounting.REALIZED)
+    assert zero.is_base_policy
+    assert realized.is_base_policy
+    others = (
+        ConstraintConfig(budget_nats=1e-9),
+        replace(realized, target_rule=TargetRule.PUBLISHED),
+        replace(zero, regulariser=Regulariser.NONE),
+        replace(zero, regulariser=Regulariser.TOKEN_PENALTY, penalty_per_nat=0.1),
+    )
+    assert not any(constraint.is_base_policy for constraint in others)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -179,6 +195,16 @@ def test_only_an_episode_budget_binds():
             InvalidArgumentError,
             "student_temperature.*got 0.0",
         ),
+        (
+            lambda: WorldConfig(base_model=PROCESS, device="cuda"),
+            InvalidArgumentError,
+            "device cpu and dtype float32, got cuda and float32",
+        ),
+        (
+            lambda: WorldConfig(base_model=PROCESS, dtype=Precision.BFLOAT16),
+            InvalidArgumentError,
+            "got cpu and bfloat16",
+        ),
         (lambda: WorldConfig(reward_shift=math.inf), InvalidArgumentError, "reward_shift.*got inf"),
         (lambda: replace(TINY, stages=()), InvalidArgumentError, "at least 1 stage, got 0"),
         (lambda: replace(TINY, seed=-3), InvalidArgumentError, "seed must be >= 0.*got -3"),
@@ -210,3 +236,16 @@ def test_differences_name_what_differs_and_nothing_else():
     other = replace(TINY, seed=2, ppo=replace(TINY.ppo, clip_range=0.2))
     assert differences(TINY, other) == "ppo.clip_range 0.1 and 0.2, seed 0 and 2"
     assert differences(TINY, TINY) == ""
+
+
+def test_differences_are_found_in_mappings_and_lists_of_parts():
+    first = replace(TINY, stages=(Stage(agent_steps=5), Stage(agent_steps=6)))
+    second = replace(TINY, stages=(Stage(agent_steps=5), Stage(agent_steps=7)))
+    assert differences(first, second) == "stages.1.agent_steps 6 and 7"
+    assert differences(TINY, first).startswith("stages.0.agent_steps 160000 and 5")
+    found = differences(
+        {"settings": first, "models": {"a": "1"}}, {"settings": first, "models": {}}
+    )
+    assert found == "models.a 1 and None"
+    published = with_fidelity(TINY, Fidelity.PUBLISHED)
+    assert "constraint.accounting exact and realized" in differences(TINY, published)

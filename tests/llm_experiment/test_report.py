@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from llm_experiment.evaluation_tables import make_tables
-from llm_experiment.page.data import read_run
-from llm_experiment.records.folder import REPORT_FILE, seal
+from llm_experiment.measures.tables import make_tables
+from llm_experiment.records.folder import REPORT_FILE, record_hashes
+from llm_experiment.records.reading import read_run
 from llm_experiment.report import main, write_report
 from llm_experiment.run import main as run_main
 from mightnt.command_line import BAD_USAGE
@@ -44,9 +44,8 @@ def test_the_number_of_transcripts_is_an_option(folder, tmp_path):
 def test_a_run_ends_with_its_report_and_the_last_line_names_it(folder, monkeypatch, capsys):
     """The training replaced by the run that is there."""
     run = read_run(folder)
-    rows = [row for job in run.jobs for row in run.rows[job.name]]
     monkeypatch.setattr(
-        "llm_experiment.run.run", lambda options, console: make_tables(rows, run.base)
+        "llm_experiment.jobs.run_suite", lambda *_, **__: make_tables(run.rows, run.base)
     )
     path = folder / REPORT_FILE
     path.unlink(missing_ok=True)
@@ -56,9 +55,9 @@ def test_a_run_ends_with_its_report_and_the_last_line_names_it(folder, monkeypat
     assert page_data(path.read_text(encoding="utf-8"))["label"] == "a trial"
 
 
-def test_a_report_is_not_sealed_with_its_run(folder):
+def test_a_report_has_no_hash_in_its_run(folder):
     write_report(folder)
-    seal(folder)
+    record_hashes(folder)
     hashed = json.loads((folder / "manifest.json").read_text())["sha256"]
     assert "base/result.json" in hashed
     assert REPORT_FILE not in hashed

@@ -13,9 +13,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from llm_experiment.page.data import read_run, report_data
+from llm_experiment.page.data import report_data
 from llm_experiment.page.page import page
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE
+from llm_experiment.records.reading import read_run
 from tests.llm_experiment.report_run import (
     HOSTILE_TEXTS,
     LENGTHS,
@@ -345,14 +346,14 @@ def test_filters_choose_what_is_shown(show, folder):
     assert_shows(browser, folder, agent=FIRST, length=short, episode=0)
     choose(browser, "seed", "1")
     assert_shows(browser, folder, agent="exact-budget3-seed1", length=short, episode=0)
-    choose(browser, "budget", "0")
-    assert_shows(browser, folder, agent="exact-budget0-seed1", length=short, episode=0)
+    choose(browser, "budget", "1")
+    assert_shows(browser, folder, agent="exact-budget1-seed1", length=short, episode=0)
     choose(browser, "length", str(long))
-    assert_shows(browser, folder, agent="exact-budget0-seed1", length=long, episode=0)
+    assert_shows(browser, folder, agent="exact-budget1-seed1", length=long, episode=0)
     field = browser.find_element(By.ID, "episode")
     field.clear()
     field.send_keys("2", Keys.TAB)
-    assert_shows(browser, folder, agent="exact-budget0-seed1", length=long, episode=2)
+    assert_shows(browser, folder, agent="exact-budget1-seed1", length=long, episode=2)
     choose(browser, "variant", "realized budget")
     assert_shows(browser, folder, agent="realized-budget3-seed0", length=long, episode=2)
     choose(browser, "variant", "no constraint")
@@ -372,7 +373,7 @@ def test_filters_do_not_offer_what_was_not_run(show):
     }
     assert inputs == {
         "variant": {"exact budget": True, "realized budget": True, "no constraint": True},
-        "budget": {"0": False, "3": True, "none": False},
+        "budget": {"1": False, "3": True, "none": False},
         "seed": {"0": True, "1": False},
         "length": {str(length): True for length in LENGTHS},
     }
@@ -382,15 +383,15 @@ def test_the_base_policy_stands_beside_until_another_is_chosen(show, folder):
     browser = show(episode=1)
     expected = expected_texts(folder / BASE, LENGTHS[0], 1)
     until(browser, lambda b: texts(b, "beside") == expected)
-    Select(browser.find_element(By.ID, "beside")).select_by_value("exact-budget0-seed1")
-    other = expected_texts(folder / AGENTS / "exact-budget0-seed1", LENGTHS[0], 1)
+    Select(browser.find_element(By.ID, "beside")).select_by_value("exact-budget1-seed1")
+    other = expected_texts(folder / AGENTS / "exact-budget1-seed1", LENGTHS[0], 1)
     until(browser, lambda b: texts(b, "beside") == other)
     assert_shows(browser, folder, agent=FIRST, length=LENGTHS[0], episode=1)
-    assert fragment(browser)["beside"] == "exact-budget0-seed1"
+    assert fragment(browser)["beside"] == "exact-budget1-seed1"
 
 
 def test_an_address_opens_what_it_was_copied_from(show, folder):
-    name = "exact-budget0-seed1"
+    name = "exact-budget1-seed1"
     arrays = load(folder / AGENTS / name, LENGTHS[1])
     i = agent_tokens(arrays, 2)[1]
     browser = show(agent=name, length=LENGTHS[1], episode=2, token=i)
@@ -432,7 +433,7 @@ def test_a_point_of_a_chart_chooses_its_agent(show, folder):
     browser.execute_script("document.getElementById('left').scrollIntoView({block: 'center'})")
     line = until(browser, lambda b: b.find_element(By.CSS_SELECTOR, "#left .series:not(.bold)"))
     ActionChains(browser).move_to_element(line).click().perform()
-    assert_shows(browser, folder, agent="exact-budget0-seed0", length=LENGTHS[0], episode=0)
+    assert_shows(browser, folder, agent="exact-budget1-seed0", length=LENGTHS[0], episode=0)
 
 
 # ----------------------------------------------------------------- looks

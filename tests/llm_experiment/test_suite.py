@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from llm_experiment.config import Fidelity, Preset, Regulariser, preset_config
-from llm_experiment.suite import Suite, SuiteConfig, default_suite, suite_jobs
+from llm_experiment.suite import Suite, SuiteConfig, default_suite, suite_agents, suite_jobs
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 
@@ -15,11 +16,11 @@ def jobs_of(preset=Preset.TINY, fidelity=Fidelity.OURS, suite=Suite.DEFAULT, *, 
     return suite_jobs(agent, default_suite(preset, fidelity, suite, quick=quick))
 
 
-def test_the_default_suite_is_five_budgets_of_three_seeds_and_three_comparisons():
+def test_the_default_suite_is_four_budgets_of_three_seeds_and_three_comparisons():
     jobs = jobs_of()
     main = [job.config for job in jobs if job.variant == "exact budget"]
     assert sorted((c.constraint.budget_nats, c.seed) for c in main) == [
-        (budget, seed) for budget in (0, 1, 3, 6, 10) for seed in (0, 1, 2)
+        (budget, seed) for budget in (1, 3, 6, 10) for seed in (0, 1, 2)
     ]
     others = {job.name: job.config for job in jobs if job.variant != "exact budget"}
     assert len(others) == 3
@@ -37,13 +38,32 @@ def test_jobs_differ_from_what_they_share_in_nothing_else():
             assert job.config.constraint.accounting is Accounting.EXACT
 
 
-def test_the_quick_suite_is_two_agents():
-    assert [
-        (job.config.constraint.budget_nats, job.config.seed) for job in jobs_of(quick=True)
-    ] == [
-        (0, 0),
-        (10, 0),
+def test_the_quick_suite_is_one_agent_beside_the_base_policy():
+    (job,) = jobs_of(quick=True)
+    assert (job.config.constraint.budget_nats, job.config.seed) == (10, 0)
+
+
+def test_an_agent_that_is_the_base_policy_is_no_job_and_keeps_its_place_among_the_agents():
+    suite = SuiteConfig(budgets_nats=(3.0, 0.0), n_seeds=2, realized_budgets_nats=(0.0,))
+    agents = [job.name for job in suite_agents(TINY, suite)]
+    assert agents == [
+        "exact-budget3-seed0",
+        "exact-budget0-seed0",
+        "exact-budget3-seed1",
+        "exact-budget0-seed1",
+        "realized-budget0-seed0",
+        "shift-0.5-budget3-seed0",
     ]
+    jobs = [job.name for job in suite_jobs(TINY, suite)]
+    assert jobs == [name for name in agents if "budget0" not in name]
+    assert suite_jobs(TINY, SuiteConfig(budgets_nats=(0.0,), realized_budgets_nats=())) == ()
+
+
+def test_with_published_targets_a_budget_of_0_is_trained():
+    published = preset_config(Preset.TINY, Fidelity.PUBLISHED)
+    suite = SuiteConfig(budgets_nats=(0.0,), n_seeds=1, control_shifts=())
+    suite = replace(suite, realized_budgets_nats=())
+    assert [job.name for job in suite_jobs(published, suite)] == ["realized-budget0-seed0"]
 
 
 def test_the_full_suite_adds_seeds_other_regularisers_and_long_episodes():
@@ -80,6 +100,7 @@ def test_two_agents_of_one_name_are_refused():
         ({"budgets_nats": (1.0, -2.0)}, InvalidBudgetError, "got -2.0"),
         ({"budgets_nats": (math.nan,)}, InvalidBudgetError, "got nan"),
         ({"budgets_nats": ()}, InvalidArgumentError, "at least 1 budget"),
+        ({"n_base_episodes": 0}, InvalidArgumentError, "n_base_episodes must be >= 1.*got 0"),
         ({"n_seeds": 0}, InvalidArgumentError, "n_seeds must be >= 1.*got 0"),
         ({"evaluation_lengths": (1,)}, InvalidArgumentError, "lengths must be >= 2.*got 1"),
     ],

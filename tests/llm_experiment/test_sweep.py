@@ -12,14 +12,16 @@ from rich.console import Console
 
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.config import Fidelity, Preset, preset_config
-from llm_experiment.evaluation_tables import OverRuns, Table
+from llm_experiment.jobs import run_suite
+from llm_experiment.measures.tables import BASE_ROW, shown
 from llm_experiment.records.folder import exclusive, read_manifest
-from llm_experiment.run import Options as RunOptions
-from llm_experiment.run import run
+from llm_experiment.suite import suite_agents
 from llm_experiment.sweep import Options, SweepSettings, main, parse_options, sweep, sweep_runs
 from llm_experiment.sweep_tables import joined, narrowed
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import to_jsonable
+from mightnt.statistics import MeanOverRuns
+from mightnt.tables import Column, Table
 from tests.llm_experiment.tiny_run import (
     PROMPT_TOKENS,
     assert_same_episodes,
@@ -85,7 +87,10 @@ def test_the_published_constraint_is_not_compared_with_itself():
     ours, published = sweep_runs(whole)
     assert {job.config.constraint.accounting for job in ours.jobs} == set(Accounting)
     names = [job.name for job in published.jobs]
-    assert len(set(names)) == len(names) == len(ours.jobs) - 2
+    ours_all = suite_agents(ours.settings.agent, ours.settings.agents)
+    assert len(set(names)) == len(names) == len(ours_all) - 2
+    zeros = [name for name in names if "budget0" in name]
+    assert len(zeros) == len(ours_all) - len(ours.jobs) == 3, "its targets are never 0"
 
 
 def test_without_lists_a_sweep_is_one_run_as_given(settings):
@@ -107,7 +112,7 @@ def test_equal_runs_are_refused(name):
 def test_every_run_of_a_sweep_is_a_run(finished, settings, tmp_path):
     out, _ = finished
     alone, *_ = sweep_runs(settings)
-    run(RunOptions(out=tmp_path, processes=1, settings=alone.settings), Console(quiet=True))
+    run_suite(alone.settings, tmp_path, n_processes=1, console=Console(quiet=True))
     assert contents(out / alone.name) == contents(tmp_path)
     assert_same_episodes(out / alone.name, tmp_path)
     for name in RUNS:
@@ -124,19 +129,21 @@ def test_the_table_of_a_sweep_has_the_rows_of_all_runs_and_their_columns(finishe
     for index, table in enumerate(tables):
         columns = own[0][index]["columns"]
         names = {"task": "task", "constraint": "constraint", "trained_at_n_tokens": "trained at"}
-        assert table.columns == names | columns
+        assert {c.name: c.header for c in shown(table).columns} == names | columns
         found = [
             (row["trained_at_n_tokens"], *(to_jsonable(row[key]) for key in columns))
-            for row in table.rows
+            for row in table.records
         ]
         expected = [
-            (None if row["agent"] == "base policy" else str(length), *(row[k] for k in columns))
+            (None if row["agent"] == BASE_ROW else str(length), *(row[k] for k in columns))
             for length, one in zip(LENGTHS, own, strict=True)
             for row in one[index]["rows"]
-            if row["agent"] != "base policy" or length == LENGTHS[0]
+            if row["agent"] != BASE_ROW or length == LENGTHS[0]
         ]
         assert found == expected
-        assert {(row["task"], row["constraint"]) for row in table.rows} <= {("classroom", "ours")}
+        assert {(row["task"], row["constraint"]) for row in table.records} <= {
+            ("classroom", "ours")
+        }
     assert sum(len(table.rows) for table in tables) > 20
 
 
@@ -145,7 +152,7 @@ def test_the_csv_files_hold_every_number(finished):
     silence = next(table for table in tables if table.name == "silence")
     wide = rows_of(out / "table.csv")
     assert len(wide) == len(silence.rows)
-    for row, expected in zip(wide, silence.rows, strict=True):
+    for row, expected in zip(wide, silence.records, strict=True):
         assert (row["agent"], row["length"]) == (expected["agent"], expected["length"])
         share = expected["silent_share"]
         assert math.isclose(float(row["silent_share"]), share.mean)
@@ -163,29 +170,28 @@ def test_the_csv_files_hold_every_number(finished):
 
 def test_a_terminal_is_shown_only_what_sets_the_runs_apart(finished):
     _, (headline, *_) = finished
-    shown = narrowed(headline)
-    assert "trained_at_n_tokens" in shown.columns
-    assert not {"task", "constraint"} & set(shown.columns)
-    assert shown.rows == headline.rows
+    names = {column.name for column in narrowed(headline).columns}
+    assert "trained_at_n_tokens" in names
+    assert {column.name for column in headline.columns} - names == {"task", "constraint"}
+    assert len(narrowed(headline).rows) == len(headline.rows)
 
 
 def test_rows_that_runs_share_appear_once_and_notes_say_of_which_task_they_are():
     def table(task, share, note):
-        values = OverRuns(values=(share,), mean=share, low=None, high=None)
+        values = MeanOverRuns(values=(share,), mean=share, low=None, high=None)
         return {"task": task, "constraint": "ours", "trained_at_n_tokens": "9"}, [
             Table(
                 name="silence",
                 title="Silence",
                 notes=("for all", note),
-                columns={"agent": "agent", "share": "share"},
-                formats={},
-                rows=({"agent": "base policy", "share": values},),
+                columns=(Column(header="agent"), Column(header="share", format=".2f")),
+                rows=((BASE_ROW, values),),
             )
         ]
 
     runs = [table("a", 0.5, "p = 1"), table("a", math.nan, "p = 1"), table("b", 0.25, "p = 2")]
     (whole,) = joined(runs)
-    assert [(row["task"], row["share"].mean) for row in whole.rows] == [("a", 0.5), ("b", 0.25)]
+    assert [(row["task"], row["share"].mean) for row in whole.records] == [("a", 0.5), ("b", 0.25)]
     assert whole.notes == ("for all", "a: p = 1", "b: p = 2")
 
 
@@ -227,7 +233,7 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_had_happened(
 def test_a_folder_of_another_sweep_is_refused_and_left_alone(finished, settings):
     out, _ = finished
     before = contents(out)
-    with pytest.raises(ResultsError, match=r"holds another run \(settings\.lengths: \[42, 44\]"):
+    with pytest.raises(ResultsError, match=r"settings\.lengths \[42, 44\] and \[42\]"):
         silently(replace(settings, lengths=LENGTHS[:1]), out)
     assert contents(out) == before
 
@@ -292,7 +298,8 @@ def test_the_command_ends_with_the_headline_and_a_report_of_every_run(finished, 
          "--reward-model", str(models / "reward_model"),
          "--budgets-nats", "1", "--n-seeds", "2", "--realized-budgets-nats", "--control-shifts",
          "--evaluation-lengths", str(PROMPT_TOKENS + 5), str(PROMPT_TOKENS + 9),
-         "--n-evaluation-episodes", "3", "--n-episodes", "4", "--ppo.n-epochs", "1",
+         "--n-evaluation-episodes", "3", "--n-base-episodes", "5",
+        "--n-episodes", "4", "--ppo.n-epochs", "1",
          "--stages.0.agent-steps", "60", "--stages.0.n-tokens", str(PROMPT_TOKENS + 5),
          "--stages.0.ramp-fraction", "0"]
     )  # fmt: skip

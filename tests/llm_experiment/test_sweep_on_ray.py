@@ -39,6 +39,7 @@ def argv(models) -> list[str]:
         "--reward-model", str(models / "reward_model"),
         "--lengths", *map(str, LENGTHS), "--budgets-nats", "1", "--n-seeds", "2",
         "--realized-budgets-nats", "--control-shifts", "--n-evaluation-episodes", "3",
+        "--n-base-episodes", "5",
         "--evaluation-lengths", str(PROMPT_TOKENS + 5), "--n-episodes", "4", "--ppo.n-epochs", "1",
         "--stages.0.agent-steps", "400", "--stages.0.n-tokens", str(LENGTHS[0]),
     ]  # fmt: skip

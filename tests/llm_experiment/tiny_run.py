@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_experiment.config import Preset, Stage, preset_config
-from llm_experiment.dialogue.process import DialogueProcess, load_task
-from llm_experiment.records.folder import hash_file
-from llm_experiment.run import Settings
-from llm_experiment.suite import SuiteConfig
-from llm_experiment.tiny_models import (
+from llm_experiment.base.training import (
     new_language_model,
     new_reward_model,
     reply_tokenizer,
     save_models,
 )
+from llm_experiment.config import Preset, Stage, preset_config
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
+from llm_experiment.records.folder import hash_file
+from llm_experiment.settings import Settings
+from llm_experiment.suite import SuiteConfig
 
 PROMPT_TOKENS = 37
 
@@ -50,6 +51,7 @@ def tiny_settings(models: Path) -> Settings:
             control_shifts=(),
             evaluation_lengths=(PROMPT_TOKENS + 5, PROMPT_TOKENS + 9),
             n_evaluation_episodes=3,
+            n_base_episodes=5,
         ),
         agent=replace(
             agent,

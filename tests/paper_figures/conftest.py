@@ -11,11 +11,14 @@ import torch
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.chat.world import load_world
 from llm_experiment.config import Fidelity, Preset, preset_config
-from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, claim, seal
-from llm_experiment.run import Settings, evaluate_job, run_base
+from llm_experiment.jobs import evaluate_job, run_base
+from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, claim_folder, record_hashes
+from llm_experiment.records.reading import read_experiment
+from llm_experiment.settings import Settings
 from llm_experiment.suite import Suite, SuiteConfig, suite_jobs
 from mightnt.results import write_json
-from paper_figures.results import Sources, read_experiment
+from paper_figures.results import Sources
+from paper_figures.toy import ToyResults
 
 LENGTHS = (64, 80)
 LABEL = "agents set by hand"
@@ -47,7 +50,7 @@ def write_run(folder: Path, settings: Settings) -> Path:
     """What `llm_experiment.run` writes, but that agents are told to hand over, not trained to."""
     world = load_world(settings.agent.world)
     newline = world.parser.partner_opening[0]
-    claim(folder, settings, label=LABEL, models={})
+    claim_folder(folder, settings, label=LABEL, models={})
     rows = []
     for job in suite_jobs(settings.agent, settings.agents):
         policy = LockstepPPO(world, job.config).policy
@@ -62,7 +65,7 @@ def write_run(folder: Path, settings: Settings) -> Path:
         rows += job_rows
     base = run_base(settings.agent, settings.agents, folder / BASE)
     write_json(folder / "summary.json", {"label": LABEL, "base": base, "rows": rows})
-    seal(folder)
+    record_hashes(folder)
     return folder
 
 
@@ -73,7 +76,9 @@ def run_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def sources(run_folder) -> Sources:
-    return Sources(found=read_experiment([run_folder]))
+    return Sources(
+        found=read_experiment([run_folder]), toy=ToyResults(folder=Path("no toy results"))
+    )
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,12 @@ from matplotlib.patches import Rectangle
 from scipy import stats
 
 from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.judge import main as judge
-from llm_experiment.tiny_models import language_model_folder
+from llm_experiment.measures.tables import BASE_ROW
+from llm_experiment.records.reading import read_experiment
 from mightnt.figure_style import figure_style
+from mightnt.statistics import share_interval
 from paper_figures import (
     figure_1,
     figure_2,
@@ -29,7 +32,7 @@ from paper_figures import (
     table_2,
     table_3,
 )
-from paper_figures.results import Sources, read_experiment
+from paper_figures.results import Sources
 from theory.budget import all_in_spending_nats
 from theory.errors import MissingDataError
 from toy_world.programs.events import simplest_later_clock_event
@@ -164,7 +167,7 @@ def test_figure_3_has_the_quartiles_of_what_empty_turns_cost(sources, run_folder
 
 def test_figure_4_has_the_shares_of_empty_turns_of_every_length(sources, run_folder):
     product = built(figure_4.build, sources)
-    found = [row for row in records(product) if row["series"] != "base policy"]
+    found = [row for row in records(product) if not row["series"].startswith("base policy")]
     names = {row["series"] for row in found if row["budget (nats)"] == "40.0"}
     assert names == {"64 tokens, as trained", "80 tokens, not retrained", "80 tokens, as trained"}
     for row in found:
@@ -245,6 +248,21 @@ def test_figure_9_has_silent_shares_below_the_bound_and_a_closed_form(sources, r
         assert spent == pytest.approx(budget, abs=1e-9) or q == 1
 
 
+def test_figure_9_has_the_base_policy_at_budget_0_where_no_agent_stands(sources, run_folder):
+    product = built(figure_9.build, sources)
+    own = {row["tokens"]: row for row in records(product) if row["series"] == BASE_ROW}
+    base = json.loads((run_folder / "base" / "result.json").read_text())
+    assert set(own) == {"64", "80"}
+    for row in base["rows"]:
+        found = own[str(row["n_tokens"])]
+        n, share = row["n_episodes"], row["silent_share"]
+        ends = share_interval(round(share * n), n)
+        assert (float(found["budget (nats)"]), float(found["silent share"])) == (0.0, share)
+        assert (float(found["low"]), float(found["high"])) == (ends.low, ends.high)
+        assert drawn(product, 0.0, share)
+    assert "over its episodes" in product.caption
+
+
 def test_figure_10_has_the_spending_of_both_accountings(sources, run_folder):
     product = built(figure_10.build, sources)
     found = records(product)
@@ -273,8 +291,8 @@ def test_figure_10_has_the_spending_of_both_accountings(sources, run_folder):
 def test_figure_11_counts_the_episodes_that_are_still_possible(sources, run_folder):
     product = built(figure_11.build, sources)
     found = [row for row in records(product) if row["panel"] == "possible"]
-    assert {row["group"] for row in found} == {"12 nats", "40 nats", "base policy"}
-    for row in (row for row in found if row["group"] != "base policy"):
+    assert {row["group"] for row in found} == {"12 nats", "40 nats", BASE_ROW}
+    for row in (row for row in found if row["group"] != BASE_ROW):
         n = int(row["tokens or d"])
         budget = row["group"].removesuffix(" nats")
         shares = [
@@ -339,3 +357,8 @@ def test_table_3_has_a_row_for_every_constraint(sources, rows):
         mean, low, _ = student([row["spent_nats_mean"] for row in group])
         assert close(found[key]["spent_nats_mean, mean"], mean)
         assert close(found[key]["spent_nats_mean, low"], low)
+    base = found["base policy", "0.0", "64"]
+    share = float(base["silent_share, mean"])
+    assert float(base["silent_share, high"]) == share_interval(round(share * 5), 5).high
+    assert base["return_mean, low"] == ""
+    assert f"| {BASE_ROW} | 0 | 64 | 1 |" in product.picture

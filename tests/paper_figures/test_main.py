@@ -70,7 +70,8 @@ def test_where_nothing_can_be_made_the_command_fails(tmp_path, monkeypatch, caps
 def test_the_runs_at_hand_are_found(run_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, tmp_path / "results" / "llm-quick")
-    assert command.default_runs() == (Path("results/llm-quick"),)
+    (run,) = command.default_runs()
+    assert run.folder == Path("results/llm-quick")
 
 
 def test_an_unknown_name_is_refused(capsys):

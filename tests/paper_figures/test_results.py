@@ -1,84 +1,39 @@
-"""An experiment is read from folders that belong together; what is not there is said."""
-
-import json
-import shutil
+"""What figures are told of an experiment; what is not there is said."""
 
 import pytest
 
-from paper_figures.results import Sources, empty_rule, read_experiment
-from theory.errors import MissingDataError, ResultsError
+from llm_experiment.measures.tables import BASE_ROW
+from llm_experiment.records.reading import join_runs, read_experiment, read_run
+from paper_figures.results import (
+    Sources,
+    base_is_budget_0,
+    base_name,
+    empty_rule,
+    label_of,
+    shown_budgets,
+)
+from tests.llm_experiment.recorded_run import RECORDED, copied
+from theory.errors import MissingDataError
 
 
-@pytest.fixture
-def copy(run_folder, tmp_path):
-    return shutil.copytree(run_folder, tmp_path / "copy")
+def test_the_largest_positive_budgets_are_shown(sources):
+    assert shown_budgets(sources.experiment()) == (12.0, 40.0)
+    assert shown_budgets(read_experiment([RECORDED])) == (3.0,)
 
 
-def edit_manifest(folder, change):
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+def test_without_a_positive_budget_data_are_missing(tmp_path):
+    folder = copied(tmp_path)
+    (folder / "agents" / "exact-budget3-seed0" / "result.json").unlink()
+    with pytest.raises(MissingDataError, match=r"no agent with a positive budget in .*tiny-run"):
+        shown_budgets(read_experiment([folder]))
 
 
-def test_runs_are_found_by_what_sets_them_apart(sources):
-    experiment = sources.experiment()
-    assert experiment.main_variant == "exact budget"
-    assert experiment.budgets_nats == experiment.shown_budgets() == (12.0, 40.0)
-    assert experiment.lengths == (64, 80)
-    assert [run.seed for run in experiment.select(variant="exact budget", n_tokens=80)] == [
-        0,
-        1,
-        0,
-        1,
-    ]
-    assert all(run.as_trained for run in experiment.main_runs)
-    assert experiment.base_at(64).n_tokens == 64
-    assert experiment.base_at(65) is None
-
-
-def test_an_agent_in_two_folders_is_taken_from_the_first(run_folder, copy):
-    edit_manifest(copy, lambda manifest: manifest.update(label="second"))
-    (copy / "agents" / "extra").mkdir()
-    result = copy / "agents" / "exact-budget12-seed0" / "result.json"
-    row = json.loads(result.read_text())[0] | {"seed": 7}
-    (copy / "agents" / "extra" / "result.json").write_text(json.dumps([row]))
-    both = read_experiment([run_folder, copy])
-    labels = {run.seed: run.label for run in both.main_runs if run.budget_nats == 12.0}
-    assert labels == {0: "agents set by hand", 1: "agents set by hand", 7: "second"}
-
-
-def test_an_unfinished_run_is_read_and_called_so(copy):
-    (copy / "summary.json").unlink()
-    (copy / "agents" / "exact-budget12-seed1" / "result.json").unlink()
-    experiment = read_experiment([copy])
-    assert {run.seed for run in experiment.main_runs if run.budget_nats == 12.0} == {0}
-    assert {run.label for run in experiment.runs} == {"agents set by hand, unfinished"}
-
-
-def test_folders_of_different_experiments_are_refused(run_folder, copy):
-    def train_longer(manifest):
-        manifest["settings"]["agent"]["stages"][0]["agent_steps"] = 1
-
-    edit_manifest(copy, train_longer)
-    with pytest.raises(ResultsError, match=r"different experiments \(agent\.stages"):
-        read_experiment([run_folder, copy])
-
-
-def test_a_setting_that_only_one_version_knows_does_not_matter(run_folder, copy):
-    edit_manifest(copy, lambda manifest: manifest["settings"]["agent"].update(new_option=1))
-    assert read_experiment([run_folder, copy]).folders == (run_folder, copy)
-
-
-def test_a_run_without_a_finished_agent_is_missing_data(copy):
-    shutil.rmtree(copy / "agents")
-    with pytest.raises(MissingDataError, match=r"no agent in .* is finished"):
-        read_experiment([copy])
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match="name the folder of a run"):
-        read_experiment([tmp_path])
+def test_the_base_policy_is_budget_0_unless_agents_were_trained_at_it(sources):
+    assert base_is_budget_0(sources.experiment())
+    assert base_name(sources.experiment()) == BASE_ROW
+    old = read_experiment([RECORDED])
+    assert not base_is_budget_0(old)
+    assert base_name(old) == "base policy"
 
 
 def test_without_a_run_the_commands_are_named():
@@ -86,16 +41,15 @@ def test_without_a_run_the_commands_are_named():
         Sources(found=None).experiment()
 
 
-def test_episodes_that_are_gone_are_reported(copy):
-    for path in copy.rglob("*.npz"):
-        path.unlink()
-    with pytest.raises(ResultsError, match="make it again"):
-        read_experiment([copy]).runs[0].arrays("tokens")
-
-
-def test_an_array_that_was_not_stored_is_missing_data(sources):
-    with pytest.raises(MissingDataError, match="holds no first_word"):
-        sources.experiment().runs[0].arrays("first_word")
+def test_labels_are_named_once(sources, tmp_path):
+    folder = copied(tmp_path)
+    (folder / "base" / "result.json").unlink()
+    both = join_runs([read_run(RECORDED), read_run(folder)])
+    assert label_of([*both.runs, *both.bases]) == "tiny, default suite"
+    (unfinished, *_) = read_run(folder).agents.values()
+    assert label_of([*both.runs, *unfinished]) == (
+        "tiny, default suite; tiny, default suite; unfinished: 3 of 3 agents evaluated"
+    )
 
 
 def test_what_counts_as_empty_is_said_beside_the_published_definition(sources):

@@ -14,8 +14,8 @@ from llm_experiment.agent.policy import (
     FixedKLPolicy,
     step_policy,
 )
-from llm_experiment.base.hugging_face import BaseStep
-from llm_experiment.chat.lockstep import LARGEST, pack_observation
+from llm_experiment.base.protocol import BaseStep
+from llm_experiment.chat.observation import LARGEST, pack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidShapeError
@@ -92,6 +92,23 @@ def test_an_attainable_target_is_met():
     np.testing.assert_allclose(step.target_nats, expected, rtol=1e-12)
     np.testing.assert_allclose(plain_kl(step.log_probs, step.base_log_probs), expected, rtol=1e-9)
     np.testing.assert_allclose(step.kl_nats, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 30.0])
+def test_with_a_budget_of_0_an_attainable_target_leaves_the_base_policy_and_a_published_one_not(
+    scale,
+):
+    """Whatever was learnt; so such an agent need not be trained to be known."""
+    ingredients, _ = random_step(None, scale=scale, budget=0.0)
+    attainable = step_policy(*ingredients, rule=TargetRule.ATTAINABLE)
+    rounding = {"rtol": 0, "atol": 1e-15}
+    torch.testing.assert_close(attainable.log_probs, attainable.base_log_probs, **rounding)
+    assert not attainable.kl_nats.any()
+    assert not attainable.target_nats.any()
+    published = step_policy(*ingredients, rule=TargetRule.PUBLISHED)
+    assert (published.target_nats == PUBLISHED_FLOOR_NATS).all()
+    if scale >= 1:
+        assert (published.kl_nats > PUBLISHED_FLOOR_NATS / 2).all()
 
 
 def test_a_published_target_beyond_the_proposal_gives_the_proposal():

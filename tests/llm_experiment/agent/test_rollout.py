@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 
 from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
-from llm_experiment.agent.rollout import Rollout, play, random_stream
-from llm_experiment.base.hugging_face import BaseStep
-from llm_experiment.chat.lockstep import LARGEST, pack_observation, unpack_observation
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.agent.rollout import (
+    BATCH_STREAM,
+    Rollout,
+    batches,
+    join_rollouts,
+    play_episodes,
+    random_stream,
+)
+from llm_experiment.base.protocol import BaseStep
+from llm_experiment.chat.observation import LARGEST, pack_observation, unpack_observation
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
 from tests.llm_experiment.small_world import (
     COLON,
@@ -62,7 +69,7 @@ def played(agent, world, **changes) -> Rollout:
         "stream": (0,),
         "keep_observations": True,
     }
-    return play(agent, world, **(settings | changes))
+    return play_episodes(agent, world, **(settings | changes))
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +226,38 @@ def test_the_same_seed_and_stream_give_the_same_episodes_and_others_do_not(agent
     assert torch.equal(first.kept_observations, again.kept_observations)
     for other in ({"seed": 1}, {"stream": (1,)}, {"stream": (0, 0)}):
         assert (played(agent, world, **other).tokens != first.tokens).any()
+
+
+def test_batches_add_up_and_the_first_draws_as_a_single_one_would():
+    assert list(batches(7, 3, stream=(5, 1))) == [
+        (3, (5, 1)),
+        (3, (5, 1, BATCH_STREAM, 1)),
+        (1, (5, 1, BATCH_STREAM, 2)),
+    ]
+    assert list(batches(3, 9, stream=())) == [(3, ())]
+    for n_episodes, at_once, name in ((0, 3, "n_episodes"), (3, 0, "at_once")):
+        with pytest.raises(InvalidArgumentError, match=f"{name} must be >= 1, got 0"):
+            list(batches(n_episodes, at_once, stream=()))
+
+
+def test_joined_rollouts_are_their_episodes_in_order(agent, world):
+    parts = [played(agent, world, n_episodes=n, stream=(n,)) for n in (4, 1, 3)]
+    whole = join_rollouts(parts)
+    assert whole.observations is None
+    offsets = (0, 4, 5)
+    for name, array in whole.arrays().items():
+        own = [part.arrays()[name] for part in parts]
+        if name == "prompt_length":
+            assert {int(array), *map(int, own)} == {whole.prompt_length}
+            continue
+        if name in ("turn_episode", "reply_episode"):
+            own = [row + offset for row, offset in zip(own, offsets, strict=True)]
+        np.testing.assert_array_equal(array, np.concatenate(own))
+        assert array.dtype == own[0].dtype
+    for episode, row in enumerate(whole.tokens):
+        turns = world.parser.find_turns(torch.from_numpy(row[None]))
+        assert whole.turns.opened[whole.turns.episode == episode].tolist() == turns.opened.tolist()
+    assert np.isclose(sum(whole.reply_rewards), whole.rewards.sum())
 
 
 def test_streams_are_functions_of_their_path():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llm_experiment.agent.scripts import Cycle, Echo, Say, Then, play_script
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from tests.llm_experiment.small_world import (
     NEWLINE,
     NO,

@@ -1,24 +1,32 @@
 """What a loaded model is made of: precisions, devices, and libraries that may be missing."""
 
 import gc
+import json
+import shutil
+import sys
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from llm_experiment.base import loading
+from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import (
+    check_weights,
     compute_dtype,
+    find_device,
     find_devices,
     load_language_model,
+    load_tokenizer,
     nf4_weights,
     require,
     settle,
 )
 from llm_experiment.config import ALL_GPUS, Precision
-from tests.llm_experiment.tiny_hf import byte_level_tokenizer, save_tiny_model, tiny_model
+from tests.llm_experiment.tiny_hf import N_TOKENS, byte_level_tokenizer, save_tiny_model, tiny_model
 from theory.errors import ModelError
 
 CPU = (torch.device("cpu"),)
@@ -147,3 +155,138 @@ def test_one_device_may_be_named_and_several_must_be_gpus():
 def test_all_gpus_of_a_machine_without_any_is_an_error():
     with pytest.raises(ModelError, match=r"device auto spreads .* has none .* choose device cpu"):
         find_devices(ALL_GPUS)
+
+
+# ----------------------------------------------------------------- files
+
+
+@pytest.fixture
+def damaged(saved, tmp_path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def test_a_saved_model_is_loaded_as_it_was(saved):
+    base = load_language_model(str(saved))
+    start = {"n_episodes": 1, "n_positions": 8}
+    _, step = base.begin(torch.arange(4), **start)
+    _, expected = HuggingFaceBase(tiny_model("mixtral")).begin(torch.arange(4), **start)
+    assert torch.equal(step.log_probs, expected.log_probs)
+    # batched_mm copies the experts' weights for every token: far slower on a processor.
+    assert base._model.config._experts_implementation in ("eager", "grouped_mm")
+
+
+def test_a_model_is_loaded_in_the_precision_asked_for(saved):
+    base = load_language_model(str(saved), precision=Precision.BFLOAT16)
+    assert {p.dtype for p in base._model.parameters()} == {torch.bfloat16}
+    _, step = base.begin(torch.arange(4), n_episodes=1, n_positions=8)
+    assert step.log_probs.dtype == torch.float32
+    torch.testing.assert_close(step.log_probs.exp().sum(), torch.tensor(1.0))
+
+
+def test_a_saved_tokenizer_is_loaded_as_it_was(saved):
+    assert load_tokenizer(str(saved)).decode(load_tokenizer(str(saved)).encode("ok\n")) == "ok\n"
+
+
+def one_line_error(folder: Path, load=load_language_model) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(str(folder))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    for load, kind in ((load_language_model, "language model"), (load_tokenizer, "tokenizer")):
+        message = one_line_error(tmp_path / "nowhere", load)
+        assert f"cannot load the {kind}" in message
+        assert "there is no such folder" in message
+
+
+def test_an_unreachable_hub_id_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="cannot load the language model nobody/nothing"):
+        load_language_model("nobody/nothing")
+
+
+def test_a_folder_without_configuration_weights_or_tokenizer_is_incomplete(damaged):
+    (damaged / "tokenizer.json").unlink()
+    (damaged / "tokenizer_config.json").unlink()
+    one_line_error(damaged, load_tokenizer)
+    (damaged / "model.safetensors").unlink()
+    assert "safetensors" in one_line_error(damaged)
+    (damaged / "config.json").unlink()
+    one_line_error(damaged)
+
+
+def test_a_weight_file_cut_short_is_an_error_and_no_random_model(damaged):
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "complete local folder" in one_line_error(damaged)
+
+
+def test_weights_are_checked_by_the_headers_of_their_files(damaged):
+    check_weights("language model", str(damaged))
+    check_weights("language model", "some/hub-id")  # nothing is known of it yet
+    weights = load_file(damaged / "model.safetensors")
+    (damaged / "model.safetensors").unlink()
+    shards = {f"model-0000{i}-of-00002.safetensors": list(weights)[i - 1 :: 2] for i in (1, 2)}
+    for file, names in shards.items():
+        save_file({name: weights[name] for name in names}, damaged / file)
+    index = {"weight_map": {name: file for file, names in shards.items() for name in names}}
+    (damaged / "model.safetensors.index.json").write_text(json.dumps(index))
+    check_weights("language model", str(damaged))
+    second = damaged / list(shards)[1]
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-1])
+    with pytest.raises(ModelError, match=r"cannot load the language model .*complete local folder"):
+        check_weights("language model", str(damaged))
+    second.unlink()
+    with pytest.raises(ModelError, match=r"model-00002-of-00002\.safetensors"):
+        check_weights("language model", str(damaged))
+
+
+def test_a_weight_that_is_missing_is_an_error_and_not_drawn_at_random(damaged):
+    weights = load_file(damaged / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    assert "lack 1 of its weights, such as lm_head.weight" in one_line_error(damaged)
+
+
+def test_a_weight_of_another_shape_is_an_error(damaged):
+    config = json.loads((damaged / "config.json").read_text())
+    config["vocab_size"] = N_TOKENS + 1
+    (damaged / "config.json").write_text(json.dumps(config))
+    one_line_error(damaged)
+
+
+def test_pickled_weights_are_refused(damaged):
+    weights = load_file(damaged / "model.safetensors")
+    torch.save(weights, damaged / "pytorch_model.bin")
+    (damaged / "model.safetensors").unlink()
+    one_line_error(damaged)
+
+
+def test_code_that_comes_with_a_model_is_not_run(damaged):
+    config = json.loads((damaged / "config.json").read_text())
+    config["model_type"] = "unheard-of"
+    config["auto_map"] = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    (damaged / "config.json").write_text(json.dumps(config))
+    (damaged / "own.py").write_text(
+        "import sys\nsys.mightnt_ran_foreign_code = True\nclass Own: pass\n"
+    )
+    one_line_error(damaged)
+    assert not hasattr(sys, "mightnt_ran_foreign_code")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_absent_is_an_error_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ModelError, match=r"device cuda:0 cannot be used .* choose device cpu"):
+        load_language_model(str(tmp_path / "nowhere"), device="cuda:0")
+
+
+def test_a_device_of_no_kind_is_an_error():
+    with pytest.raises(ModelError, match="device abacus cannot be used"):
+        find_device("abacus")
+    assert find_device("cpu") == torch.device("cpu")

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from llm_experiment.base.process import ProcessBase
-from llm_experiment.dialogue.process import DialogueProcess, load_task
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 from theory.errors import InvalidArgumentError
 
 PROCESS = DialogueProcess(load_task("classroom"))

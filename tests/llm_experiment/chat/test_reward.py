@@ -12,9 +12,9 @@ from transformers import (
     pipeline,
 )
 
+from llm_experiment.base.training import new_reward_model, reply_tokenizer
 from llm_experiment.chat.reward import BLANK_REWARD, SentimentReward, load_reward, sentiment_reward
 from llm_experiment.dialogue.process import DialogueProcess
-from llm_experiment.tiny_models import new_reward_model, reply_tokenizer
 from tests.llm_experiment.tiny_task import TINY_TASK
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 

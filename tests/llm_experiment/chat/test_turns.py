@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_experiment.chat.turns import Speaker, TurnParser, TurnRules
-from llm_experiment.dialogue.process import DialogueProcess, load_task
-from llm_experiment.tiny_models import transcript_tokenizer
+from llm_experiment.base.training import transcript_tokenizer
+from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.chat.turns import TurnParser, TurnRules
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
 from tests.llm_experiment.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
 from theory.errors import InvalidArgumentError, ModelError
 

@@ -12,15 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llm_experiment.dialogue.process import (
-    DialogueProcess,
-    DialogueTask,
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import (
     Silence,
     load_task,
-    mean_over_dialogues,
-    task_names,
+    tokenize,
 )
-from llm_experiment.dialogue.task import parse_template, tokenize
 from tests.llm_experiment.tiny_task import TINY_TASK, enumerate_transcripts
 from theory.errors import InvalidArgumentError, InvalidHistoryError, InvalidShapeError
 
@@ -265,18 +262,6 @@ def test_replies_carry_the_probabilities_that_the_task_gives_their_moods(tiny, r
     assert "" not in seen
 
 
-# ------------------------------------------------------------------------- intervals
-
-
-def test_an_interval_widens_by_the_normal_quantile():
-    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
-    error = math.sqrt(2.5 / 5)
-    narrow, wide = (mean_over_dialogues(values, confidence=c) for c in (0.6826894921, 0.9544997361))
-    assert narrow.mean == wide.mean == 2.0
-    assert narrow.high - 2.0 == pytest.approx(error, rel=1e-9)
-    assert 2.0 - wide.low == pytest.approx(2 * error, rel=1e-9)
-
-
 # ------------------------------------------------------------------ the classroom task
 
 
@@ -323,82 +308,7 @@ def test_the_classroom_is_about_as_large_as_the_prototype_was(classroom):
     assert len(set(classroom.vocabulary)) == len(classroom.vocabulary)
 
 
-def test_tasks_are_found_by_name():
-    for name in task_names():
-        assert load_task(name).name == name
-    assert "classroom" in task_names()
-
-
 # ------------------------------------------------------------------------ bad input
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"style_redraw": 1.5}, r"style_redraw must lie in \[0, 1\], got 1.5"),
-        ({"positive": {"fair": 2.0, "foul": 0.0}}, r"positive\['fair'\] must lie in \[0, 1\]"),
-        ({"positive": {"fair": 0.5}}, r"positive must name the moods \('fair', 'foul'\)"),
-        ({"pairs": (("Ann", "Ann"),)}, "two different roles, got"),
-        ({"pairs": (("Ann", "Dan"),)}, "two different roles, got"),
-        ({"pairs": (("Ann", "Bob"), ("Bob", "Ann"))}, "a pair must be listed once"),
-        ({"partner": "Cyd"}, "must be one of the pairs"),
-        ({"note": "Ann.\n"}, "the note must name no role"),
-        ({"note": "Talk.  \n"}, "single spaces before words"),
-        ({"roles": TINY_TASK.roles | {"Al Bo": TINY_TASK.roles["Ann"]}}, "must be one word"),
-        ({"roles": TINY_TASK.roles | {"Ann": replace(TINY_TASK.roles["Ann"], styles={})}}, "least"),
-        (
-            {"roles": TINY_TASK.roles | {"Bob": replace(TINY_TASK.roles["Bob"], styles={"x": 1})}},
-            "'x' is not among",
-        ),
-        (
-            {
-                "roles": {
-                    **TINY_TASK.roles,
-                    "Bob": replace(TINY_TASK.roles["Bob"], styles={"cold": -1}),
-                }
-            },
-            "weight of 'cold' must be > 0, got -1",
-        ),
-        ({"slots": TINY_TASK.slots | {"very": ("{good}",)}}, "holds itself"),
-        ({"slots": {"good": ("good",)}}, "has no phrases"),
-        ({"slots": TINY_TASK.slots | {"very": ("a:b",)}}, "cannot read the template"),
-        ({"prompt": "Talk.\nAnn:\nBob"}, "has probability 0 under its own process"),
-    ],
-)
-def test_a_task_that_makes_no_sense_is_refused(changes, message):
-    with pytest.raises((InvalidArgumentError, InvalidHistoryError), match=message):
-        DialogueProcess(replace(TINY_TASK, **changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"says": {"fair": (), "foul": ("No.",)}}, "has no template for 'fair'"),
-        ({"says": {"fair": ("{very}",), "foul": ("No.",)}}, "may be empty"),
-        ({"says": {"fair": ("Hello Bob.",), "foul": ("No.",)}}, "names a role"),
-        ({"says": {"fair": ("{oh}",), "foul": ("No.",)}}, r"slot \{oh\} has no phrases"),
-        ({"says": {"empty": ("No.",), "fair": ("Yes.",), "foul": ("No.",)}}, "no mood of a turn"),
-        ({"replies": {"start": {"fair": 1}}}, "must reply to the moods"),
-    ],
-)
-def test_a_style_that_makes_no_sense_is_refused(changes, message):
-    warm = replace(TINY_TASK.styles["warm"], **changes)
-    styles = TINY_TASK.styles | {"warm": warm}
-    positive = {mood: 0.5 for style in styles.values() for mood in style.says}
-    with pytest.raises(InvalidArgumentError, match=message):
-        replace(TINY_TASK, styles=styles, positive=positive)
-
-
-def test_a_probability_of_silence_must_be_one():
-    with pytest.raises(InvalidArgumentError, match=r"Silence.after_empty must lie in \[0, 1\]"):
-        Silence(unprompted=0, after_empty=1.2, once_silent=0)
-
-
-def test_a_template_knows_words_marks_and_slots_only():
-    assert parse_template("So, {x} don't!") == (" So", ",", ("x",), " don't", "!")
-    for text in ("{x", "a: b", "a\nb", "{}"):
-        with pytest.raises(InvalidArgumentError, match="cannot read the template"):
-            parse_template(text)
 
 
 def test_what_is_no_token_is_refused(tiny):
@@ -423,8 +333,8 @@ def test_impossible_requests_are_refused(tiny, rng):
             InvalidArgumentError, match=r"speakers must be one of .* in either order"
         ):
             tiny.sample(rng, 1, 3, speakers=speakers)
-    with pytest.raises(InvalidArgumentError, match=r"confidence must lie in \(0, 1\), got 1"):
-        mean_over_dialogues(np.zeros(3), confidence=1)
-    with pytest.raises(InvalidArgumentError, match=r"unknown task 'moon'; there are .*classroom"):
-        load_task("moon")
-    assert isinstance(load_task("classroom"), DialogueTask)
+
+
+def test_a_prompt_that_the_process_cannot_write_is_refused():
+    with pytest.raises(InvalidHistoryError, match="has probability 0 under its own process"):
+        DialogueProcess(replace(TINY_TASK, prompt="Talk.\nAnn:\nBob"))

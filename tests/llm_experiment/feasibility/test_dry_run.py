@@ -9,35 +9,25 @@ import pytest
 import torch
 from rich.console import Console
 
-from llm_experiment.base.loading import load_language_model, load_tokenizer
-from llm_experiment.config import AgentConfig, Precision, Preset, Stage, preset_config
+from llm_experiment.config import AgentConfig, Preset, Stage, preset_config
 from llm_experiment.feasibility import dry_run as module
 from llm_experiment.feasibility.dry_run import (
     AGENT_SHARES,
     LABEL,
     RESULT_FILE,
     TOKENS_PER_REPLY,
-    Protocol,
     Range,
     Timings,
     dry_run,
     project,
     to_table,
 )
-from llm_experiment.feasibility.memory import GB, empty_model
-from llm_experiment.feasibility.random_models import (
-    RandomSize,
-    byte_tokenizer,
-    random_language_model,
-    random_shapes,
-    save_random_models,
-)
+from llm_experiment.feasibility.memory import GB, PlannedRun
+from llm_experiment.feasibility.sizes import RandomSize
 from llm_experiment.run import main, parse_options
 from mightnt.command_line import BAD_USAGE
 from tests.llm_experiment.devices import NO_GPU
 from theory.errors import InvalidArgumentError, ModelError
-
-CPU = (torch.device("cpu"),)
 
 
 def published(**changes) -> AgentConfig:
@@ -47,8 +37,14 @@ def published(**changes) -> AgentConfig:
     return replace(agent, world=world, **changes)
 
 
-def protocol(agent: AgentConfig) -> Protocol:
-    return Protocol(agent=agent, n_agents=6, n_evaluation_episodes=4, evaluation_lengths=(256, 512))
+def planned(agent: AgentConfig) -> PlannedRun:
+    return PlannedRun(
+        agent=agent,
+        n_agents=6,
+        n_evaluation_episodes=4,
+        evaluation_lengths=(256, 512),
+        n_base_episodes=8,
+    )
 
 
 def exactly(seconds: float) -> Range:
@@ -114,7 +110,7 @@ def finished(tmp_path_factory):
     agent = published(n_episodes=4)
     agent = replace(agent, ppo=replace(agent.ppo, n_epochs=1))
     console = Console(record=True, quiet=True)
-    result = dry_run(protocol(agent), size=RandomSize.TINY, out=out, console=console)
+    result = dry_run(planned(agent), size=RandomSize.TINY, out=out, console=console)
     return result, out
 
 
@@ -151,7 +147,7 @@ def test_mixtral_8x7b_is_refused_where_it_does_not_fit_and_nothing_is_allocated(
     console, before = Console(width=200), psutil.Process().memory_info().rss
     with pytest.raises(ModelError, match=r"up to 1\d\d\.\d GB on cpu, where 24\.0 GB are free"):
         dry_run(
-            protocol(published()), size=RandomSize.MIXTRAL_8X7B, out=tmp_path / "x", console=console
+            planned(published()), size=RandomSize.MIXTRAL_8X7B, out=tmp_path / "x", console=console
         )
     shown = capsys.readouterr().out
     assert "language model" in shown
@@ -160,57 +156,10 @@ def test_mixtral_8x7b_is_refused_where_it_does_not_fit_and_nothing_is_allocated(
     assert psutil.Process().memory_info().rss < before + GB
 
 
-def test_random_mixtral_8x7b_has_the_published_sizes():
-    shapes = random_shapes(RandomSize.MIXTRAL_8X7B)
-    model = empty_model(shapes.language_model, Precision.BFLOAT16)
-    assert sum(p.numel() for p in model.parameters()) == 46_702_792_704
-    config = shapes.language_model
-    assert (config.num_local_experts, config.num_experts_per_tok, config.vocab_size) == (
-        8,
-        2,
-        32000,
-    )
-    assert shapes.reward_model.dim == 768
-
-
-def test_random_models_are_loaded_as_trained_ones_are_and_depend_on_the_seed_alone(tmp_path):
-    shapes = random_shapes(RandomSize.TINY)
-    state = torch.random.get_rng_state()
-    folders = [
-        save_random_models(shapes, tmp_path / name, seed=s)
-        for name, s in zip("abc", (1, 1, 2), strict=True)
-    ]
-    assert torch.equal(torch.random.get_rng_state(), state)
-    weights = [
-        load_language_model(str(language_model))._model.lm_head.weight
-        for language_model, _ in folders
-    ]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-    tokenizer = load_tokenizer(str(folders[0][0]))
-    text = "Student: caf\u00e9?\n\nTeacher:"
-    assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert len(tokenizer) == len(byte_tokenizer()) <= shapes.language_model.vocab_size
-
-
-@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.NF4])
-def test_random_models_are_drawn_where_they_are_to_be(precision):
-    model = random_language_model(random_shapes(RandomSize.TINY), CPU, precision, seed=0)
-    assert model.lm_head.weight.dtype == torch.bfloat16
-    experts = next(model.model.layers[0].mlp.experts.parameters())
-    assert experts.dtype == (torch.uint8 if precision is Precision.NF4 else torch.bfloat16)
-
-
-def test_random_models_are_not_divided():
-    two = (torch.device("cuda:0"), torch.device("cuda:1"))
-    with pytest.raises(ModelError, match="random weights are drawn on one device, got 2"):
-        random_language_model(random_shapes(RandomSize.TINY), two, Precision.BFLOAT16, seed=0)
-
-
 def test_a_prompt_beyond_the_middle_of_an_episode_is_refused(tmp_path):
     agent = published(n_episodes=2, stages=(Stage(agent_steps=9, n_tokens=64),))
     with pytest.raises(InvalidArgumentError, match="must have fewer than 32 tokens, got"):
-        dry_run(protocol(agent), size=RandomSize.TINY, out=tmp_path, console=Console(quiet=True))
+        dry_run(planned(agent), size=RandomSize.TINY, out=tmp_path, console=Console(quiet=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -250,6 +199,6 @@ def test_a_dry_run_on_a_gpu_uses_no_more_memory_than_was_estimated(tmp_path):
     agent = preset_config(Preset.PAPER)
     torch.cuda.reset_peak_memory_stats()
     result = dry_run(
-        protocol(agent), size=RandomSize.SMALL, out=tmp_path, console=Console(quiet=True)
+        planned(agent), size=RandomSize.SMALL, out=tmp_path, console=Console(quiet=True)
     )
     assert torch.cuda.max_memory_allocated() <= result.needed_bytes["cuda:0"]

@@ -21,7 +21,8 @@ from llm_experiment.agent.policy import step_policy
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import compute_dtype, settle
-from llm_experiment.config import Precision, Preset, TargetRule, preset_config
+from llm_experiment.base.shipped import language_model_folder, reward_model_folder
+from llm_experiment.config import Fidelity, Precision, Preset, TargetRule, preset_config
 from llm_experiment.feasibility.memory import (
     FLOAT32_BYTES,
     GB,
@@ -47,7 +48,10 @@ from llm_experiment.feasibility.memory import (
     update_workspace_bytes,
     weight_bytes,
 )
-from llm_experiment.tiny_models import language_model_folder, reward_model_folder
+from llm_experiment.measures.evaluation import BasePolicy
+from llm_experiment.settings import Settings
+from llm_experiment.suite import Suite
+from tests.llm_experiment.measures.measured_world import PROCESS, evaluated, process_world
 from tests.llm_experiment.small_world import small_config, small_world
 from tests.llm_experiment.tiny_hf import FAMILIES, tiny_model
 from theory.errors import ModelError
@@ -223,15 +227,19 @@ def test_a_reward_model_takes_what_was_counted():
     )
 
 
+PUBLISHED = Shapes(language_model=MIXTRAL, reward_model=SMALL_REWARD)
+
+
 def planned(**world) -> PlannedRun:
     """The published protocol with Mixtral-8x7B, on the processor."""
     agent = preset_config(Preset.PAPER)
     world = {"device": "cpu", "agent_device": "cpu"} | world
     return PlannedRun(
         agent=replace(agent, world=replace(agent.world, **world)),
-        shapes=Shapes(language_model=MIXTRAL, reward_model=SMALL_REWARD),
+        n_agents=6,
         n_evaluation_episodes=64,
         evaluation_lengths=(256, 512),
+        n_base_episodes=2048,
     )
 
 
@@ -240,7 +248,7 @@ def part(estimate: MemoryEstimate, what: str) -> int:
 
 
 def test_the_published_run_needs_what_the_published_sizes_say():
-    estimate = estimate_memory(planned())
+    estimate = estimate_memory(planned(), PUBLISHED)
     # 8 heads of 128 keys and values in 32 layers, 2 bytes each, 64 episodes of 512 tokens.
     assert part(estimate, "keys and values") == 2 * 8 * 128 * 32 * 2 * 64 * 512
     # A layer from 3 x 4096 + 2 inputs to 32,001 outputs: 393 million weights.
@@ -250,28 +258,53 @@ def test_the_published_run_needs_what_the_published_sizes_say():
 
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers_and_what_would_help():
     run = planned()
-    estimate = estimate_memory(run)
+    estimate = estimate_memory(run, PUBLISHED)
     needed = estimate.needed()["cpu"]
-    check_memory(run, estimate, {"cpu": needed})
+    check_memory(run, PUBLISHED, estimate, {"cpu": needed})
     with pytest.raises(ModelError) as caught:
-        check_memory(run, estimate, {"cpu": needed - 1})
+        check_memory(run, PUBLISHED, estimate, {"cpu": needed - 1})
     message = str(caught.value)
     assert "\n" not in message
     assert f"needs up to {needed / GB:.1f} GB on cpu, where" in message
     assert "language model 93.4 GB" in message
     assert "--dtype nf4 (needs 93.4 GB, which fits)" in message  # it is read in bfloat16 first
-    assert "--n-episodes 16 --n-evaluation-episodes 16 --micro-batch-size 128 (needs" in message
+    assert "--n-episodes 16 --n-evaluation-episodes 16 --ppo.micro-batch-size 128 (needs" in message
 
 
 def test_every_process_needs_everything_and_one_alone_would_help():
     run = planned(dtype=Precision.FLOAT32)
     twice = replace(run, n_processes=2)
-    one, two = estimate_memory(run), estimate_memory(twice)
+    one, two = estimate_memory(run, PUBLISHED), estimate_memory(twice, PUBLISHED)
     assert two.needed()["cpu"] == 2 * one.needed()["cpu"]
     with pytest.raises(ModelError, match=r"--processes 1 \(needs [0-9.]+ GB, which fits\)"):
-        check_memory(twice, two, {"cpu": one.needed()["cpu"]})
+        check_memory(twice, PUBLISHED, two, {"cpu": one.needed()["cpu"]})
     with pytest.raises(ModelError, match=r"--dtype bfloat16 \(needs .*--dtype nf4 \(needs "):
-        check_memory(run, one, {"cpu": 0})
+        check_memory(run, PUBLISHED, one, {"cpu": 0})
+
+
+def test_what_an_evaluation_records_is_counted_with_its_departure():
+    n, length = 20, 40
+    world = process_world()
+    found = evaluated(BasePolicy(world), world, process=PROCESS, n_episodes=n, n_tokens=length)
+    recorded = sum(a.nbytes for a in found.arrays().values() if a.shape == (n, length))
+    run = replace(
+        planned(), n_evaluation_episodes=4, evaluation_lengths=(length,), n_base_episodes=n
+    )
+    counted = part(estimate_memory(run, PUBLISHED), "what an evaluation records")
+    assert recorded <= counted / 2 <= 1.2 * recorded, "batch by batch, and joined"
+
+
+def test_a_run_is_planned_as_its_settings_say():
+    settings = Settings.start(Preset.TINY, Fidelity.OURS, Suite.DEFAULT, quick=True)
+    run = PlannedRun.of(settings, n_processes=2)
+    assert run == PlannedRun(
+        agent=settings.agent,
+        n_agents=1,
+        n_evaluation_episodes=128,
+        evaluation_lengths=(256,),
+        n_base_episodes=2048,
+        n_processes=2,
+    )
 
 
 def test_a_device_needs_what_its_larger_phase_does():
@@ -286,7 +319,7 @@ def test_a_device_needs_what_its_larger_phase_does():
     assert estimate.needed() == {"cpu": 7, "cuda:0": 6}
     assert [p.what for p in estimate.peak("cpu")] == ["c", "b"]
     table = estimate.table({"cpu": 1, "cuda:0": 1})
-    assert table.row_count == len(estimate.parts) + 2 * 2
+    assert len(table.rows) == len(estimate.parts) + 2 * 2
 
 
 def test_shapes_are_read_without_weights():

@@ -4,6 +4,7 @@ import collections
 import logging
 import math
 import sqlite3
+import sys
 import threading
 import time
 import traceback
@@ -432,7 +433,7 @@ def test_all_that_is_missing_is_named_at_once():
 
 
 def test_the_library_that_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("llm_experiment.base.loading.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openai", None)  # how Python marks what is not there
     endpoint = Endpoint(model="m", url="http://h/v1", key="k")
     with pytest.raises(
         ModelError, match=r"needs openai; install it with: pip install mightnt.open"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import stats
 
 from llm_experiment.judging.pairwise import (
     Pair,
@@ -18,8 +18,8 @@ from llm_experiment.judging.pairwise import (
     draw_pairs,
     summarise,
     tally,
-    wilson_interval,
 )
+from mightnt.statistics import ShareInterval, share_interval
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
 FIRST, SECOND, TIE, UNPARSABLE = Verdict
@@ -119,7 +119,8 @@ def test_answers_are_counted_and_only_decided_pairs_have_a_share():
     assert counted.n_pairs == 10
     assert counted.share == 3 / 4
     outcome = summarise(pairs_of(10), verdicts)
-    assert (outcome.pairs_low, outcome.pairs_high) == wilson_interval(3, 4)
+    expected = share_interval(3, 4, kind=ShareInterval.WILSON)
+    assert (outcome.pairs_low, outcome.pairs_high) == (expected.low, expected.high)
     assert outcome.in_front == 3 / 4
 
 
@@ -148,35 +149,6 @@ def test_the_interval_over_runs_is_students_of_the_units_shares():
     assert one.over_runs.low is one.over_runs.high is None
 
 
-@given(st.integers(1, 400), st.data())
-def test_wilsons_interval_ends_where_the_score_test_rejects(trials, data):
-    successes = data.draw(st.integers(0, trials))
-    low, high = wilson_interval(successes, trials)
-    share, z = successes / trials, stats.norm.ppf(0.975)
-
-    def excess(p):
-        return (share - p) ** 2 * trials - z**2 * p * (1 - p)
-
-    # Without a success the lower end is 0 and the upper one the other root; and the reverse.
-    if successes > 0:
-        low_root = optimize.brentq(excess, 0, min(share, 1 - 1e-12))
-        assert low == pytest.approx(low_root)
-    if successes < trials:
-        high_root = optimize.brentq(excess, max(share, 1e-12), 1)
-        assert high == pytest.approx(high_root)
-    assert (low == 0) == (successes == 0)
-    assert (high == 1) == (successes == trials)
-
-
-def test_wilsons_interval_covers_about_as_often_as_it_says():
-    """Exactly, over all outcomes: 95% up to the discreteness of 300 pairs."""
-    successes = np.arange(301)
-    ends = np.array([wilson_interval(int(k), 300) for k in successes])
-    for p in (0.1, 0.37, 0.5, 0.8):
-        covered = (ends[:, 0] <= p) & (p <= ends[:, 1])
-        assert 0.93 < stats.binom.pmf(successes, 300, p)[covered].sum() < 0.97
-
-
 def test_numbers_are_compared_and_nan_is_no_answer():
     first = np.array([2.0, 1.0, 1.0, math.nan, 0.0])
     second = np.array([1.0, 2.0, 1.0, 0.0, math.nan])
@@ -188,6 +160,3 @@ def test_bad_counts_are_refused():
         summarise([], [])
     with pytest.raises(InvalidShapeError, match="got 1 verdicts on 2 pairs"):
         summarise(pairs_of(2), [FIRST])
-    for successes, trials in ((1, 0), (3, 2), (-1, 2)):
-        with pytest.raises(InvalidArgumentError, match=f"got {successes} of {trials}"):
-            wilson_interval(successes, trials)

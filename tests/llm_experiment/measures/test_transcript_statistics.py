@@ -8,28 +8,27 @@ import numpy as np
 import pytest
 
 from llm_experiment.agent.rollout import Rollout
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.measures.evaluation import BasePolicy
 from llm_experiment.measures.transcript_statistics import (
+    STORED,
     Episodes,
     Question,
     Statistic,
+    episodes_of,
     measure,
-    read_episodes,
 )
-from tests.llm_experiment.measures.test_evaluation import evaluated, random_agent
+from tests.llm_experiment.measures.measured_world import evaluated, random_agent
 from tests.llm_experiment.small_world import PIECES, dialogue_table, small_world
-from theory.errors import ResultsError
 
 
 def decode(tokens):
     return "".join(PIECES[token] for token in tokens)
 
 
-def stored(tmp_path, rollout: Rollout) -> Episodes:
-    path = tmp_path / "episodes-40.npz"
-    np.savez_compressed(path, allow_pickle=False, **rollout.arrays())
-    return read_episodes(path)
+def stored(rollout: Rollout) -> Episodes:
+    arrays = rollout.arrays()
+    return episodes_of({name: arrays[name] for name in STORED})
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +52,10 @@ def said(rollout: Rollout, episode: int) -> list[str]:
     return [turn for turn in turns if turn]
 
 
-def test_bits_per_token_are_those_of_the_base_policys_table(tmp_path, agent_rollout):
+def test_bits_per_token_are_those_of_the_base_policys_table(agent_rollout):
     """Read off the table again, token by token; the agent itself is another policy."""
     table = dialogue_table()
-    bits = measure(Statistic.BITS_PER_TOKEN, stored(tmp_path, agent_rollout), decode=decode)
+    bits = measure(Statistic.BITS_PER_TOKEN, stored(agent_rollout), decode=decode)
     assert not np.allclose(agent_rollout.log_ratio_nats, 0)
     for episode, tokens in enumerate(agent_rollout.tokens):
         own = [
@@ -67,11 +66,11 @@ def test_bits_per_token_are_those_of_the_base_policys_table(tmp_path, agent_roll
         assert bits[episode] == pytest.approx(np.mean(own), rel=1e-5)
 
 
-def test_bits_per_token_of_the_base_policy_are_its_entropy_rate(tmp_path):
+def test_bits_per_token_of_the_base_policy_are_its_entropy_rate():
     """Two estimates of one expectation: surprise drawn, and entropy computed, at its steps."""
     world = small_world()
     rollout = evaluated(BasePolicy(world), world, n_episodes=400).rollout
-    episodes = stored(tmp_path, rollout)
+    episodes = stored(rollout)
     table = dialogue_table()
     p = np.exp(table)
     entropy = -np.sum(np.where(p > 0, p * np.where(p > 0, table, 0), 0), axis=-1) / math.log(2)
@@ -82,8 +81,8 @@ def test_bits_per_token_of_the_base_policy_are_its_entropy_rate(tmp_path):
     assert abs(np.mean(drawn - expected)) < 4 * error
 
 
-def test_compressed_length_is_that_of_what_the_agent_said(tmp_path, agent_rollout):
-    found = measure(Statistic.COMPRESSED_BYTES, stored(tmp_path, agent_rollout), decode=decode)
+def test_compressed_length_is_that_of_what_the_agent_said(agent_rollout):
+    found = measure(Statistic.COMPRESSED_BYTES, stored(agent_rollout), decode=decode)
     for episode, length in enumerate(found):
         text = "".join("".join(turn) for turn in said(agent_rollout, episode))
         assert length == len(zlib.compress(text.encode(), 9))
@@ -94,8 +93,8 @@ def test_compressed_length_is_that_of_what_the_agent_said(tmp_path, agent_rollou
     ("statistic", "n"),
     [(Statistic.DISTINCT_1, 1), (Statistic.DISTINCT_2, 2), (Statistic.DISTINCT_3, 3)],
 )
-def test_distinct_n_grams_stay_within_a_turn(tmp_path, agent_rollout, statistic, n):
-    found = measure(statistic, stored(tmp_path, agent_rollout), decode=decode)
+def test_distinct_n_grams_stay_within_a_turn(agent_rollout, statistic, n):
+    found = measure(statistic, stored(agent_rollout), decode=decode)
     for episode, share in enumerate(found):
         grams = Counter(
             tuple(turn[i : i + n])
@@ -105,8 +104,8 @@ def test_distinct_n_grams_stay_within_a_turn(tmp_path, agent_rollout, statistic,
         assert share == pytest.approx(len(grams) / grams.total(), rel=1e-12)
 
 
-def test_rewards_are_summed_and_averaged_over_an_episodes_replies(tmp_path, agent_rollout):
-    episodes = stored(tmp_path, agent_rollout)
+def test_rewards_are_summed_and_averaged_over_an_episodes_replies(agent_rollout):
+    episodes = stored(agent_rollout)
     returns = measure(Statistic.RETURN, episodes, decode=decode)
     np.testing.assert_allclose(returns, agent_rollout.returns, rtol=1e-12)
     found = measure(Statistic.REWARD_PER_REPLY, episodes, decode=decode)
@@ -159,18 +158,3 @@ def test_every_statistic_says_what_its_larger_number_means():
     for statistic in Statistic:
         of_reward = statistic.question is Question.BETTER
         assert ("not a judgement" in statistic.criterion) == of_reward
-
-
-def test_episodes_that_cannot_be_read_are_one_line(tmp_path, agent_rollout):
-    path = tmp_path / "episodes-40.npz"
-    with pytest.raises(ResultsError, match=r"cannot read .*episodes-40.npz.*finish the run"):
-        read_episodes(path)
-    stored(tmp_path, agent_rollout)
-    whole = path.read_bytes()
-    for cut in (b"", b"no archive", whole[: len(whole) // 2]):
-        path.write_bytes(cut)
-        with pytest.raises(ResultsError, match=r"cannot read .*episodes-40.npz"):
-            read_episodes(path)
-    np.savez_compressed(path, tokens=np.zeros((2, 3), dtype=np.int64))
-    with pytest.raises(ResultsError, match="prompt_length"):
-        read_episodes(path)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from llm_experiment.records.folder import (
-    claim,
+    claim_folder,
     exclusive,
     fingerprints,
     hash_file,
     read_manifest,
-    seal,
-    seal_file,
+    record_hash,
+    record_hashes,
 )
 from theory.errors import ResultsError
 
@@ -64,8 +64,8 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_manifest_says_what_made_the_run_and_lists_every_start(tmp_path):
-    claim(tmp_path, Settings(), label="a trial", models={})
-    claim(tmp_path, Settings(), label="a trial", models={})
+    claim_folder(tmp_path, Settings(), label="a trial", models={})
+    claim_folder(tmp_path, Settings(), label="a trial", models={})
     manifest = read_manifest(tmp_path)
     assert manifest["label"] == "a trial"
     assert manifest["settings"] == {"inner": {"rate": 0.5}, "seeds": [0, 1]}
@@ -76,12 +76,14 @@ def test_a_manifest_says_what_made_the_run_and_lists_every_start(tmp_path):
 
 
 def test_a_folder_of_other_settings_is_refused_by_what_differs(tmp_path):
-    claim(tmp_path, Settings(), label="", models={})
+    claim_folder(tmp_path, Settings(), label="", models={})
     before = (tmp_path / "manifest.json").read_bytes()
-    with pytest.raises(ResultsError, match=r"inner.rate: 0.5 there, 0.25 here\); name another"):
-        claim(tmp_path, Settings(inner=Inner(rate=0.25)), label="", models={})
-    with pytest.raises(ResultsError, match=r"seeds: \[0, 1\] there, \[3\] here"):
-        claim(tmp_path, Settings(seeds=(3,)), label="", models={})
+    with pytest.raises(
+        ResultsError, match=r"here: settings.inner.rate 0.5 and 0.25\); name another"
+    ):
+        claim_folder(tmp_path, Settings(inner=Inner(rate=0.25)), label="", models={})
+    with pytest.raises(ResultsError, match=r"settings.seeds \[0, 1\] and \[3\]"):
+        claim_folder(tmp_path, Settings(seeds=(3,)), label="", models={})
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
@@ -91,36 +93,42 @@ def test_a_folder_of_other_weights_is_refused(tmp_path):
     (model / "model.safetensors").write_bytes(b"1" * 3_000_000)
     before = fingerprints(model, tmp_path / "absent")
     assert list(before) == ["tiny/model"]
-    claim(tmp_path, Settings(), label="", models=before)
-    claim(tmp_path, Settings(), label="", models=fingerprints(model))
+    claim_folder(tmp_path, Settings(), label="", models=before)
+    claim_folder(tmp_path, Settings(), label="", models=fingerprints(model))
     for other in (b"2" * 3_000_000, b"1" * 3_000_001):
         (model / "model.safetensors").write_bytes(other)
-        with pytest.raises(ResultsError, match=r"another run .*models\.tiny/model"):
-            claim(tmp_path, Settings(), label="", models=fingerprints(model))
+        with pytest.raises(ResultsError, match=r"another run .*models\.tiny/model \w+ and \w+"):
+            claim_folder(tmp_path, Settings(), label="", models=fingerprints(model))
 
 
 def test_an_option_that_is_younger_than_a_run_had_its_default_then(tmp_path):
-    claim(tmp_path, Settings(), label="a trial", models={})
+    claim_folder(tmp_path, Settings(), label="a trial", models={})
     manifest = read_manifest(tmp_path)
     del manifest["settings"]["inner"]["rate"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    claim(tmp_path, Settings(), label="a trial", models={})
-    with pytest.raises(ResultsError, match=r"holds another run \(settings.inner.rate: 0.5 there"):
-        claim(tmp_path, Settings(inner=Inner(rate=0.25)), label="a trial", models={})
+    claim_folder(tmp_path, Settings(), label="a trial", models={})
+    with pytest.raises(ResultsError, match=r"settings.inner.rate 0.5 and 0.25"):
+        claim_folder(tmp_path, Settings(inner=Inner(rate=0.25)), label="a trial", models={})
 
 
-def test_a_sealed_run_has_the_hash_of_every_file_but_its_manifest(tmp_path):
-    claim(tmp_path, Settings(), label="", models={})
+def test_settings_of_another_command_are_another_run(tmp_path):
+    claim_folder(tmp_path, Settings(), label="", models={})
+    with pytest.raises(ResultsError, match=r"holds another run, or one of another version"):
+        claim_folder(tmp_path, Inner(), label="", models={})
+
+
+def test_a_finished_run_has_the_hash_of_every_file_but_its_manifest(tmp_path):
+    claim_folder(tmp_path, Settings(), label="", models={})
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "a.json").write_bytes(b"[]")
-    seal(tmp_path, seconds=3.5)
+    record_hashes(tmp_path, seconds=3.5)
     manifest = read_manifest(tmp_path)
     assert manifest["seconds"] == 3.5
     assert manifest["sha256"] == {"agents/a.json": hashlib.sha256(b"[]").hexdigest()}
     assert hash_file(tmp_path / "agents" / "a.json") == hashlib.sha256(b"[]").hexdigest()
-    claim(tmp_path, Settings(), label="", models={})
+    claim_folder(tmp_path, Settings(), label="", models={})
     assert "sha256" not in read_manifest(tmp_path)  # it is being written to again
-    seal(tmp_path, seconds=0.1)  # there was nothing left to do
+    record_hashes(tmp_path, seconds=0.1)  # there was nothing left to do
     assert read_manifest(tmp_path)["seconds"] == 3.5
 
 
@@ -133,26 +141,26 @@ def test_a_folder_without_a_readable_manifest_is_refused(tmp_path, text):
 
 
 def test_the_manifest_is_json_that_others_can_read(tmp_path):
-    claim(tmp_path, Settings(), label="", models={})
+    claim_folder(tmp_path, Settings(), label="", models={})
     text = Path(tmp_path / "manifest.json").read_text(encoding="utf-8")
     assert json.loads(text)["settings"]["seeds"] == [0, 1]
 
 
 def test_a_file_that_comes_later_is_vouched_for_too_once_the_run_is(tmp_path):
-    claim(tmp_path, Settings(), label="", models={})
+    claim_folder(tmp_path, Settings(), label="", models={})
     late = tmp_path / "late.json"
     late.write_text("1")
-    seal_file(tmp_path, late)
+    record_hash(tmp_path, late)
     assert "sha256" not in read_manifest(tmp_path)  # under way: sealing will list it
-    seal(tmp_path)
+    record_hashes(tmp_path)
     late.write_text("2")
-    seal_file(tmp_path, late)
+    record_hash(tmp_path, late)
     assert read_manifest(tmp_path)["sha256"] == {"late.json": hash_file(late)}
 
 
 def test_hidden_files_are_no_part_of_a_run(tmp_path):
-    claim(tmp_path, Settings(), label="", models={})
+    claim_folder(tmp_path, Settings(), label="", models={})
     for name in (".lock", ".cache", "result.json"):
         (tmp_path / name).write_text("")
-    seal(tmp_path)
+    record_hashes(tmp_path)
     assert list(read_manifest(tmp_path)["sha256"]) == ["result.json"]

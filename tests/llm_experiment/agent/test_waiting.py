@@ -9,10 +9,11 @@ import torch
 from llm_experiment.agent import policy
 from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.agent.rollout import play, play_positions
-from llm_experiment.base.hugging_face import BaseStep, HuggingFaceBase
+from llm_experiment.agent.rollout import play_episodes, play_positions
+from llm_experiment.base.hugging_face import HuggingFaceBase
+from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat import lockstep as chat_env
-from llm_experiment.chat.lockstep import N_SCALARS, pack_observation, unpack_observation
+from llm_experiment.chat.observation import N_SCALARS, pack_observation, unpack_observation
 from llm_experiment.chat.turns import TurnParser
 from llm_experiment.chat.world import World
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
@@ -53,7 +54,7 @@ def random_agent(world, *, seed=0, scale=0.5) -> FixedKLPolicy:
 
 
 def played(agent, world):
-    return play(
+    return play_episodes(
         agent,
         world,
         n_episodes=N_EPISODES,
@@ -125,7 +126,7 @@ def test_between_positions_nothing_waits_for_the_device(monkeypatch, rule, accou
         parser=parser,
         prompt_tokens=torch.empty(len(encode(PROMPT)), dtype=torch.int64, device="meta"),
         score=score,
-        student_temperature=0.5,
+        partner_temperature=0.5,
     )
     chat = world.chat(n_episodes=N_EPISODES, n_tokens=N_TOKENS, generator=torch.Generator())
     env = small_world().env(small_config())

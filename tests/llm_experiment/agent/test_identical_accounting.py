@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
-from llm_experiment.agent.rollout import play
-from llm_experiment.base.hugging_face import BaseStep
+from llm_experiment.agent.rollout import play_episodes
+from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat import lockstep as chat_env
-from llm_experiment.chat.lockstep import pack_observation
-from llm_experiment.chat.turns import Speaker
+from llm_experiment.chat.observation import pack_observation
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
 from tests.llm_experiment.small_world import small_config, small_world
 from theory.budget import Accounting
@@ -71,7 +71,7 @@ class ScriptedAgent:
 @pytest.fixture(scope="module")
 def world():
     table = np.log(np.random.default_rng(3).dirichlet(np.ones(3), size=(3, 3)))
-    return small_world(table, pieces=PIECES, prompt="\nS:\nT:", student_temperature=0.5)
+    return small_world(table, pieces=PIECES, prompt="\nS:\nT:", partner_temperature=0.5)
 
 
 def bold_agent(world) -> FixedKLPolicy:
@@ -145,7 +145,7 @@ class Process:
         tokens, agents_turn = self.read(history[:-1])
         if agents_turn:
             return (1.0, 0.0, 0.0)
-        law = self.step(tokens)[2] ** (1 / self.world.student_temperature)
+        law = self.step(tokens)[2] ** (1 / self.world.partner_temperature)
         return law / law.sum()
 
 
@@ -159,7 +159,7 @@ def test_the_engines_totals_over_all_transcripts_are_the_theorys(world, accounti
         return TRANSCRIPTS[:, len(PROMPT) + len(asked) - 1]
 
     monkeypatch.setattr(chat_env, "sample_tokens", scripted)
-    rollout = play(
+    rollout = play_episodes(
         ScriptedAgent(agent, world),
         world,
         n_episodes=len(TRANSCRIPTS),

@@ -1,0 +1,152 @@
+"""The base policy `b`: what the language model says next, given a transcript so far.
+
+Agent, environment and evaluation see a base policy through three things only: the log-probability
+of every next token, some features of the transcript for the actor and critic to read, and the
+*missing mass* of the distribution before it was normalised (0 for a language model; for a
+pessimistic imitator the probability that it asks for help). So a language model, the exact
+dialogue process, a Bayesian mixture and a pessimistic imitator can stand in for one another.
+
+A policy plays many episodes at once. They share a prompt, which is read once, and then advance
+in lockstep, one token each per call, so that every call is one batched forward of the model with
+the keys and values of earlier tokens cached.
+
+An observation must say what the base policy's log-probabilities were. Where they are a function
+of the features, as they are of a language model's last hidden state, the base policy says so by
+its *head*, and observations need not carry one number for every token of a large vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from theory.divergences import log_missing_mass
+from theory.errors import InvalidArgumentError, InvalidShapeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseStep:
+    """What the base policy says of the next token of n episodes.
+
+    Attributes:
+        log_probs: in nats, float32, shape (n, n_tokens); every row is normalised.
+        features: what actor and critic may read, float32, shape (n, n_features).
+        missing_mass: the mass that was missing before the rows were normalised, float32 in
+            [0, 1], shape (n,); log_probs plus log1p(-missing_mass) is the semi-distribution.
+    """
+
+    log_probs: Tensor
+    features: Tensor
+    missing_mass: Tensor
+
+
+class Head(Protocol):
+    """Log-probabilities as a function of features, with `BaseStep.log_probs` among its values."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """From features, (n, n_features), to log-probabilities in nats, float32, (n, n_tokens)."""
+        ...
+
+    def to(self, device: torch.device) -> "Head":
+        """The same function of features on `device`."""
+        ...
+
+
+class Session(Protocol):
+    """Episodes that advance in lockstep under one base policy."""
+
+    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
+        """The prediction after one more token of every episode.
+
+        Args:
+            tokens: ids, int64, shape (n,).
+            agent_wrote: which of them the agent chose, bool, shape (n,); none if left out. Only
+                a Bayesian policy that learns from the demonstrator alone needs to know.
+        """
+        ...
+
+
+class BaseModel(Protocol):
+    """A base policy; every tensor that it takes or gives lies on `device`."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """Width of `BaseStep.features`."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are expected and predictions lie."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """What gives log-probabilities back from features; None: observations must carry them."""
+        ...
+
+    def begin(
+        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
+    ) -> tuple[Session, BaseStep]:
+        """Start episodes that share a prompt.
+
+        Args:
+            prompt_tokens: ids, int64, shape (p,), p >= 1.
+            n_episodes: how many episodes, n.
+            n_positions: tokens that an episode will have at most, the prompt included.
+
+        Returns:
+            The session, and the prediction after the prompt.
+        """
+        ...
+
+
+def check_start(prompt_tokens: Tensor, *, n_episodes: int, n_positions: int, n_tokens: int) -> None:
+    """Raise unless episodes of `n_positions` tokens can start from `prompt_tokens`.
+
+    Raises:
+        InvalidShapeError: `prompt_tokens` is not a non-empty vector.
+        InvalidArgumentError: no episode, a prompt as long as the episode, or an unknown token.
+    """
+    if prompt_tokens.ndim != 1 or not len(prompt_tokens):
+        raise InvalidShapeError(
+            f"prompt_tokens must have shape (p,) with p >= 1, got {tuple(prompt_tokens.shape)}"
+        )
+    if n_episodes < 1:
+        raise InvalidArgumentError(f"n_episodes must be >= 1, got {n_episodes}")
+    if len(prompt_tokens) >= n_positions:
+        raise InvalidArgumentError(
+            f"the prompt has {len(prompt_tokens)} tokens and the episode only {n_positions}, so "
+            "nothing is left to play; shorten the prompt or lengthen the episode"
+        )
+    outside = prompt_tokens[(prompt_tokens < 0) | (prompt_tokens >= n_tokens)]
+    if len(outside):
+        raise InvalidArgumentError(
+            f"prompt tokens must lie in 0..{n_tokens - 1}, got {int(outside[0])}; was the prompt "
+            "encoded by another model's tokenizer?"
+        )
+
+
+def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
+    """A step whose distribution may have mass missing.
+
+    Args:
+        log_semi: log-probabilities whose mass is at most 1, in nats, float64, (n, n_tokens). A
+            row of zero mass, where nothing at all is predicted, becomes uniform.
+        features: shape (n, n_features).
+    """
+    n_tokens = log_semi.shape[-1]
+    log_mass = log_semi.logsumexp(dim=-1, keepdim=True)
+    uniform = torch.full_like(log_semi, -math.log(n_tokens))
+    log_probs = torch.where(torch.isneginf(log_mass), uniform, log_semi - log_mass)
+    return BaseStep(
+        log_probs=log_probs.float().clamp(max=0.0),
+        features=features.float(),
+        missing_mass=log_missing_mass(log_semi, unchecked=True).exp().float(),
+    )

@@ -1,0 +1,455 @@
+"""Jobs of a run: an agent is trained and evaluated, the base policy is evaluated.
+
+Jobs are independent of one another, and a run is a folder that holds the results of all of them
+(`llm_experiment.records.folder`). Agents are trained a few side by side in processes of one thread
+each, and a process loads the models once, for all jobs that it is given. Every update ends with
+the agent on disk: whoever stops a run, and however, it loses an update of each process at most, and
+goes on to the numbers of an uninterrupted one.
+
+An agent with a budget of 0 is the base policy (`ConstraintConfig.is_base_policy`). It is no job;
+runs made when it was trained too keep its results.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import joblib
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from stable_baselines3.common.callbacks import BaseCallback
+
+from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.base.shipped import model_names
+from llm_experiment.chat.world import WorldLoader, check_world
+from llm_experiment.config import AgentConfig, Preset
+from llm_experiment.evaluation_tables import write_tables
+from llm_experiment.feasibility.memory import (
+    PlannedRun,
+    check_memory,
+    estimate_memory,
+    free_bytes,
+    read_shapes,
+)
+from llm_experiment.measures.departure import known_demonstrator
+from llm_experiment.measures.evaluation import Evaluation, evaluate, evaluate_base
+from llm_experiment.measures.metrics import AgentRow, base_to_json, row_to_json
+from llm_experiment.records.folder import (
+    AGENT_FILE,
+    AGENTS,
+    BASE,
+    RESULT_FILE,
+    SUMMARY_FILE,
+    UPDATES_FILE,
+    claim_folder,
+    episodes_file,
+    exclusive,
+    fingerprints,
+    record_hashes,
+)
+from llm_experiment.settings import Settings
+from llm_experiment.suite import Job, SuiteConfig, suite_agents, suite_jobs
+from mightnt.progress import progress_bar
+from mightnt.results import write_atomically, write_json
+from mightnt.tables import Table, print_table
+from theory.errors import ResultsError
+
+EVALUATION_STREAM: Final = 1_000_000
+"""Evaluations draw from streams far beyond those of any training."""
+ORPHAN_SECONDS: Final = 120.0
+"""How long a job waits for one that a killed run left behind, which stops after its update."""
+_POLL_SECONDS: Final = 0.5
+
+_WORLDS: Final = WorldLoader()
+"""The models of this process: a worker keeps them from one job to the next."""
+
+Task = Callable[[], Any]
+"""A job with all that it needs; picklable."""
+
+
+# --------------------------------------------------------------------------- one job
+
+
+def run_job(job: Job, suite: SuiteConfig, folder: Path, *, run_pid: int) -> list[dict[str, Any]]:
+    """Train one agent, or finish training it, and evaluate it.
+
+    Args:
+        job: the agent.
+        suite: how to evaluate it.
+        folder: the job's own.
+        run_pid: the process that waits for the result; without it the job stops.
+
+    Returns:
+        A row for each evaluation length.
+
+    Raises:
+        ResultsError: the folder cannot be used, or holds something else.
+        ModelError: a model cannot be loaded.
+    """
+    with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
+        return finish_job(job, suite, folder, check_wanted=partial(_check_alive, run_pid))
+
+
+def finish_job(
+    job: Job, suite: SuiteConfig, folder: Path, *, check_wanted: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """As `run_job`, in a folder that is already the caller's alone.
+
+    Args:
+        job: the agent.
+        suite: how to evaluate it.
+        folder: the job's own.
+        check_wanted: called before anything is written; raises once nobody wants it any more.
+    """
+    result = folder / RESULT_FILE
+    if not result.exists():
+        torch.set_num_threads(1)
+        agent = train_job(job, folder, check_wanted=check_wanted)
+        lengths = suite.evaluation_lengths
+        rows = [evaluate_job(job, agent, suite, n, folder) for n in lengths]
+        check_wanted()
+        write_json(result, rows)
+    written: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+    return written
+
+
+def train_job(job: Job, folder: Path, *, check_wanted: Callable[[], None]) -> LockstepPPO:
+    """The trained agent of a job, from where it was left in `folder`."""
+    agent = LockstepPPO(
+        _WORLDS.world(job.config.world), job.config, tensorboard_log=folder / "tensorboard"
+    )
+    if (folder / AGENT_FILE).exists():
+        agent.restore(folder / AGENT_FILE)
+    if not agent.finished:
+        agent.finish(_Saving(folder, check_wanted=check_wanted))
+    # A job that was killed between its last two files has an agent without its last record.
+    write_json(folder / UPDATES_FILE, agent.records)
+    return agent
+
+
+def _check_alive(pid: int) -> None:
+    """Raise if there is no process `pid`."""
+    try:
+        os.kill(pid, 0)  # no signal: asks whether the process exists
+    except ProcessLookupError:
+        raise ResultsError("the run that started this job has ended") from None
+
+
+class _Saving(BaseCallback):
+    """Writes agent and records after every update, unless nobody wants them any more."""
+
+    model: LockstepPPO
+
+    def __init__(self, folder: Path, *, check_wanted: Callable[[], None]) -> None:
+        super().__init__()
+        self._folder = folder
+        self._check_wanted = check_wanted
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        """The update before this rollout is complete."""
+        self._write(due=self.model.n_updates % self.model.config.checkpoint_every == 0)
+
+    def _on_training_end(self) -> None:
+        self._write(due=True)
+
+    def _write(self, *, due: bool) -> None:
+        self._check_wanted()
+        if due and self.model.records:
+            self.model.save(self._folder / AGENT_FILE)
+        write_json(self._folder / UPDATES_FILE, self.model.records)
+
+
+def evaluate_job(
+    job: Job, agent: LockstepPPO, suite: SuiteConfig, n_tokens: int, folder: Path
+) -> dict[str, Any]:
+    """Evaluate a trained agent at one length: its episodes on disk, and a row of the summary."""
+    config = job.config
+    evaluation = evaluate(
+        agent.policy,
+        agent.world,
+        process=known_demonstrator(config.world, agent.world),
+        n_episodes=suite.n_evaluation_episodes,
+        n_tokens=n_tokens,
+        budget_nats=config.constraint.episode_budget_nats,
+        accounting=config.constraint.accounting,
+        seed=config.seed,
+        stream=(EVALUATION_STREAM, n_tokens),
+    )
+    _store(folder, n_tokens, evaluation)
+    row = AgentRow(
+        agent=job.name,
+        variant=job.variant,
+        budget_nats=config.constraint.episode_budget_nats,
+        seed=config.seed,
+        n_tokens=n_tokens,
+        trained_at_n_tokens=config.stages[-1].n_tokens,
+        numbers=evaluation.row(),
+    )
+    return row_to_json(row)
+
+
+def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, Any]:
+    """Evaluate the base policy itself, for comparison with every agent.
+
+    Args:
+        agent: what all agents of the run share.
+        suite: how to evaluate.
+        folder: for its episodes and its result.
+
+    Returns:
+        A `measures.metrics.BaseEvaluation` as JSON.
+    """
+    result = folder / RESULT_FILE
+    if not result.exists():
+        torch.set_num_threads(1)
+        with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
+            world = _WORLDS.world(agent.world)
+            evaluation = evaluate_base(
+                world,
+                process=known_demonstrator(agent.world, world),
+                n_episodes=suite.n_base_episodes,
+                at_once=suite.n_evaluation_episodes,
+                lengths=suite.evaluation_lengths,
+                seed=agent.seed,
+                stream=EVALUATION_STREAM,
+                store=partial(_store, folder),
+            )
+            write_json(result, base_to_json(evaluation))
+    base: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return base
+
+
+def _store(folder: Path, n_tokens: int, evaluation: Evaluation) -> None:
+    """Write the episodes of an evaluation."""
+    write_atomically(
+        folder / episodes_file(n_tokens),
+        lambda path: np.savez_compressed(path, allow_pickle=False, **evaluation.arrays()),
+    )
+
+
+# --------------------------------------------------------------------------- all jobs
+
+
+def run_suite(
+    settings: Settings, out: Path, *, n_processes: int, console: Console
+) -> tuple[Table, ...]:
+    """Train and evaluate every agent of a suite, or finish what was begun.
+
+    Args:
+        settings: what the numbers depend on.
+        out: folder of the run.
+        n_processes: jobs that are done side by side, each in a process of one thread.
+        console: progress goes there.
+
+    Returns:
+        The tables of the run; they and what they come from are in its folder.
+
+    Raises:
+        ResultsError: the folder belongs to another run or process, or cannot be written.
+        ModelError: a model cannot be loaded.
+    """
+    with exclusive(out):
+        started = time.monotonic()
+        tasks = run_tasks(settings, out, partial(run_job, run_pid=os.getpid()))
+        n_processes = min(n_processes, len(tasks))
+        check_machine(settings, n_processes, console)
+        begin(settings, out)
+        with watch([("", settings, out)], console):
+            *results, base = call_here(tasks, n_processes)
+        return conclude(settings, out, results, base, seconds=time.monotonic() - started)
+
+
+def run_tasks(
+    settings: Settings, out: Path, train: Callable[[Job, SuiteConfig, Path], Any]
+) -> list[Task]:
+    """Every job of a run, in the order of `suite_jobs`; the base policy's evaluation is the last.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+        train: trains and evaluates an agent in its folder, such as `run_job`.
+    """
+    tasks: list[Task] = [
+        partial(train, job, settings.agents, out / AGENTS / job.name)
+        for job in suite_jobs(settings.agent, settings.agents)
+    ]
+    return [*tasks, partial(run_base, settings.agent, settings.agents, out / BASE)]
+
+
+def call_here(tasks: Sequence[Task], n_processes: int) -> list[Any]:
+    """The results of tasks that processes of this machine call, in order.
+
+    With one process it is this one. Otherwise this one loads no model: each worker has its own.
+    """
+    workers = joblib.Parallel(n_jobs=n_processes)
+    results: list[Any] = workers(joblib.delayed(task)() for task in tasks)
+    return results
+
+
+def begin(settings: Settings, out: Path) -> None:
+    """Make a folder the run of `settings`, or make sure that it is."""
+    models = fingerprints(*map(Path, model_names(settings.agent.world)))
+    claim_folder(out, settings, label=settings.label, models=models)
+
+
+def conclude(
+    settings: Settings,
+    out: Path,
+    results: Sequence[list[dict[str, Any]]],
+    base: dict[str, Any],
+    *,
+    seconds: float,
+) -> tuple[Table, ...]:
+    """Write what the jobs of a run amount to, and the hashes of its files.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+        results: of its jobs, as `run_job` gives them.
+        base: as `run_base` gives it.
+        seconds: how long it took.
+    """
+    jobs = suite_jobs(settings.agent, settings.agents)
+    of_job = dict(zip((job.name for job in jobs), results, strict=True))
+    rows = [
+        row
+        for agent in suite_agents(settings.agent, settings.agents)
+        for row in of_job.get(agent.name) or _earlier_rows(out / AGENTS / agent.name)
+    ]
+    summary = {"label": settings.label, "base": base, "rows": rows}
+    write_json(out / SUMMARY_FILE, summary)
+    tables = write_tables(out)
+    record_hashes(out, seconds=round(seconds, 1))
+    return tables
+
+
+def _earlier_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of an agent that is no job but was one when its run began; none if it was not."""
+    if not (folder / RESULT_FILE).exists():
+        return []
+    rows: list[dict[str, Any]] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    return rows
+
+
+def check_machine(settings: Settings, n_processes: int, console: Console) -> None:
+    """Raise unless this machine can do the run: one clear error here, not one in every process.
+
+    Models have to be there and to fit into memory, and episodes into the language model; of large
+    models it is shown what they need. No weights are read. Where the task's process is the base
+    policy it is counted as the shipped language model, which needs more.
+    """
+    world = settings.agent.world
+    check_world(world, lengths=settings.episode_lengths)
+    planned = PlannedRun.of(settings, n_processes=n_processes)
+    shapes = read_shapes(*model_names(world))
+    estimate = estimate_memory(planned, shapes)
+    free = free_bytes(estimate.needed())
+    if settings.preset is Preset.PAPER:
+        print_table(estimate.table(free), console)
+    check_memory(planned, shapes, estimate, free)
+
+
+@contextmanager
+def watch(runs: Sequence[tuple[str, Settings, Path]], console: Console) -> Iterator[None]:
+    """Print a line for every update that appears in runs' folders, under a bar with the time left.
+
+    Args:
+        runs: what to call each, its settings and its folder.
+        console: where it is said how much was done before.
+    """
+    done = threading.Event()
+    with progress_bar() as bar:
+        watched = _Watched(runs, bar)
+
+        def keep_looking() -> None:
+            while not done.wait(_POLL_SECONDS):
+                watched.look()
+
+        watched.look(quiet=True)
+        if watched.n_updates:
+            console.print(f"going on after {watched.n_updates} updates", highlight=False)
+        watcher = threading.Thread(target=keep_looking, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            watched.look()
+
+
+class _Watched:
+    """How far the jobs of some runs are, from what is on disk.
+
+    Work is counted in tokens of the agent; of an evaluation's tokens it writes about half.
+    """
+
+    def __init__(self, runs: Sequence[tuple[str, Settings, Path]], bar: Progress) -> None:
+        self._bar = bar
+        self._jobs: dict[Path, tuple[str, AgentConfig]] = {}
+        self._evaluations: dict[Path, int] = {}
+        for run, settings, out in runs:
+            suite = settings.agents
+            n_tokens = sum(suite.evaluation_lengths) // 2
+            self._evaluations[out / BASE] = suite.n_base_episodes * n_tokens
+            for job in suite_jobs(settings.agent, suite):
+                folder = out / AGENTS / job.name
+                self._jobs[folder] = (f"{run}{job.name}", job.config)
+                self._evaluations[folder] = suite.n_evaluation_episodes * n_tokens
+        self._seen = dict.fromkeys(self._jobs, 0)
+        self._steps = dict.fromkeys(self._jobs, 0)
+        training = sum(config.total_agent_steps for _, config in self._jobs.values())
+        total = training + sum(self._evaluations.values())
+        self._task = bar.add_task("tokens of the agents", total=total)
+
+    @property
+    def n_updates(self) -> int:
+        """Updates that have been seen."""
+        return sum(self._seen.values())
+
+    def look(self, *, quiet: bool = False) -> None:
+        """Take note of what is new, and print it unless `quiet`."""
+        for folder, (name, config) in self._jobs.items():
+            records = _updates(folder)
+            for record in records[self._seen[folder] :]:
+                if not quiet:
+                    self._bar.console.print(_line(name, record), markup=False, soft_wrap=True)
+            if records:
+                self._seen[folder] = len(records)
+                self._steps[folder] = min(records[-1]["agent_steps"], config.total_agent_steps)
+        evaluated = (
+            n_tokens
+            for folder, n_tokens in self._evaluations.items()
+            if (folder / RESULT_FILE).exists()
+        )
+        self._bar.update(self._task, completed=sum(self._steps.values()) + sum(evaluated))
+
+
+def _updates(folder: Path) -> list[dict[str, Any]]:
+    """The records of a job's updates so far."""
+    try:
+        records: list[dict[str, Any]] = json.loads((folder / UPDATES_FILE).read_bytes())
+    except FileNotFoundError:
+        return []
+    return records
+
+
+def _line(name: str, record: dict[str, Any]) -> str:
+    """One update of the agent `name`, for a person."""
+    return (
+        f"{name}  update {record['update']}  steps {record['agent_steps']:,}  "
+        f"budget {float(record['budget_nats']):.2f}  spent {record['spent_nats_mean']:.2f} "
+        f"(most {record['spent_nats_max']:.2f}) nats  return {record['return_mean']:.2f}  "
+        f"empty {float(record['empty_share']):.0%}"
+    )

@@ -1,0 +1,78 @@
+"""Everything that a run's numbers depend on, and what its command line starts from.
+
+`llm_experiment.run` and `llm_experiment.sweep` share it. It needs no learning library, so that
+`--help` and a bad option answer at once.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Final
+
+import tyro
+
+from llm_experiment.config import AgentConfig, Fidelity, Preset, preset_config
+from llm_experiment.suite import Suite, SuiteConfig, default_suite
+
+QUICK_LABEL: Final = "quick (two budgets, one seed)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a run's numbers depend on."""
+
+    preset: Preset = Preset.TINY
+    """Where every option below starts from: a small machine, or the published protocol."""
+    fidelity: Fidelity = Fidelity.OURS
+    """Whose constraint the options below start from: ours, or the authors'."""
+    suite: Suite = Suite.DEFAULT
+    """How many agents the options below start from."""
+    quick: bool = False
+    """Only budgets 0 and 10 with one seed: a look at the whole path in a minute or so."""
+    agents: Annotated[SuiteConfig, tyro.conf.arg(name="")] = field(default_factory=SuiteConfig)
+    """The agents to train, and how to evaluate them."""
+    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: preset_config(Preset.TINY)
+    )
+    """What all agents share."""
+
+    @classmethod
+    def start(cls, preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bool) -> "Settings":
+        """The settings that a preset stands for."""
+        return cls(
+            preset=preset,
+            fidelity=fidelity,
+            suite=suite,
+            quick=quick,
+            agents=default_suite(preset, fidelity, suite, quick=quick),
+            agent=preset_config(preset, fidelity),
+        )
+
+    @property
+    def label(self) -> str:
+        """What to call the run wherever its numbers are shown."""
+        return QUICK_LABEL if self.quick else f"{self.preset.value}, {self.suite.value} suite"
+
+    @property
+    def episode_lengths(self) -> tuple[int, ...]:
+        """Every length, in tokens, at which episodes are played in training or evaluation."""
+        trained = {stage.n_tokens for stage in self.agent.stages}
+        return tuple(sorted(trained | {*self.agents.long_lengths, *self.agents.evaluation_lengths}))
+
+
+def starting_settings(argv: Sequence[str] | None = None) -> Settings:
+    """The settings from which the options of a command line start."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=Preset.TINY.value)
+    first.add_argument("--fidelity", default=Fidelity.OURS.value)
+    first.add_argument("--suite", default=Suite.DEFAULT.value)
+    first.add_argument("--quick", action="store_true")
+    given, _ = first.parse_known_args(argv)
+    try:
+        start = Settings.start(
+            Preset(given.preset), Fidelity(given.fidelity), Suite(given.suite), quick=given.quick
+        )
+    except ValueError:
+        start = Settings()  # the real parser will say which word it does not know
+    # A flag whose default is True would be spelt --no-quick.
+    return replace(start, quick=False)
