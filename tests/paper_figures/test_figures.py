@@ -33,8 +33,8 @@ from paper_figures import (
     table_3,
 )
 from paper_figures.results import Sources
-from theory.budget import all_in_spending_nats
 from theory.errors import MissingDataError
+from theory.overspending import all_in_spending_nats
 from toy_world.programs.events import simplest_later_clock_event
 from toy_world.programs.language import Language
 from toy_world.studies.regularisers import Constraint, matched_budget

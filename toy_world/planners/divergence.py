@@ -264,70 +264,152 @@ def _measure(flows: _Flows, divergence: Divergence, x: Floats) -> tuple[float, F
     return float(w @ (terms + y - b)), -w * ratio, w * ratio / y
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Iterate:
+    """Where the interior-point method is; all but `w` are positive.
+
+    Attributes:
+        x: the flows.
+        costs: the reduced costs, s.
+        w: the multipliers of `A x = e`.
+        multiplier: lambda.
+        room: what is left of the budget, `eps - D`; an unknown of its own until the end.
+    """
+
+    x: Floats
+    costs: Floats
+    w: Floats
+    multiplier: float
+    room: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Residuals:
+    """By how much an iterate misses each of the optimality conditions.
+
+    Attributes:
+        slope: D'(x), of all variables.
+        curvature: the diagonal of D''(x).
+        mean: of the products `x s` and `lambda room`: mu.
+        dual: of `lambda D' + A' w = r + s`.
+        primal: of `A x = e`.
+        over: of `D + room = eps`.
+    """
+
+    slope: Floats
+    curvature: Floats
+    mean: float
+    dual: Floats
+    primal: Floats
+    over: float
+
+
 def _interior_point(
     flows: _Flows, divergence: Divergence, budget: float, scale: float, x: Floats
 ) -> tuple[Floats, float]:
     """Flows and the multiplier that satisfy the optimality conditions, but for about `GAP`."""
-    A, last = flows.conserve, flows.last
-    n_rows, n = A.shape
-    reward = np.zeros(n)
-    reward[last] = flows.reward
-    room = budget - _measure(flows, divergence, x)[0]
-    multiplier = scale / budget
-    costs = np.full(n, scale)  # the reduced costs, s
-    w = np.zeros(n_rows)
-    best = (math.inf, x, multiplier)
+    n_rows, n = flows.conserve.shape
+    at = _Iterate(
+        x=x,
+        costs=np.full(n, scale),
+        w=np.zeros(n_rows),
+        multiplier=scale / budget,
+        room=budget - _measure(flows, divergence, x)[0],
+    )
+    least, best = math.inf, at
     for _ in range(MOST_STEPS):
-        value, slope_last, curvature_last = _measure(flows, divergence, x)
-        slope, curvature = np.zeros(n), np.zeros(n)
-        slope[last], curvature[last] = slope_last, curvature_last
-        mean = (x @ costs + multiplier * room) / (n + 1)
-        dual = reward - multiplier * slope - A.T @ w + costs
-        primal = flows.entering - A @ x
-        over = budget - value - room
-        miss = max(mean * (n + 1), np.abs(dual).max(), np.abs(primal).max(), abs(over)) / scale
-        if miss < best[0]:
-            best = (miss, x, multiplier)
+        missed = _residuals(flows, divergence, budget, at)
+        miss = (
+            max(
+                missed.mean * (n + 1),
+                np.abs(missed.dual).max(),
+                np.abs(missed.primal).max(),
+                abs(missed.over),
+            )
+            / scale
+        )
+        if miss < least:
+            least, best = miss, at
         if miss <= GAP / 10:
             break
-        target = CENTRING * mean
-        # Newton's equations for x, w and lambda, in units in which x and s weigh alike.
-        unit = np.sqrt(x / costs)
-        kkt = np.zeros((n + n_rows + 1, n + n_rows + 1))
-        kkt[range(n), range(n)] = 1 + multiplier * curvature * unit**2
-        scaled = A * unit
-        norms = np.abs(scaled).max(axis=1)
-        scaled /= norms[:, None]
-        kkt[:n, n : n + n_rows], kkt[n : n + n_rows, :n] = scaled.T, scaled
-        kkt[:n, -1] = kkt[-1, :n] = slope * unit
-        kkt[-1, -1] = -room / multiplier
-        regular = kkt.copy()
-        regular[range(n, n + n_rows), range(n, n + n_rows)] -= REGULARISATION
-        right = np.concatenate(
-            [
-                unit * (dual - costs + target / x),
-                primal / norms,
-                [over + room - target / multiplier],
-            ]
-        )
-        try:
-            step = np.linalg.solve(regular, right)
-            step += np.linalg.solve(regular, right - kkt @ step)
-        except np.linalg.LinAlgError:
+        step = _newton(flows, at, missed)
+        if step is None:
             break  # the certificate judges the best point so far
-        if not np.isfinite(step).all():
-            break
-        dx, dw, dl = unit * step[:n], step[n:-1] / norms, float(step[-1])
-        ds = (target - costs * dx) / x - costs
-        dr = (target - room * dl) / multiplier - room
-        length = min(
-            _step_length(x, dx),
-            _step_length(costs, ds),
-            _step_length(np.array([multiplier, room]), np.array([dl, dr])),
-        )
-        x, costs, w = x + length * dx, costs + length * ds, w + length * dw
-        multiplier, room = multiplier + length * dl, room + length * dr
-    return best[1], best[2]
+        at = _moved(at, *step, target=CENTRING * missed.mean)
+    return best.x, best.multiplier
+
+
+def _residuals(flows: _Flows, divergence: Divergence, budget: float, at: _Iterate) -> _Residuals:
+    A, last = flows.conserve, flows.last
+    n = flows.n
+    value, slope_last, curvature_last = _measure(flows, divergence, at.x)
+    reward, slope, curvature = np.zeros(n), np.zeros(n), np.zeros(n)
+    reward[last], slope[last], curvature[last] = flows.reward, slope_last, curvature_last
+    return _Residuals(
+        slope=slope,
+        curvature=curvature,
+        mean=float(at.x @ at.costs + at.multiplier * at.room) / (n + 1),
+        dual=reward - at.multiplier * slope - A.T @ at.w + at.costs,
+        primal=flows.entering - A @ at.x,
+        over=budget - value - at.room,
+    )
+
+
+def _newton(flows: _Flows, at: _Iterate, missed: _Residuals) -> tuple[Floats, Floats, float] | None:
+    """Newton's direction in x, w and lambda; None where float64 is too coarse for one.
+
+    Costs and room are eliminated. The equations are in units in which x and s weigh alike, and
+    their rows for `A x = e` are scaled to a greatest entry of 1.
+    """
+    n_rows, n = flows.conserve.shape
+    target = CENTRING * missed.mean
+    unit = np.sqrt(at.x / at.costs)
+    kkt = np.zeros((n + n_rows + 1, n + n_rows + 1))
+    kkt[range(n), range(n)] = 1 + at.multiplier * missed.curvature * unit**2
+    scaled = flows.conserve * unit
+    norms = np.abs(scaled).max(axis=1)
+    scaled /= norms[:, None]
+    kkt[:n, n : n + n_rows], kkt[n : n + n_rows, :n] = scaled.T, scaled
+    kkt[:n, -1] = kkt[-1, :n] = missed.slope * unit
+    kkt[-1, -1] = -at.room / at.multiplier
+    right = np.concatenate(
+        [
+            unit * (missed.dual - at.costs + target / at.x),
+            missed.primal / norms,
+            [missed.over + at.room - target / at.multiplier],
+        ]
+    )
+    regular = kkt.copy()
+    regular[range(n, n + n_rows), range(n, n + n_rows)] -= REGULARISATION
+    try:
+        step = np.linalg.solve(regular, right)
+        step += np.linalg.solve(regular, right - kkt @ step)
+    except np.linalg.LinAlgError:
+        return None
+    if not np.isfinite(step).all():
+        return None
+    return unit * step[:n], step[n:-1] / norms, float(step[-1])
+
+
+def _moved(at: _Iterate, dx: Floats, dw: Floats, dl: float, *, target: float) -> _Iterate:
+    """The iterate moved along a direction, short of the edge of the feasible cone.
+
+    The directions of costs and room are those that make their products the target, to first order.
+    """
+    ds = (target - at.costs * dx) / at.x - at.costs
+    dr = (target - at.room * dl) / at.multiplier - at.room
+    length = min(
+        _step_length(at.x, dx),
+        _step_length(at.costs, ds),
+        _step_length(np.array([at.multiplier, at.room]), np.array([dl, dr])),
+    )
+    return _Iterate(
+        x=at.x + length * dx,
+        costs=at.costs + length * ds,
+        w=at.w + length * dw,
+        multiplier=at.multiplier + length * dl,
+        room=at.room + length * dr,
+    )
 
 
 def _step_length(values: Floats, step: Floats) -> float:
