@@ -39,6 +39,7 @@ def settings_of(**suite) -> Settings:
                 "unconstrained": True,
                 "evaluation_lengths": LENGTHS,
                 "n_evaluation_episodes": 5,
+                "n_base_episodes": 12,
             }
             | suite
         ),
