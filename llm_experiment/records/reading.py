@@ -42,7 +42,7 @@ from llm_experiment.records.folder import (
     read_manifest,
     read_settings,
 )
-from llm_experiment.suite import Job, SuiteConfig, suite_agents, suite_jobs
+from llm_experiment.suite import Job, SuiteConfig, suite_agents
 from theory.errors import MissingDataError, ResultsError
 
 Arrays = dict[str, NDArray[Any]]
@@ -169,7 +169,8 @@ class RunFolder:
         manifest: as `read_manifest` gives it.
         agent: what all agents share.
         suite: what sets them apart, and how they are evaluated.
-        jobs: its agents, trained or not.
+        jobs: its agents, trained or not; of those with a budget of 0, which are the base policy,
+            the ones that an older version began to train.
         agents: the evaluations of each agent that has any, by the name of its folder; those of
             the suite first, in its order.
         base: what was measured of the base policy; None if it is not evaluated yet.
@@ -194,7 +195,7 @@ class RunFolder:
     @property
     def missing(self) -> tuple[str, ...]:
         """The agents that are not evaluated yet, and `base` if the base policy is not."""
-        agents = [job.name for job in self.jobs if job.name not in self.agents]
+        agents = _not_evaluated(self.jobs, self.agents)
         return (*agents, *([BASE] if self.base is None else []))
 
     @property
@@ -341,9 +342,13 @@ def read_run(folder: Path) -> RunFolder:
         )
     agent = read_settings(AgentConfig, settings["agent"], folder)
     suite = read_settings(SuiteConfig, settings.get("agents", {}), folder)
-    jobs = suite_jobs(agent, suite)
-    names = _agent_names(folder, suite_agents(agent, suite))
-    rows = {name: _read_rows(folder / AGENTS / name) for name in names}
+    every = suite_agents(agent, suite)
+    jobs = tuple(
+        job
+        for job in every
+        if not job.config.constraint.is_base_policy or (folder / AGENTS / job.name).is_dir()
+    )
+    rows = {name: _read_rows(folder / AGENTS / name) for name in _agent_names(folder, every)}
     rows = {name: own for name, own in rows.items() if own}
     base = _read(folder / BASE / RESULT_FILE, base_from_json)
     label = _label(manifest, folder, jobs, rows.keys(), base)
@@ -384,10 +389,20 @@ def _label(
 ) -> str:
     """What a run is called, and whether it is a part of one."""
     label = str(manifest.get("label", folder.name))
-    n_evaluated = sum(job.name in evaluated for job in jobs)
-    if base is not None and n_evaluated == len(jobs):
+    n_missing = len(_not_evaluated(jobs, evaluated))
+    if base is not None and not n_missing:
         return label
-    return f"{label}; unfinished: {n_evaluated} of {len(jobs)} agents evaluated"
+    n_evaluated = sum(job.name in evaluated for job in jobs)
+    return f"{label}; unfinished: {n_evaluated} of {n_evaluated + n_missing} agents evaluated"
+
+
+def _not_evaluated(jobs: Sequence[Job], evaluated: Collection[str]) -> list[str]:
+    """The names of the agents to be evaluated still; those with a budget of 0 need not be."""
+    return [
+        job.name
+        for job in jobs
+        if job.name not in evaluated and not job.config.constraint.is_base_policy
+    ]
 
 
 def read_experiment(folders: Sequence[Path]) -> Experiment:

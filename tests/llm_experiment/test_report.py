@@ -45,7 +45,7 @@ def test_a_run_ends_with_its_report_and_the_last_line_names_it(folder, monkeypat
     """The training replaced by the run that is there."""
     run = read_run(folder)
     monkeypatch.setattr(
-        "llm_experiment.run.run", lambda options, console: make_tables(run.rows, run.base)
+        "llm_experiment.jobs.run_suite", lambda *_, **__: make_tables(run.rows, run.base)
     )
     path = folder / REPORT_FILE
     path.unlink(missing_ok=True)

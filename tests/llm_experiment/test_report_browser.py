@@ -346,7 +346,7 @@ def test_filters_choose_what_is_shown(show, folder):
     assert_shows(browser, folder, agent=FIRST, length=short, episode=0)
     choose(browser, "seed", "1")
     assert_shows(browser, folder, agent="exact-budget3-seed1", length=short, episode=0)
-    choose(browser, "budget", "0")
+    choose(browser, "budget", "1")
     assert_shows(browser, folder, agent="exact-budget1-seed1", length=short, episode=0)
     choose(browser, "length", str(long))
     assert_shows(browser, folder, agent="exact-budget1-seed1", length=long, episode=0)
@@ -373,7 +373,7 @@ def test_filters_do_not_offer_what_was_not_run(show):
     }
     assert inputs == {
         "variant": {"exact budget": True, "realized budget": True, "no constraint": True},
-        "budget": {"0": False, "3": True, "none": False},
+        "budget": {"1": False, "3": True, "none": False},
         "seed": {"0": True, "1": False},
         "length": {str(length): True for length in LENGTHS},
     }

@@ -38,6 +38,7 @@ def settings_of(**suite) -> Settings:
                 "unconstrained": True,
                 "evaluation_lengths": LENGTHS,
                 "n_evaluation_episodes": 5,
+                "n_base_episodes": 12,
             }
             | suite
         ),

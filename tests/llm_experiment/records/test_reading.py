@@ -141,6 +141,18 @@ def test_an_unfinished_run_says_what_is_missing(copy):
     assert run.missing == (AGENTS[1], "base")
 
 
+def test_an_agent_of_budget_0_need_not_be_finished(copy):
+    """Older versions trained it; it is the base policy."""
+    (copy / "agents" / AGENTS[0] / "result.json").unlink()
+    begun = read_run(copy)
+    assert [job.name for job in begun.jobs] == list(AGENTS)
+    assert begun.finished
+    assert begun.label == "tiny, default suite"
+    assert len(begun.updates(AGENTS[0])) > 1
+    shutil.rmtree(copy / "agents" / AGENTS[0])
+    assert [job.name for job in read_run(copy).jobs] == list(AGENTS[1:])
+
+
 def test_options_that_are_younger_than_a_run_had_their_defaults(copy, run):
     def forget(manifest):
         del manifest["settings"]["agent"]["world"]["score_blank_replies"]
