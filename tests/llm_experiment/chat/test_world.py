@@ -24,7 +24,8 @@ from llm_experiment.chat.world import WorldLoader, check_world, load_world
 from llm_experiment.config import PROCESS, PUBLISHED_PROMPT, Preset, WorldConfig, preset_config
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from llm_experiment.measures.evaluation import BasePolicy, evaluate, known_demonstrator
+from llm_experiment.measures.departure import known_demonstrator
+from llm_experiment.measures.evaluation import BasePolicy, evaluate
 from tests.llm_experiment.small_world import score, small_config, small_world
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, ModelError
@@ -252,9 +253,9 @@ def test_with_the_process_as_base_policy_an_agent_does_nothing_that_it_would_not
         stream=(0,),
     )
     row = found.row()
-    assert row["spent_nats_mean"] > 1
-    assert row["possible_shares"] == [1.0] * len(row["possible_shares"])
-    assert row["outside_mass"] == row["empty_any_share"] == 0.0
+    assert row.spending.spent_nats_mean > 1
+    assert set(row.departure.possible_shares) == {1.0}
+    assert row.departure.outside_mass == row.behaviour.empty_any_share == 0.0
 
 
 def test_a_prompt_that_the_process_never_writes_is_refused(config, no_weights):
