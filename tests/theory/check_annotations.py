@@ -53,7 +53,7 @@ def call_with_batches(library, precision, *, gradients):
         assert theory.renyi_nats(log_p, log_q, order=order).shape == (3, 2)
     assert theory.log_missing_mass(log_p).shape == (3, 1)
     assert theory.with_missing_outcome(log_p).shape == (3, 1, 5)
-    for project in (theory.projections, theory.geometric_projection):
+    for project in (theory.fixed_kl_mixture, theory.geometric_projection):
         for k, share in ((0.1, 1.0), (array([0.0, 0.1]), 0.5), (0.1, array([[0.3], [0.5], [1.0]]))):
             found = project(log_p, log_q, k, share=share)
             assert found.log_x.shape == (3, 2, 4)
