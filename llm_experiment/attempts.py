@@ -4,7 +4,7 @@ A scheduler starts a job again once it believes that the machine or process at w
 died. It can be wrong: a machine that cannot be reached may still be writing to the shared file
 system. Two things keep attempts apart.
 
-- The *lock* of the folder (`run_folder.exclusive`). Where it reaches, on one machine and on a
+- The *lock* of the folder (`records.folder.exclusive`). Where it reaches, on one machine and on a
   shared file system whose `flock` all machines see (NFS 4 and most cluster file systems), a new
   attempt waits until the earlier one has ended: never are two at work.
 - The *list of attempts* in the folder, `attempts.json`, for where the lock does not reach. A new
@@ -113,7 +113,7 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
 
 
 def with_versions(wanted: dict[str, str], task: Callable[[], ResultT]) -> ResultT:
-    """What `task` gives here, if this machine has the `run_folder.versions` of the sweep's.
+    """What `task` gives here, if this machine has the `records.folder.versions` of the sweep's.
 
     Raises:
         ResultsError: it has others.

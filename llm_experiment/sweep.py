@@ -9,7 +9,7 @@ are independent jobs; here a few work side by side, on a Ray cluster as many as 
 
     manifest.json          settings, and when and with what the sweep started or went on
     tables.*, *.csv        the results of all runs as one table (`sweep_tables`)
-    <run>/                 a folder of `llm_experiment.run`, complete in itself (`run_folder`)
+    <run>/                 a folder of `llm_experiment.run`, complete in itself (`records.folder`)
     <run>/agents/<name>/attempts.json   on a cluster: which machines were at work on it
 
 Every update of an agent ends with it on disk. The same command goes on where a sweep stopped,

@@ -67,7 +67,7 @@ class StepPolicy:
     target_nats: Tensor
 
     def sample(self, *, generator: torch.Generator | None) -> Tensor:
-        """A token for each episode, int64, shape (n,); see `chat_env.sample_tokens`.
+        """A token for each episode, int64, shape (n,); see `lockstep.sample_tokens`.
 
         Args:
             generator: the randomness, on the tensors' device; torch's own one if None.
@@ -181,7 +181,7 @@ class FixedKLDistribution(Distribution):
 
 
 class FixedKLPolicy(ActorCriticPolicy):
-    """Actor and critic on observations as `chat_env.pack_observation` makes them.
+    """Actor and critic on observations as `pack_observation` makes them.
 
     Args:
         observation_space: a Box of shape (n_features + 2 + n_tokens,), or without the tokens where
