@@ -39,7 +39,7 @@ class Options:
     task: str = "classroom"
     """Dialogue task: a module of llm_experiment/dialogue/tasks/."""
     out: Path = Path("results/tiny_models")
-    """Folder to write to; a folder <task> with both models is made or replaced in it."""
+    """Folder to write to; a folder `<task>` with both models is made or replaced in it."""
     language_model: LanguageModelRecipe = field(default_factory=LanguageModelRecipe)
     """How the language model is trained."""
     reward_model: RewardModelRecipe = field(default_factory=RewardModelRecipe)

@@ -38,7 +38,7 @@ class DemoOptions:
     """Options that every demo has; a demo's own options extend this class."""
 
     out: Path = Path("results")
-    """Folder for what the demo writes: <name>.json, <name>.png and <name>.pdf."""
+    """Folder for what the demo writes: `<name>.json`, `<name>.png` and `<name>.pdf`."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same numbers."""
     json: bool = False
