@@ -33,6 +33,7 @@ from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.lockstep import LockstepChat, check_prompt
 from llm_experiment.chat.reward import BLANK_REWARD, check_reward, load_reward
+from llm_experiment.chat.token_texts import encode_start
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.config import PROCESS, AgentConfig, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
@@ -251,7 +252,7 @@ def _opening(
     )
     prompt = load_task(config.task).prompt if config.prompt is None else config.prompt
     parser = TurnParser.from_tokenizer(tokenizer, rules, n_tokens=n_tokens)
-    tokens = torch.tensor(tokenizer.encode(prompt))
+    tokens = torch.tensor(encode_start(tokenizer, prompt))
     check_start(tokens, n_episodes=1, n_positions=len(tokens) + 1, n_tokens=n_tokens)
     check_prompt(parser, tokens)
     if config.base_model == PROCESS:

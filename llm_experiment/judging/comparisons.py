@@ -55,7 +55,7 @@ from typing import Any, Final
 import numpy as np
 
 from llm_experiment.base.shipped import model_names
-from llm_experiment.chat.token_texts import decode_tokens, read_tokenizer
+from llm_experiment.chat.token_texts import TextDecoder, read_tokenizer
 from llm_experiment.config import WorldConfig
 from llm_experiment.judging.endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
 from llm_experiment.judging.options import JudgeKind, Options
@@ -583,4 +583,4 @@ def load_decoder(world: WorldConfig) -> Decode:
         ModelError: its tokenizer cannot be loaded.
     """
     language_model, _ = model_names(world)
-    return partial(decode_tokens, read_tokenizer(language_model))
+    return TextDecoder(read_tokenizer(language_model))
