@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import WorldConfig, at_least
+from llm_experiment.config import WorldConfig, at_least, check_vocabularies
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
@@ -71,6 +71,7 @@ class Options:
             at_least(name, getattr(self, name), 1)
         at_least("seed", self.seed, 0)
         load_task(self.world.task)
+        check_vocabularies(self.world)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
+from llm_experiment.config import Fidelity, Preset, at_least, check_vocabularies, with_fidelity
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.settings import Settings, starting_settings
 from llm_experiment.suite import Job, lengthened, suite_jobs
@@ -107,6 +107,7 @@ class Options:
         at_least("retries", self.retries, 0)
         for run in sweep_runs(self.settings):
             load_task(run.settings.agent.world.task)
+        check_vocabularies(self.settings.run.agent.world)
         if self.cluster is None:
             return
         from mightnt.clusters import Cluster, System
