@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
+from llm_experiment.config import Fidelity, Preset, at_least, check_vocabularies, with_fidelity
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.settings import Settings, starting_settings
 from llm_experiment.suite import Job, lengthened, suite_jobs
@@ -107,6 +107,7 @@ class Options:
         at_least("retries", self.retries, 0)
         for run in sweep_runs(self.settings):
             load_task(run.settings.agent.world.task)
+        check_vocabularies(self.settings.run.agent.world)
         if self.cluster is None:
             return
         from mightnt.clusters import Cluster, System
@@ -169,6 +170,15 @@ def _run(shared: Settings, task: str, length: int | None, fidelity: Fidelity | N
     return SweepRun(name=name, settings=replace(shared, agent=agent, agents=agents))
 
 
+def only_adds_agents(before: SweepSettings, now: SweepSettings) -> bool:
+    """Whether every run of `before` is one of `now`, with all of its agents and maybe more."""
+    there = {run.name: run.settings for run in sweep_runs(before)}
+    wanted = {run.name: run.settings for run in sweep_runs(now)}
+    return there.keys() <= wanted.keys() and all(
+        settings.only_adds_agents(wanted[name]) for name, settings in there.items()
+    )
+
+
 def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
     """Train and evaluate every agent of every run.
 
@@ -198,7 +208,9 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
             n_tasks = sum(len(run.jobs) + 1 for run in runs)
             for run in runs:
                 check_machine(run.settings, min(options.processes, n_tasks), console)
-        claim_folder(out, options.settings, label=_label(runs), models={})
+        claim_folder(
+            out, options.settings, label=_label(runs), models={}, only_adds=only_adds_agents
+        )
         for run in runs:
             begin(run.settings, out / run.name)
         work = _here if options.cluster is None else _on_cluster
