@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from theory.arguments import as_member
 from theory.constraints import adaptive_tvd, expected_tvd, fixed_tvd
 from theory.errors import SolverError
 from theory.process import (
@@ -75,6 +76,7 @@ def tvd_optimum(
         InvalidShapeError, InvalidDistributionError, InvalidArgumentError: as
             `planning_problem` says.
     """
+    reading = as_member(Reading, reading, name="reading")
     check_budget(budget, name="budget")
     check_tables(beta, nu, utility)
     budget_table = np.array([budget], dtype=object if isinstance(budget, (int, Fraction)) else None)
