@@ -4,14 +4,38 @@ Each takes its arguments by name, `check_count(horizon=horizon)`, for the messag
 """
 
 import math
+from enum import Enum
 from fractions import Fraction
+from typing import Any, TypeVar
 
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidDistributionError
 
+EnumT = TypeVar("EnumT", bound=Enum)
+
+
+def as_member(kind: type[EnumT], given: Any, *, name: str) -> EnumT:
+    """`given`, if it is a member of the enum `kind`, or the member with that name or value.
+
+    Names count in any case. So a mode that is no member never takes another one's branch.
+
+    Raises:
+        InvalidArgumentError: no such member.
+    """
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, str):
+        for member in kind:
+            if given.upper() == member.name or given == member.value:
+                return member
+    members = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+    raise InvalidArgumentError(f"{name} must be one of {members}, got {given!r}")
+
 
 def check_count(**counts: int) -> None:
-    """Raise `InvalidArgumentError` unless every count is at least 1."""
+    """Raise `InvalidArgumentError` unless every count is an integer of at least 1."""
     for name, count in counts.items():
+        if not hasattr(count, "__index__"):  # as integers of every library have it
+            raise InvalidArgumentError(f"{name} must be an integer, got {count!r}")
         if count < 1:
             raise InvalidArgumentError(f"{name} must be >= 1, got {count}")
 

@@ -107,6 +107,12 @@ def common_namespace(**arrays: Array) -> Namespace:
             f"arrays must come from one library, got {kinds}; convert one of them"
         ) from None
     for name, array in arrays.items():
+        if "bfloat16" in str(array.dtype) or "float16" in str(array.dtype):
+            raise InvalidArgumentError(
+                f"{name} must be float32 or float64, got dtype {array.dtype}, in which "
+                f"probabilities are off by a thousandth; take the logits to float32 first, as in "
+                "logits.float().log_softmax(-1)"
+            )
         if not xp.isdtype(array.dtype, "real floating"):
             raise InvalidArgumentError(
                 f"{name} must hold real floating-point numbers, got dtype {array.dtype}"

@@ -32,8 +32,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arguments import as_member
 from theory.arrays import Float64
-from theory.errors import InvalidDistributionError, InvalidShapeError
+from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
 from theory.process import (
     EnvironmentTable,
     PolicyTable,
@@ -41,6 +42,7 @@ from theory.process import (
     Table,
     as_table,
     check_distributions,
+    check_levels,
     check_same_tree,
     in_common_arithmetic,
     infer_n_observations,
@@ -95,7 +97,7 @@ def stack_tables(tables: Sequence[tuple[Table, ...]]) -> tuple[Table, ...]:
         >>> [level.shape for level in stack_tables(models)]
         [(3, 1, 2), (3, 6, 2)]
     """
-    if not tables:
+    if len(tables) == 0:
         raise InvalidShapeError("a stack needs at least one table, got none")
     check_same_tree(*tables)
     return tuple(np.stack(levels) for levels in zip(*tables, strict=True))
@@ -143,6 +145,7 @@ def posterior_weights(
         array([[0.75, 0.25],
                [0.25, 0.75]])
     """
+    update = as_member(Update, update, name="update")
     w, models = _checked(weights, models)
     n_observations = infer_n_observations(model_table(models, 0))
     levels = [w[:, None]]
@@ -336,6 +339,7 @@ def update_log_weights(log_w: LogWeights, log_likelihood: LogWeights) -> LogWeig
 
     Raises:
         InvalidDistributionError: NaN or +inf.
+        InvalidShapeError: shapes that do not fit together.
 
     Example:
         >>> import numpy as np
@@ -344,6 +348,7 @@ def update_log_weights(log_w: LogWeights, log_likelihood: LogWeights) -> LogWeig
         >>> np.exp(update_log_weights(np.log(prior), np.log(likelihood))).round(12)
         array([0.75, 0.25])
     """
+    _check_shapes(log_w, log_likelihood, fits=np.shape(log_likelihood) == np.shape(log_w))
     _checked_logs(log_w, name="log_w")
     joint = log_w + _checked_logs(log_likelihood, name="log_likelihood")
     total = _log_sum_exp(joint, axis=-1)
@@ -366,6 +371,7 @@ def predictive_log_probs(
 
     Raises:
         InvalidDistributionError: NaN or +inf.
+        InvalidShapeError: shapes that do not fit together.
 
     Example:
         >>> import numpy as np
@@ -374,6 +380,7 @@ def predictive_log_probs(
         >>> np.exp(predictive_log_probs(log_w, log_p)).round(12)  # 3/4 9/10 + 1/4 1/10
         array([0.7, 0.3])
     """
+    _check_shapes(log_w, log_p, fits=np.shape(log_p)[-2:-1] == np.shape(log_w)[-1:])
     _checked_logs(log_w, name="log_w")
     joint = log_w[..., None] + _checked_logs(log_p, name="log_p")
     # A probability of 1 may round to a little more.
@@ -417,7 +424,12 @@ def _ones_like(table: Table) -> Table:
 def _checked(weights: Weights, *stacks: tuple[Table, ...]) -> Any:
     """Normalised weights and the stacks, in one kind of number."""
     w = normalised(weights)
-    for stack in stacks:
+    # Policies come first; environments have an axis more. A stack alone may be either.
+    for i, stack in enumerate(stacks):
+        n_axes = np.ndim(stack[0]) if len(stacks) == 1 and len(stack) else 3 + i
+        check_levels(
+            stack, name="a stack", n_axes=n_axes, shape="(n_models, n_histories, |A|[, |O|])"
+        )
         for t, level in enumerate(stack):
             if level.ndim < 3 or len(level) != len(w):
                 raise InvalidShapeError(
@@ -429,7 +441,17 @@ def _checked(weights: Weights, *stacks: tuple[Table, ...]) -> Any:
     return in_common_arithmetic(w, *stacks)
 
 
+def _check_shapes(log_w: Any, log_p: Any, *, fits: bool) -> None:
+    if not fits or not np.ndim(log_w):
+        raise InvalidShapeError(
+            "log-weights need shape (..., n_models), and log-probabilities a number for each (and "
+            f"for each symbol), got shapes {np.shape(log_w)} and {np.shape(log_p)}"
+        )
+
+
 def _checked_logs(logs: NDArray[np.float64], *, name: str) -> NDArray[np.float64]:
+    if not isinstance(logs, np.ndarray):
+        raise InvalidArgumentError(f"{name} must be a NumPy array, got {type(logs).__name__}")
     below = logs < np.inf  # false for NaN too
     if not below.all():
         bad = logs[~below].flat[0]

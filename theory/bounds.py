@@ -127,7 +127,7 @@ def theorem1_factor(*, delta_bits: int, rho: Fraction) -> Fraction:
         >>> theorem1_factor(delta_bits=3, rho=Fraction(1, 2))
         Fraction(1, 16)
     """
-    check_bits(delta_bits=delta_bits)
+    check_count(**{"delta_bits + 1": delta_bits + 1})
     check_probability(rho=rho)
     return rho * Fraction(1, 2**delta_bits)
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Final, TypeAlias
 
+from theory.arguments import as_member
 from theory.arrays import (
     INF,
     Array,
@@ -96,6 +97,13 @@ class BudgetLedger:
     remaining_nats: PerEpisode
     spent_nats: PerEpisode
     rounding_nats: PerEpisode
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.accounting, Accounting):
+            raise InvalidArgumentError(
+                f"accounting must be a member of Accounting, got {self.accounting!r}; open_ledger "
+                "converts its name"
+            )
 
     @property
     def leak_nats(self) -> PerEpisode:
@@ -233,6 +241,7 @@ def open_ledger(
         ...     print(str(error).partition(";")[0])
         an exact budget of 3.0 nats must not be overspent
     """
+    accounting = as_member(Accounting, accounting, name="accounting")
     xp = common_namespace(initial_nats=initial_nats)
     if not unchecked:
         check_budgets(initial_nats=initial_nats)

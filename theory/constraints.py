@@ -55,6 +55,8 @@ from theory.process import (
     Table,
     action_law,
     check_distributions,
+    check_environment,
+    check_policy,
     check_same_tree,
     in_common_arithmetic,
     infer_n_observations,
@@ -499,6 +501,13 @@ def _rational(value: Any) -> Fraction | float:
 
 def _checked(*tables: Any) -> Any:
     """The tables, of one tree and one kind of number, their rows checked."""
+    for name, check, table in zip(
+        ("pi", "beta", "nu"),
+        (check_policy, check_policy, check_environment),
+        tables,
+        strict=False,
+    ):
+        check(table, name=name)
     check_same_tree(*tables)
     for name, table in zip(("pi", "beta", "nu"), tables, strict=False):
         for level in table:

@@ -50,6 +50,11 @@ EXP_MODERATE: Final = 40.0
 
 LOG_ZERO: Final = -1e150
 """Stands for log 0 in the solvers: e^LOG_ZERO is 0, and 0 LOG_ZERO is 0 where 0 (-inf) is NaN."""
+GEOMETRIC_ZERO: Final = -2000.0
+"""On the geometric path a log-probability of b, relative to b's largest, below this is that of 0.
+
+Probabilities are 0 in float64 below e^-745. The KL changes by `log(a/b)` times what 1 - lambda
+changes by, and lambda is rounded by 1e-16: beyond e^-5000 no float lambda attains a KL to 1e-12."""
 SMALLEST_KL: Final = 1e-200
 """A target below it counts as 0."""
 SMALLEST_WEIGHT: Final = 1e-150
@@ -397,6 +402,9 @@ def solve(
         differentiate: whether derivatives are wanted.
     """
     xp = array_namespace(log_a)
+    if path_type is GeometricPath:
+        largest = xp.max(log_b, axis=-1, keepdims=True)
+        log_b = xp.where(log_b < largest + GEOMETRIC_ZERO, -INF, log_b)
     pair = _pair(xp, log_a, log_b)
     path = path_type(xp, pair)
     # Where x ends up: at b (nothing to spend), at a (`enough`), at the limit as a tends to b
@@ -540,7 +548,7 @@ def _weight(xp: Namespace, search: _Search) -> Numbers:
 
 def _pair(xp: Namespace, log_a: Rows, log_b: Rows) -> _Pair:
     """Both ends normalised, a first projected onto the support of b."""
-    log_a = at_least(xp.where(log_b > -INF, log_a, LOG_ZERO), LOG_ZERO)
+    log_a = at_least(xp.where(log_b > LOG_ZERO, log_a, LOG_ZERO), LOG_ZERO)
     log_b = at_least(log_b, LOG_ZERO)
     log_mass_a, a = _normalised(xp, log_a)
     log_mass_b, b = _normalised(xp, log_b)

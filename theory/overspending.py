@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from theory.arguments import check_budget, check_count, check_finite_budget
+from theory.divergences import exp_minus_tangent
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 from theory.projections import fixed_kl_mixture
 
@@ -73,10 +74,11 @@ def realized_two_step_supremum(budget_nats: float) -> OverspendingBet:
         )
 
     def bet(p: float) -> OverspendingBet:
-        log_q = _stake(p, budget_nats)
-        overdraft = p * (math.log(p) - log_q - budget_nats)
+        log_ratio = _stake(p, budget_nats)
         return OverspendingBet(
-            probability=p, log_base_probability=log_q, total_nats=budget_nats + overdraft
+            probability=p,
+            log_base_probability=math.log(p) - log_ratio,
+            total_nats=budget_nats + p * (log_ratio - budget_nats),
         )
 
     # The best p is below 1/2 and falls to 0, like 1 - B0, as B0 -> 1.
@@ -90,16 +92,27 @@ def realized_two_step_supremum(budget_nats: float) -> OverspendingBet:
 
 
 def _stake(p: float, budget_nats: float) -> float:
-    """The `ln q < ln p` with `KL(Bern(p) || Bern(q)) = budget`."""
+    """The `s = ln(p/q) > 0` with `KL(Bern(p) || Bern(q)) = budget`.
 
-    def excess(log_q: float) -> float:
-        rest = (1 - p) * (math.log1p(-p) - math.log1p(-math.exp(log_q)))
-        return p * (math.log(p) - log_q) + rest - budget_nats
+    The KL is `p phi(-s) + (1 - p) phi(t)` with `phi(x) = e^x - 1 - x` and
+    `t = ln((1-q)/(1-p))`: two terms that do not cancel, however small the budget.
+    """
 
-    # At the lower end the first term alone is the budget and the entropy, above the budget.
+    def excess(s: float) -> float:
+        t = math.log1p(-math.expm1(-s) * p / (1 - p))
+        spent = exp_minus_tangent(np.array([-s, t]))
+        return float(p * spent[0] + (1 - p) * spent[1]) / budget_nats - 1
+
+    # At the upper end the first term alone is the budget and the entropy, above the budget.
     entropy = -p * math.log(p) - (1 - p) * math.log1p(-p)
-    lowest = math.log(p) - (budget_nats + entropy) / p
-    return float(brentq(excess, lowest, math.log(p), xtol=1e-15, rtol=1e-15))
+    highest = (budget_nats + entropy) / p
+    # With s / p below the root of the budget the KL is far below it.
+    lowest = 1e-3 * min(math.sqrt(budget_nats), 1.0)
+    return math.exp(
+        brentq(
+            lambda log_s: excess(math.exp(log_s)), math.log(lowest), math.log(highest), xtol=1e-15
+        )
+    )
 
 
 def all_in_spending_nats(

@@ -28,6 +28,7 @@ every pi over whole continuations only if the posterior stays as it is while the
 actions and then do what mu never does. Every result that quotes the guarantee must say which.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -36,18 +37,20 @@ from numpy.typing import NDArray
 from theory.arguments import check_alpha
 from theory.arrays import Bool, Shaped
 from theory.bayes_mixture import PolicyStack, Update, Weights, check_weights, posterior_weights
-from theory.errors import InvalidDistributionError
+from theory.errors import InvalidDistributionError, InvalidShapeError
 from theory.process import (
     PolicyTable,
     Probability,
     Table,
+    as_table,
     check_distributions,
+    check_policy,
     in_common_arithmetic,
 )
 
 
 def top_set(
-    weights: Shaped[Table, "*rows models"], alpha: Probability
+    weights: Shaped[Table, "*rows models"] | Sequence[Probability], alpha: Probability
 ) -> Bool[NDArray[np.bool_], "*rows models"]:
     """Which models are in `M^alpha`, for a batch of posteriors.
 
@@ -56,7 +59,8 @@ def top_set(
     only up to rounding are ordered as they round.
 
     Args:
-        weights: posterior weights up to a factor, shape (..., n_models), float64 or `Fraction`.
+        weights: posterior weights up to a factor, shape (..., n_models), float64 or `Fraction`; an
+            array, or numbers in a list.
         alpha: the threshold, 0 < alpha <= 1.
 
     Returns:
@@ -74,6 +78,10 @@ def top_set(
         array([False,  True,  True])
     """
     check_alpha(alpha)
+    if not isinstance(weights, np.ndarray):
+        weights = as_table(weights)
+    if not weights.ndim or not weights.shape[-1]:
+        raise InvalidShapeError(f"weights must have shape (..., n_models), got {weights.shape}")
     check_weights(weights)
     # Stable, so that ties keep the order of their indices.
     order = np.argsort(-weights, axis=-1, kind="stable")
@@ -129,6 +137,7 @@ def help_probability(table: PolicyTable) -> tuple[Table, ...]:
         >>> help_probability((np.array([[0.5, 0.25]]), np.array([[0.5, 0.5], [0.0, 0.0]])))
         (array([0.25]), array([0., 1.]))
     """
+    check_policy(table, name="the imitator")
     for level in table:
         check_distributions(level, name="the imitator")
     return tuple(np.maximum(1 - np.asarray(level.sum(axis=-1)), 0) for level in table)

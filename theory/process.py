@@ -243,13 +243,13 @@ def in_common_arithmetic(*tables: Any) -> Any:
     """
 
     def levels(table: Table | tuple[Table, ...]) -> tuple[Table, ...]:
-        return table if isinstance(table, tuple) else (table,)
+        return tuple(table) if isinstance(table, tuple | list) else (table,)
 
     if all(level.dtype == object for table in tables for level in levels(table)):
         return tables
     return tuple(
         tuple(level.astype(np.float64) for level in table)
-        if isinstance(table, tuple)
+        if isinstance(table, tuple | list)
         else table.astype(np.float64)
         for table in tables
     )
@@ -272,7 +272,7 @@ def reach_probabilities(pi: PolicyTable, nu: EnvironmentTable) -> tuple[Table, .
         [0.75 0.25]
         [0.5625 0.1875 0.1875 0.0625]
     """
-    check_same_tree(pi, nu)
+    _check_process(pi, nu)
     levels = [np.ones(1, dtype=np.result_type(pi[0], nu[0]))]
     if levels[0].dtype == object:
         levels[0][0] = Fraction(1)
@@ -310,6 +310,7 @@ def action_law(pi: PolicyTable, *, n_observations: int) -> Table:
         >>> action_law(pi, n_observations=2)  # a_1 o_1 a_2 = 000, 001, 010, ...
         array([0.5, 0. , 0.5, 0. , 0.5, 0. , 0.5, 0. ])
     """
+    check_policy(pi)
     law = pi[0].reshape(-1)
     for actions in pi[1:]:
         law = (np.repeat(law, n_observations)[:, None] * actions).reshape(-1)
@@ -329,6 +330,7 @@ def observation_laws(nu: EnvironmentTable) -> tuple[Table, ...]:
         >>> observation_laws(echo)[1]  # of (0, 0), (0, 1), (1, 0) and (1, 1)
         array([1., 0., 0., 1.])
     """
+    check_environment(nu)
     levels = [np.full(1, Fraction(1) if nu[0].dtype == object else 1.0)]
     for observations in nu:
         levels.append((levels[-1][:, None, None] * observations).reshape(-1))
@@ -349,7 +351,8 @@ def values(pi: PolicyTable, nu: EnvironmentTable, utility: UtilityTable) -> tupl
         >>> values(policy_table(tree, lambda h: (0.75, 0.25)), nu, utility)[0]  # 9/16 + 1/16
         array([0.625])
     """
-    check_same_tree(pi, nu)
+    _check_process(pi, nu)
+    check_utility(nu, utility)
     levels = [utility]
     for actions, observations in zip(reversed(pi), reversed(nu), strict=True):
         levels.append((actions * action_values(observations, levels[-1])).sum(axis=-1))
@@ -366,6 +369,8 @@ def optimal_values(nu: EnvironmentTable, utility: UtilityTable) -> tuple[Table, 
         >>> optimal_values(nu, utility_table(tree, lambda h: float(h[1])))[0]  # action 1
         array([0.8])
     """
+    check_environment(nu)
+    check_utility(nu, utility)
     levels = [utility]
     for observations in reversed(nu):
         levels.append(action_values(observations, levels[-1]).max(axis=-1))
@@ -430,6 +435,7 @@ def infer_n_observations(pi: PolicyTable) -> int:
     Raises:
         InvalidShapeError: levels whose shapes belong to no tree.
     """
+    check_policy(pi, name="a policy table")
     first = pi[0].shape
     n_observations = max(1, len(pi[1]) // first[1]) if len(pi) > 1 else 1
     for t, actions in enumerate(pi):
@@ -440,6 +446,49 @@ def infer_n_observations(pi: PolicyTable) -> int:
                 f"{expected}, got {actions.shape}"
             )
     return n_observations
+
+
+def check_levels(table: tuple[Table, ...], *, name: str, n_axes: int, shape: str) -> None:
+    """Raise unless `table` is a sequence of arrays with so many axes, one array a step.
+
+    Args:
+        table: a policy or environment table, or a stack of them.
+        name: what it is, for the message.
+        n_axes: of every level; this tells policies and environments apart.
+        shape: of level t, in words, for the message.
+
+    Raises:
+        InvalidShapeError: no levels, or one of another number of axes.
+    """
+    if not isinstance(table, tuple | list) or not table:
+        raise InvalidShapeError(
+            f"{name} must be a tuple of arrays, one a step, got {type(table).__name__}"
+        )
+    for t, level in enumerate(table):
+        if np.ndim(level) != n_axes or not isinstance(level, np.ndarray):
+            kind = getattr(level, "shape", type(level).__name__)
+            raise InvalidShapeError(
+                f"level {t} of {name} must be an array of shape {shape}, got {kind}"
+            )
+
+
+def check_policy(pi: PolicyTable, *, name: str = "pi") -> None:
+    """Raise `InvalidShapeError` unless `pi` has the levels of a policy table."""
+    check_levels(pi, name=name, n_axes=2, shape="((|A||O|)^t, |A|)")
+
+
+def check_environment(nu: EnvironmentTable, *, name: str = "nu") -> None:
+    """Raise `InvalidShapeError` unless `nu` has the levels of an environment table."""
+    check_levels(nu, name=name, n_axes=3, shape="((|A||O|)^t, |A|, |O|)")
+
+
+def check_utility(nu: EnvironmentTable, utility: UtilityTable) -> None:
+    """Raise `InvalidShapeError` unless `utility` has a number for each complete history."""
+    if np.shape(utility) != (nu[-1].size,):
+        raise InvalidShapeError(
+            f"the utility needs an entry for each of the {nu[-1].size} complete histories, got "
+            f"shape {np.shape(utility)}"
+        )
 
 
 def check_same_tree(pi: PolicyTable, *others: tuple[Table, ...]) -> None:
@@ -455,6 +504,12 @@ def check_same_tree(pi: PolicyTable, *others: tuple[Table, ...]) -> None:
                     f"tables must share a tree; level {t} has shapes {first.shape} and "
                     f"{second.shape}"
                 )
+
+
+def _check_process(pi: PolicyTable, nu: EnvironmentTable) -> None:
+    check_policy(pi)
+    check_environment(nu)
+    check_same_tree(pi, nu)
 
 
 def _rows(rows: Iterator[Sequence[Probability]], *, width: int, name: str) -> Table:

@@ -28,6 +28,8 @@ agrees with it there and at 1, and its root is the first guess. Between `log(alp
 **Geometric.** With `s = log(a/b)`, `A(lambda) = log sum b e^(lambda s)` and `L = lambda s - A`,
 `g(lambda) = KL(x||b) = sum x phi(-L)` again, and `g'(lambda) = lambda Var_x(s)`. It levels off
 where x has settled on a's favourites, so that the same Newton's steps need the help of a bracket.
+A log-probability of b below -2000, relative to b's largest, counts as -inf here: an additive mask
+of -1e4 or -1e9 is one. (No float lambda attains a KL to 1e-12 where the log-ratio is much larger.)
 If a has zeros inside the support of b, the path jumps at lambda = 0 from b to b restricted to a's
 support: for k up to the jump, `-log b(a > 0)`, x is b.
 

@@ -72,3 +72,10 @@ def test_shapes_broadcast_or_are_refused():
         common_shape(p=np.zeros(2), q=np.zeros(3))
     with pytest.raises(InvalidShapeError, match="must broadcast"):
         common_shape(p=np.zeros((2, 4)), q=np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_refused_with_the_remedy(dtype):
+    rows = torch.log_softmax(torch.zeros(3, dtype=dtype), -1)
+    with pytest.raises(InvalidArgumentError, match=r"take the logits to float32 first"):
+        common_namespace(log_p=rows)

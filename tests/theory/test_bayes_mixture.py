@@ -17,8 +17,14 @@ from tests.theory.exact_tables import (
     weights,
 )
 from theory import bayes_mixture
-from theory.bayes_mixture import Update
-from theory.errors import InvalidDistributionError, InvalidShapeError
+from theory.bayes_mixture import (
+    Update,
+    policy_mixture,
+    predictive_log_probs,
+    stack_tables,
+    update_log_weights,
+)
+from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
 from theory.process import HistoryTree, policy_table
 
 F = Fraction
@@ -329,3 +335,32 @@ def test_log_weights_are_below_infinity_and_some_are_above_minus_infinity():
             bayes_mixture.update_log_weights(np.zeros(2), broken)
         with pytest.raises(InvalidDistributionError, match=f"log_p .*got {bad}"):
             bayes_mixture.predictive_log_probs(np.zeros(2), broken[:, None])
+
+
+def test_a_mode_that_is_no_member_is_converted_or_refused():
+    """Weights 1 : 1 of policies (3/4, 1/4) and (1/4, 3/4): after action 0 all updates make 5/8."""
+    tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+    models = stack_tables(
+        [policy_table(tree, lambda h, p=p: (p, 1 - p)) for p in (Fraction(3, 4), Fraction(1, 4))]
+    )
+    for mode in (Update.ALL, "ALL", "all"):
+        assert policy_mixture([1, 1], models, update=mode)[1][0, 0] == Fraction(5, 8)
+    assert policy_mixture([1, 1], models, update="demonstrator")[1][0, 0] == Fraction(1, 2)
+    for mode in (True, None, "frozen", 1):
+        with pytest.raises(InvalidArgumentError, match=r"update must be one of Update\.ALL, Upd"):
+            policy_mixture([1, 1], models, update=mode)
+
+
+def test_stacks_may_be_lists_and_shapes_that_do_not_fit_are_named():
+    tree = HistoryTree(n_actions=2, n_observations=1, horizon=2)
+    models = stack_tables([policy_table(tree, lambda h: (0.5, 0.5))] * 2)
+    listed = policy_mixture([1, 1], list(models), update=Update.ALL)
+    np.testing.assert_array_equal(listed[1], policy_mixture([1, 1], models, update=Update.ALL)[1])
+    with pytest.raises(InvalidShapeError, match=r"a stack must be a tuple of arrays, one a step"):
+        policy_mixture([1, 1], models[0], update=Update.ALL)
+    with pytest.raises(InvalidShapeError, match=r"got shapes \(2,\) and \(3,\)"):
+        update_log_weights(np.log([0.5, 0.5]), np.zeros(3))
+    with pytest.raises(InvalidShapeError, match=r"got shapes \(2,\) and \(3, 2\)"):
+        predictive_log_probs(np.log([0.5, 0.5]), np.zeros((3, 2)))
+    with pytest.raises(InvalidArgumentError, match="log_w must be a NumPy array, got list"):
+        update_log_weights([0.0], [0.0])

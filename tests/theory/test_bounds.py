@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from theory import bounds
 from theory.bayes_mixture import Update, policy_mixture, stack_tables
-from theory.bounds import ShortValue, Theorem1Bound
+from theory.bounds import ShortValue, Theorem1Bound, short_value_below, theorem1_factor
 from theory.constraints import expected_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidDistributionError
 from theory.log_sum import LogSum, kl_log_sum
@@ -274,3 +274,10 @@ def test_the_bound_of_theorem_1_holds_of_a_mixture_in_floats():
     bound = Theorem1Bound(delta_bits=delta_bits, log_rho=-math.log1p(2.0**-delta_bits))
     kl = expected_kl_nats(one, xi, nothing_to_see)
     assert kl == pytest.approx(bound.bound_nats, rel=1e-14)
+
+
+def test_a_count_is_an_integer():
+    with pytest.raises(InvalidArgumentError, match=r"n_bits must be an integer, got 2\.5"):
+        short_value_below(Fraction(1, 3), n_bits=2.5)
+    with pytest.raises(InvalidArgumentError, match="must be an integer"):
+        theorem1_factor(delta_bits=0.5, rho=Fraction(1, 2))

@@ -1,5 +1,6 @@
 """The ledger: exact accounting bounds every path, realized accounting leaks by known amounts."""
 
+import dataclasses
 import math
 
 import mpmath
@@ -215,3 +216,15 @@ def test_charges_have_the_ledgers_shape_and_kind():
         ledger.charge(kl_nats=torch.zeros(2))
     with pytest.raises(InvalidArgumentError, match="initial_nats must be a NumPy array or a torch"):
         open_ledger(3.0, accounting=Accounting.EXACT)
+
+
+def test_an_accounting_that_is_no_member_is_converted_or_refused():
+    """Exact accounting charges the KL of 1/4, whatever the log-ratio."""
+    for mode in (Accounting.EXACT, "exact", "EXACT"):
+        ledger = open_ledger(np.array([1.0]), accounting=mode)
+        assert ledger.charge(kl_nats=0.25, log_ratio_nats=0.5).remaining_nats == 0.75
+    for mode in ("kl", True, None):
+        with pytest.raises(InvalidArgumentError, match=r"accounting must be one of Accounting\.EX"):
+            open_ledger(np.array([1.0]), accounting=mode)
+    with pytest.raises(InvalidArgumentError, match="open_ledger converts"):
+        dataclasses.replace(open_ledger(np.array([1.0]), accounting="exact"), accounting="exact")

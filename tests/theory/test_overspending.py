@@ -195,3 +195,30 @@ def test_the_all_in_agents_arguments_are_checked(arguments, message):
     good = {"budget_nats": 1.0, "token_probability": 0.1, "horizon": 3}
     with pytest.raises((InvalidArgumentError, InvalidBudgetError), match=message):
         all_in_spending_nats(**(good | arguments))
+
+
+@pytest.mark.parametrize("budget", [1e-18, 1e-16, 1e-12, 1e-6, 0.5])
+def test_the_supremum_is_right_to_1e9_at_any_budget(budget):
+    """At the best p of a golden-section search in 60 digits."""
+    with mpmath.workdps(60):
+        b = mpmath.mpf(budget)
+
+        def total(p):
+            def excess(s):
+                q = p * mpmath.exp(-s)
+                return p * s + (1 - p) * mpmath.log((1 - p) / (1 - q)) - b
+
+            start = mpmath.sqrt(2 * b * (1 - p) / p)
+            s = mpmath.findroot(
+                excess, (start / 4, start * 4 + b / p), solver="anderson", tol=1e-90
+            )
+            return b + p * (s - b)
+
+        low, high = mpmath.mpf("0.05"), mpmath.mpf("0.5")
+        golden = (mpmath.sqrt(5) - 1) / 2
+        for _ in range(60):
+            left, right = high - golden * (high - low), low + golden * (high - low)
+            low, high = (left, high) if total(left) < total(right) else (low, right)
+        best = total((low + high) / 2)
+        found = realized_two_step_supremum(budget)
+        assert abs(found.total_nats / best - 1) < 1e-9

@@ -12,7 +12,7 @@ from tests.theory.exact_tables import environment_tables, policy_tables, to_floa
 from theory import constraints
 from theory.bayes_mixture import Update, model_table, posterior_weights, stack_tables
 from theory.bounds import demonstrator_stays_probability, top_set_size_bound
-from theory.errors import InvalidArgumentError, InvalidDistributionError
+from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
 from theory.log_sum import LogSum
 from theory.pessimism import (
     help_probability,
@@ -251,3 +251,9 @@ def test_ville_s_bound_is_nearly_attained_by_a_rival_that_is_right_for_a_while()
     assert leaves == F(1, 2**5)
     bound = 1 - demonstrator_stays_probability(alpha=alpha, weight=odds / (1 + odds))
     assert F(98, 100) * bound < leaves <= bound
+
+
+def test_a_top_set_takes_a_list():
+    assert top_set([Fraction(1, 10), Fraction(1, 2), Fraction(2, 5)], 0.25).tolist() == [0, 1, 1]
+    with pytest.raises(InvalidShapeError, match=r"shape \(\.\.\., n_models\), got \(\)"):
+        top_set(0.5, 0.25)

@@ -9,13 +9,22 @@ from hypothesis import strategies as st
 
 from tests.theory.exact_tables import environment_tables, policy_tables, to_floats, trees
 from theory import process
+from theory.constraints import expected_kl_nats
 from theory.errors import (
     InvalidArgumentError,
     InvalidDistributionError,
     InvalidHistoryError,
     InvalidShapeError,
 )
-from theory.process import HistoryTree
+from theory.process import (
+    HistoryTree,
+    environment_table,
+    observation_laws,
+    optimal_values,
+    policy_table,
+    utility_table,
+    values,
+)
 
 F = Fraction
 
@@ -239,3 +248,23 @@ def test_a_subtree_is_the_table_of_what_continues_a_history():
     for step, row in ((2, 0), (1, 6), (-1, 0), (0, -1)):
         with pytest.raises(InvalidHistoryError, match=f"row {row} at step {step}; it has .1, 6"):
             process.subtree(nu, step=step, row=row)
+
+
+def test_tables_of_the_wrong_kind_are_refused():
+    """A policy table has two axes a level and an environment table three."""
+    tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+    pi = policy_table(tree, lambda h: (0.5, 0.5))
+    nu = environment_table(tree, lambda h: (0.5, 0.5))
+    utility = utility_table(tree, lambda h: 0.5)
+    for call in (
+        lambda: values(pi, pi, utility),
+        lambda: expected_kl_nats(pi, pi, pi),
+        lambda: observation_laws(pi),
+    ):
+        with pytest.raises(InvalidShapeError, match=r"level 0 of nu must be .* got \(1, 2\)"):
+            call()
+    with pytest.raises(InvalidShapeError, match=r"level 0 of beta must be .* got \(1, 2, 2\)"):
+        expected_kl_nats(pi, nu, nu)
+    for call in (lambda u: values(pi, nu, u), lambda u: optimal_values(nu, u)):
+        with pytest.raises(InvalidShapeError, match=r"each of the 16 complete .* got shape \(5,\)"):
+            call(np.zeros(5))

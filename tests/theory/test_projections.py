@@ -645,3 +645,25 @@ def test_the_linear_path_is_convex_in_its_weight(pair):
     assume(any(p > 0 < q for p, q in zip(a, b, strict=True)))
     kl = [exact.kl(exact.mixture(a, b, weight), b) for weight in (0.25, 0.5, 0.75)]
     assert kl[1] <= (kl[0] + kl[2]) / 2
+
+
+@pytest.mark.parametrize("mask", [-5e3, -1e4, -1e9, -3e38, -1e300])
+@pytest.mark.parametrize("of_both", [False, True])
+def test_an_additive_mask_is_a_zero_on_the_geometric_path(mask, of_both, rng):
+    """Whatever large number a caller adds to logits, a masked symbol has probability 0."""
+    for _ in range(20):
+        log_a, log_b = np.log(rng.dirichlet(np.ones(5), size=2))
+        masked = np.array([False, True, True, False, False])
+        log_b = log_normalised(np.where(masked, log_b + mask, log_b))
+        if of_both:
+            log_a = log_normalised(np.where(masked, log_a + mask, log_a))
+        found, zeros = (
+            geometric_projection(log_a, other, 0.05)
+            for other in (log_b, np.where(masked, -np.inf, log_b))
+        )
+        np.testing.assert_array_equal(found.log_x, zeros.log_x)
+        assert found.weight == zeros.weight
+        kept = ~masked
+        assert kl_nats(found.log_x[kept], log_b[kept]) == pytest.approx(
+            min(0.05, float(found.target_nats)), rel=1e-9
+        )

@@ -23,6 +23,7 @@ from typing import Final, Generic, TypeVar
 
 import numpy as np
 
+from theory.arguments import as_member
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 from theory.process import (
     EnvironmentTable,
@@ -121,6 +122,7 @@ def lagrangian_bound(
         InvalidArgumentError: prices that no mixed adversary of `reading` has.
         InvalidBudgetError: a negative, NaN or infinite budget.
     """
+    reading = as_member(Reading, reading, name="reading")
     check_budget(budget_nats)
     if budget_nats == np.inf:
         raise InvalidBudgetError("an infinite budget has no bound with a price; got inf")

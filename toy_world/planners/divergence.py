@@ -43,6 +43,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arguments import as_member
 from theory.arrays import FULL_MASS_ROUNDING
 from theory.constraints import expected_chi_squared, expected_reverse_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, SolverError
@@ -143,6 +144,7 @@ def divergence_optimum(
         InvalidShapeError, InvalidArgumentError: as `planning_problem` says.
         SolverError: the method did not reach its gap.
     """
+    divergence = as_member(Divergence, divergence, name="divergence")
     if divergence not in (Divergence.REVERSE_KL, Divergence.CHI_SQUARED):
         raise InvalidArgumentError(
             f"divergence must be reverse KL or chi-squared, got {divergence.value}; the other "

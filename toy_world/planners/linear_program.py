@@ -110,8 +110,16 @@ class LinearSolution:
     bound: Any
 
 
-def solve_linear_program(program: LinearProgram) -> LinearSolution:
+def solve_linear_program(
+    program: LinearProgram, *, guide: LinearProgram | None = None
+) -> LinearSolution:
     """The optimum of `program`: with a float certificate, or exact if its data are rational.
+
+    Args:
+        program: what is solved.
+        guide: for a rational program with right-hand sides too small for float64, a program that
+            differs in nothing but larger ones: its vertex says which variables and multipliers
+            are positive. The checks are those of `program`, so that a wrong guess raises.
 
     Raises:
         InvalidBudgetError: no point is feasible.
@@ -119,13 +127,14 @@ def solve_linear_program(program: LinearProgram) -> LinearSolution:
     """
     n = len(program.objective)
     exact = program.objective.dtype == object
+    floats = program if guide is None else guide
     # Only without presolve are the multipliers sure to be those of one basis.
     found = linprog(
-        -program.objective.astype(np.float64),
-        A_ub=program.at_most.sparse(n),
-        b_ub=program.at_most.right.astype(np.float64),
-        A_eq=program.equal.sparse(n),
-        b_eq=program.equal.right.astype(np.float64),
+        -floats.objective.astype(np.float64),
+        A_ub=floats.at_most.sparse(n),
+        b_ub=floats.at_most.right.astype(np.float64),
+        A_eq=floats.equal.sparse(n),
+        b_eq=floats.equal.right.astype(np.float64),
         method="highs-ds",
         options={
             "presolve": not exact,
@@ -143,7 +152,7 @@ def solve_linear_program(program: LinearProgram) -> LinearSolution:
     y = np.maximum(-found.ineqlin.marginals, 0.0)
     w = -found.eqlin.marginals
     if exact:
-        return _exact_solution(program, x, y, w)
+        return _exact_solution(program, x, y, w, right=floats.at_most.right)
     short = program.objective - (
         program.at_most.transposed_times(y, n) + program.equal.transposed_times(w, n)
     )
@@ -189,11 +198,16 @@ def _exact_solution(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     w: NDArray[np.float64],
+    *,
+    right: Table,
 ) -> LinearSolution:
-    """The vertex near x with the multipliers near (y, w), checked to be optimal."""
+    """The vertex near x with the multipliers near (y, w), checked to be optimal.
+
+    `right` is the right-hand side of `A x <= b` for which x was found.
+    """
     n, at_most, equal = len(program.objective), program.at_most, program.equal
     positive = np.flatnonzero(x > ACTIVE)
-    tight = np.flatnonzero(at_most.sparse(n) @ x > at_most.right.astype(np.float64) - ACTIVE)
+    tight = np.flatnonzero(at_most.sparse(n) @ x > right.astype(np.float64) - ACTIVE)
     active = np.flatnonzero(y > ACTIVE)
     prices = at_most.sparse(n).T @ y + equal.sparse(n).T @ w
     priced = np.flatnonzero(prices < program.objective.astype(np.float64) + ACTIVE)

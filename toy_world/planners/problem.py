@@ -40,6 +40,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arguments import as_member
 from theory.arrays import FULL_MASS_ROUNDING, MASS_TOLERANCE
 from theory.errors import (
     InvalidArgumentError,
@@ -53,6 +54,8 @@ from theory.process import (
     Probability,
     UtilityTable,
     check_distributions,
+    check_environment,
+    check_policy,
     check_same_tree,
     observation_laws,
 )
@@ -138,6 +141,7 @@ def planning_problem(
         InvalidArgumentError: a utility outside [0, 1].
         InvalidBudgetError: the root is a dead end, so that no finite budget is enough.
     """
+    reading = as_member(Reading, reading, name="reading")
     check_tables(beta, nu, utility)
     nu_rows = tuple(level.astype(np.float64) for level in nu)
     alive = np.ones(utility.shape, dtype=bool)
@@ -173,6 +177,8 @@ def check_tables(beta: PolicyTable, nu: EnvironmentTable, utility: UtilityTable)
         InvalidShapeError, InvalidDistributionError, InvalidArgumentError: as
             `planning_problem` says.
     """
+    check_policy(beta, name="beta")
+    check_environment(nu)
     check_same_tree(beta, nu)
     n_histories = 1
     for t, (actions, observations) in enumerate(zip(beta, nu, strict=True)):

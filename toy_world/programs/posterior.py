@@ -12,6 +12,7 @@ switched versions, Delta bits longer, are in the mixture too.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,11 @@ from toy_world.programs.classes import policy_rows
 from toy_world.programs.columns import QueryPoint
 from toy_world.programs.enumeration import Enumeration, group
 from toy_world.programs.language import Policy
+
+LEAST_TIED_SHARE: Final = 1e-3
+"""Of the largest weight: no top set with an alpha above it holds a model that weighs less."""
+TIE_ROUNDING: Final = 1e-12
+"""Weights this close, relatively, are equal: they are sums over programs in some order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +152,9 @@ class Posterior:
 
         Returns:
             Weights that sum to 1, shape (m,), and the stack, level t of shape
-            (m, (|A||O|)^t, |A|).
+            (m, (|A||O|)^t, |A|). Among equal weights of at least `LEAST_TIED_SHARE` of the
+            largest, the shortest program comes first, then the first in the order of codes: so
+            ties of a top set (`theory.pessimism`) do not depend on how programs are stored.
         """
         table = self._probabilities
         flat = table.reshape(len(table), -1)
@@ -158,8 +166,37 @@ class Posterior:
         prints = np.stack([(words * m).sum(axis=1) for m in multipliers | 1], axis=1)
         _, first, place = np.unique(prints, axis=0, return_index=True, return_inverse=True)
         weights = np.zeros(len(first))
-        np.add.at(weights, place.reshape(-1), np.exp(self.log_weights))
-        return weights, self._levels(table[first])
+        place = place.reshape(-1)
+        np.add.at(weights, place, np.exp(self.log_weights))
+        order = self._ties_by_code(weights, place)
+        return weights[order], self._levels(table[first[order]])
+
+    def _ties_by_code(
+        self, weights: NDArray[np.float64], place: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        """The merged classes in their order, but for ties, which are by length and code.
+
+        Args:
+            weights: of the merged classes, shape (m,); ties are made exact in it.
+            place: the merged class of each of `members`, shape (n,).
+        """
+        order = np.arange(len(weights))
+        large = np.flatnonzero(weights >= LEAST_TIED_SHARE * weights.max())
+        large = large[np.argsort(-weights[large], kind="stable")]
+        falls = weights[large[:-1]] - weights[large[1:]] > TIE_ROUNDING * weights[large[:-1]]
+        for tied in np.split(large, np.flatnonzero(falls) + 1):
+            if len(tied) > 1:
+                weights[tied] = weights[tied].max()
+                by_code = sorted(tied.tolist(), key=lambda i: self._code(place == i))
+                order[np.sort(tied)] = by_code
+        return order
+
+    def _code(self, of: NDArray[np.bool_]) -> tuple[int, str]:
+        """Length and code of the first of the shortest programs of some classes."""
+        bits = self.shortest_bits
+        shortest = np.flatnonzero(of & (bits == bits[of].min()))
+        policies = self.enumeration.language.policies
+        return min((int(bits[i]), policies.encode(self.program(int(i)))) for i in shortest)
 
     def _levels(self, table: NDArray[np.float64]) -> PolicyStack:
         sizes = [self.tree.n_histories(t) for t in range(self.tree.horizon)]

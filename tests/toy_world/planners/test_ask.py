@@ -190,3 +190,29 @@ def test_the_help_policy_must_belong_to_the_tree():
     base, nu, utility, _ = one_step([0.5, 0.5], [0.5, 0.5], [0, 1])
     with pytest.raises(InvalidShapeError, match="tables must share a tree"):
         asking_optimum(base, nu, utility, help_policy=(np.full((1, 3), 1 / 3),), budget_nats=1.0)
+
+
+def test_without_a_budget_acting_as_a_full_base_is_free():
+    """base (1/2, 1/2), help (0, 1), U (1, 0): acting earns 1/2, asking 0; KL to base is 0."""
+    base, helper = (np.array([[0.5, 0.5]]),), (np.array([[0.0, 1.0]]),)
+    nu, utility = (np.ones((1, 2, 1)),), np.array([1.0, 0.0])
+    plan = asking_optimum(base, nu, utility, help_policy=helper, budget_nats=0.0)
+    assert plan.value == plan.bound == 0.5
+    assert plan.attained == 0.0
+    assert plan.expected_asks == 0.0
+    # Where the base misses mass acting is not free, and asking is all that is left.
+    short = (np.array([[0.5, 0.4]]),)
+    assert asking_optimum(short, nu, utility, help_policy=helper, budget_nats=0.0).value == 0.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_budget_is_the_limit_of_small_ones(seed):
+    """A budget of eps moves the value by sqrt(eps / 2) a step at most, from the best free plan."""
+    rng = np.random.default_rng(seed)
+    base, nu, utility = random_problem(rng, horizon=2)
+    helper = random_problem(rng, horizon=2)[0]
+    none, tiny = (
+        asking_optimum(base, nu, utility, help_policy=helper, budget_nats=eps)
+        for eps in (0.0, 1e-10)
+    )
+    assert none.value <= tiny.value <= none.value + 2e-5

@@ -198,3 +198,39 @@ def test_missing_mass_uses_up_the_budget(reading):
 def test_a_budget_must_be_a_number_from_0(rng, reading, budget):
     with pytest.raises(InvalidBudgetError, match=f"budget must be >= 0, got {budget}"):
         tvd_optimum(*random_problem(rng), budget=budget, reading=reading)
+
+
+@pytest.mark.parametrize("budget", [Fraction(1, 10**9), Fraction(1, 10**12), Fraction(1, 10**30)])
+@pytest.mark.parametrize("reading", Reading)
+def test_tiny_rational_budgets_are_solved_exactly(budget, reading):
+    """One step moves the budget from the worst action that beta takes to the best of all."""
+    rng = np.random.default_rng(7)
+    for n_actions in (2, 3, 4, 4, 4):
+        weights = rng.integers(0, 9, n_actions)
+        weights[0] += 1
+        beta = np.array([[Fraction(int(w), int(weights.sum())) for w in weights]])
+        utility = np.array([Fraction(int(k), 9) for k in rng.integers(0, 10, n_actions)])
+        nu = np.full((1, n_actions, 1), Fraction(1))
+        plan = tvd_optimum((beta,), (nu,), utility, budget=budget, reading=reading)
+        worst = min(u for b, u in zip(beta[0], utility, strict=True) if b > 0)
+        expected = (beta[0] * utility).sum() + budget * (max(utility) - worst)
+        assert plan.value == plan.bound == expected
+        assert plan.attained <= budget
+
+
+@pytest.mark.parametrize("reading", Reading)
+def test_tiny_rational_budgets_of_two_steps_are_solved_exactly(reading):
+    rng = np.random.default_rng(11)
+
+    def rows(*shape):
+        weights = rng.integers(0, 6, shape)
+        weights[..., 0] += 1
+        totals = weights.sum(axis=-1, keepdims=True)
+        return np.vectorize(lambda w, n: Fraction(int(w), int(n)), otypes=[object])(weights, totals)
+
+    for _ in range(12):
+        beta, nu = (rows(1, 2), rows(4, 2)), (rows(1, 2, 2), rows(4, 2, 2))
+        utility = np.array([Fraction(int(k), 6) for k in rng.integers(0, 7, 16)])
+        plan = tvd_optimum(beta, nu, utility, budget=Fraction(1, 10**12), reading=reading)
+        assert plan.value == plan.bound
+        assert plan.attained <= Fraction(1, 10**12)

@@ -13,9 +13,10 @@ from theory.bayes_mixture import Update, policy_mixture
 from theory.bounds import Theorem1Bound
 from theory.constraints import adaptive_kl_nats
 from theory.errors import InvalidArgumentError, InvalidDistributionError
-from toy_world.programs.columns import QueryPoint
+from theory.pessimism import top_set
+from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.enumeration import enumerate_policies
-from toy_world.programs.language import Language, Switch
+from toy_world.programs.language import Do, Language, Switch
 from toy_world.programs.posterior import posterior
 from toy_world.programs.semantics import has_happened, trace_of
 
@@ -158,3 +159,26 @@ def test_what_cannot_be_answered_says_why():
     assert found.log_rho(13) == -np.inf
     with pytest.raises(InvalidArgumentError, match="behaves like no program of at most 12 bits"):
         found.place_of(language.policies.parse("do(a0)"))
+
+
+def test_ties_of_the_top_set_are_by_length_and_code_not_by_storage():
+    """Before any demonstration the four programs do(a) weigh alike: the first two codes enter."""
+    language = Language(n_actions=4, n_observations=2)
+    nothing = np.zeros(0, dtype=np.int64)
+    layout = ColumnLayout(
+        nothing, nothing, [QueryPoint(n_steps=0)], n_actions=4, n_observations=2, horizon=2
+    )
+    found = posterior(enumerate_policies(language, layout, 10), 0)
+    weights, models = found.by_continuation()
+    constant = [
+        next(
+            i
+            for i, rows in enumerate(models[1])
+            if (rows[:, action] == 1).all() and models[0][i, 0, action] == 1
+        )
+        for action in range(4)
+    ]
+    assert len(set(weights[constant])) == 1
+    codes = [language.policies.encode(Do(action)) for action in range(4)]
+    assert sorted(range(4), key=lambda a: codes[a]) == sorted(range(4), key=lambda a: constant[a])
+    assert top_set(weights, Fraction(2, 5))[constant].tolist() == [True, True, False, False]
