@@ -192,6 +192,25 @@ class FixedKLDistribution(Distribution):
         return tokens, self.log_prob(tokens)
 
 
+class TwoRateAdam(torch.optim.Adam):
+    """Adam whose first group keeps its own learning rate, whatever is set for all groups.
+
+    Args:
+        groups: of parameters.
+        first_rate: the first one's learning rate.
+        eps: Adam's epsilon.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, first_rate: float, eps: float) -> None:
+        super().__init__(groups, eps=eps)
+        self._first_rate = first_rate
+
+    def step(self, closure: Any = None) -> Any:
+        """One step; see `torch.optim.Adam`."""
+        self.param_groups[0]["lr"] = self._first_rate
+        return super().step(closure)
+
+
 class FixedKLPolicy(ActorCriticPolicy):
     """Actor and critic on observations as `pack_observation` makes them.
 
@@ -271,7 +290,21 @@ class FixedKLPolicy(ActorCriticPolicy):
             {"params": list(self.actor.parameters()), "lr": self.actor_learning_rate},
             {"params": list(self.critic.parameters()), "lr": lr_schedule(1)},
         ]
-        self.optimizer = torch.optim.Adam(groups, **self.optimizer_kwargs)
+        self.optimizer = TwoRateAdam(
+            groups, first_rate=self.actor_learning_rate, **self.optimizer_kwargs
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        """What `load` makes this policy from again."""
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,  # the library keeps none
+            "actor_learning_rate": self.actor_learning_rate,
+            "target_rule": self.target_rule,
+            "adam_epsilon": self.optimizer_kwargs["eps"],
+            "head": self._head,
+        }
 
     def standardise(self, features: Tensor) -> None:
         """Shift and scale every feature to mean 0 and variance 1 over `features`, (m, n_features).

@@ -35,8 +35,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    ConvertCallback,
+    ProgressBarCallback,
+)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance, get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -45,6 +49,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
 from llm_experiment.agent.rollout import Rollout, play_episodes, random_stream
+from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.world import World
 from llm_experiment.config import AgentConfig, ScheduleEntry, differences
 from mightnt.results import from_jsonable, to_jsonable, write_atomically
@@ -201,6 +206,21 @@ class UpdateRecord:
     explained_variance: float
 
 
+class AgentStepBar(ProgressBarCallback):
+    """The library's progress bar, in steps of the agent."""
+
+    _steps: int = 0
+
+    def _on_step(self) -> bool:
+        self.pbar.update(self.num_timesteps - self._steps)
+        self._steps = self.num_timesteps
+        return True
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._steps = self.model.num_timesteps
+
+
 class LockstepPPO(PPO):
     """PPO on a `World`; see the module's docstring.
 
@@ -278,6 +298,39 @@ class LockstepPPO(PPO):
     def _bind(self) -> None:
         cast("VecEnv", self.env).env_method("bind", self.policy)
 
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "PPO",
+        reset_num_timesteps: bool = False,
+        progress_bar: bool = False,
+    ) -> "LockstepPPO":
+        """Train for so many steps more of the agent, and log the last update too.
+
+        Raises:
+            InvalidArgumentError: `reset_num_timesteps` of an agent that has taken steps, on which
+                its stage and its budget depend.
+        """
+        if reset_num_timesteps and self.num_timesteps:
+            raise InvalidArgumentError(
+                f"this agent has taken {self.num_timesteps} steps, on which its stage and budget "
+                "depend; pass reset_num_timesteps=False to go on, or make a new agent"
+            )
+        callbacks = [callback] if isinstance(callback, BaseCallback) else callback
+        if progress_bar:
+            bar = AgentStepBar()
+            if callable(callbacks):
+                callbacks = [ConvertCallback(callbacks)]
+            callbacks = [*(callbacks or []), bar]
+        super().learn(
+            total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps=False
+        )
+        if self.logger.name_to_value:
+            self.logger.dump(self.num_timesteps)
+        return self
+
     @property
     def n_updates(self) -> int:
         """Updates done."""
@@ -291,7 +344,7 @@ class LockstepPPO(PPO):
     def finish(self, callback: BaseCallback | None = None) -> "LockstepPPO":
         """Train until the last stage is over, from wherever this agent stands."""
         left = self.config.total_agent_steps - self.num_timesteps
-        return self.learn(max(left, 0), callback, reset_num_timesteps=False)
+        return self.learn(max(left, 0), callback)
 
     def collect_rollouts(
         self,
@@ -325,7 +378,8 @@ class LockstepPPO(PPO):
         self._fill_buffer(rollout)
         self.num_timesteps += int(rollout.agent_steps.sum())
         self._log_episodes(rollout, schedule)
-        callback.update_locals(locals())
+        # Callbacks of the library count episodes by what it calls `dones`.
+        callback.update_locals(locals() | {"dones": np.ones(self.config.n_episodes, dtype=bool)})
         if not callback.on_step():
             return False
         callback.on_rollout_end()
@@ -465,7 +519,8 @@ class LockstepPPO(PPO):
         """Write this agent, its optimiser and its progress as one safetensors file, atomically.
 
         Args:
-            path: the file.
+            path: the file; one that ends in `.zip`, as the library's `CheckpointCallback` wants
+                it, ends in `.safetensors` instead, which it is.
             exclude: is for the library's archives; must be None.
             include: the same.
 
@@ -484,7 +539,7 @@ class LockstepPPO(PPO):
             "records": self.records,
         }
         metadata = {HEADER: json.dumps(to_jsonable(header))}
-        write_atomically(Path(path), lambda temporary: _write(tensors, temporary, metadata))
+        write_atomically(_true_name(path), lambda temporary: _write(tensors, temporary, metadata))
 
     def restore(self, path: Path) -> None:
         """Continue from an agent that was saved under the same configuration.
@@ -501,15 +556,27 @@ class LockstepPPO(PPO):
         self._set(header, tensors)
 
     @classmethod
-    def load(cls, path: str | Path, *, world: World) -> "LockstepPPO":  # type: ignore[override] # an agent needs its world, not an environment
-        """An agent that was saved, in `world`.
+    def load(  # type: ignore[override] # the library's has more, for its archives
+        cls, path: str | Path, env: GymEnv | None = None, *, world: World | None = None
+    ) -> "LockstepPPO":
+        """An agent that was saved.
+
+        Args:
+            path: the file.
+            env: one that `World.env` made, or a wrapper or vector of such; the agent plays in it.
+            world: what the agent is trained in; by default that of `env`.
 
         Raises:
+            InvalidArgumentError: neither a world nor an environment of one.
             ResultsError: no such file, or a damaged one.
         """
-        header, tensors = _read(Path(path))
+        if world is None:
+            world = _world_of(env)
+        header, tensors = _read(_true_name(path))
         agent = cls(world, from_jsonable(AgentConfig, header["config"]))
         agent._set(header, tensors)
+        if env is not None:
+            agent.set_env(env)
         return agent
 
     def _set(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -529,6 +596,30 @@ class LockstepPPO(PPO):
         self.num_timesteps = header["agent_steps"]
         self.records = [from_jsonable(UpdateRecord, record) for record in header["records"]]
         self._n_updates = self.n_updates * self.n_epochs
+
+
+def _true_name(path: str | Path) -> Path:
+    """Where an agent is that the library calls an archive."""
+    given = Path(path)
+    return given.with_suffix(".safetensors") if given.suffix == ".zip" else given
+
+
+def _world_of(env: GymEnv | None) -> World:
+    """The world that an environment is an episode of.
+
+    Raises:
+        InvalidArgumentError: none.
+    """
+    found: Any = None
+    if isinstance(env, VecEnv):
+        found = env.get_attr("world")[0]
+    elif env is not None and isinstance(env.unwrapped, ChatEnv):
+        found = env.unwrapped.world
+    if not isinstance(found, World):
+        raise InvalidArgumentError(
+            "an agent is loaded into a world; pass world=, or as env= what World.env() makes"
+        )
+    return found
 
 
 def _parts(batch: RolloutBufferSamples, size: int) -> Iterator[RolloutBufferSamples]:

@@ -26,6 +26,10 @@ REPLAY_TOLERANCE_NATS: Final = 0.05
 """How far a replayed log-probability may be from the plain one: attention over masked room may use
 another kernel, which in half precision changes logits in the third digit; a wrong graph is off by
 far more."""
+N_PROBE_TOKENS: Final = 8
+"""Of the text that a model is tried with when it is loaded."""
+ROUNDINGS: Final = 32
+"""How many roundings of its largest logit a model's logits may differ by where they should not."""
 
 
 def check_attention(config: PreTrainedConfig) -> None:
@@ -102,7 +106,8 @@ class HuggingFaceBase:
         model: is put into evaluation mode; stays on its device.
 
     Raises:
-        ModelError: a model with layers other than attention, whose state cannot be shared.
+        ModelError: a model with layers other than attention, whose state cannot be shared, or one
+            that reads in both directions.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -119,8 +124,9 @@ class HuggingFaceBase:
         devices = {parameter.device for parameter in model.parameters()}
         self._on_one_gpu = devices == {self._device} and self._device.type == "cuda"
         self._head: OutputHead | None = None
+        check_causal(model, n_tokens=self._n_tokens, device=self._device)
         if self._n_tokens > self._n_features:
-            self._head = _find_head(model, self._device)
+            self._head = _find_head(model, n_tokens=self._n_tokens, device=self._device)
 
     @property
     def n_tokens(self) -> int:
@@ -314,28 +320,91 @@ def _sees_all(layer: Any, n_positions: int) -> bool:
     return type(layer) is DynamicLayer or layer.sliding_window >= n_positions
 
 
-def _find_head(model: PreTrainedModel, device: torch.device) -> OutputHead | None:
+def _probe_tokens(n_tokens: int, device: torch.device) -> Tensor:
+    """A few tokens to try a model with, the same every time; int64, shape (1, t)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(n_tokens, (1, N_PROBE_TOKENS), generator=generator).to(device)
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel, *, n_tokens: int, device: torch.device) -> None:
+    """Raise if what a model says of a token depends on tokens after it.
+
+    Args:
+        model: in evaluation mode.
+        n_tokens: size of its vocabulary.
+        device: where it expects tokens.
+
+    Raises:
+        ModelError: it does, as a model does that reads in both directions.
+    """
+    tokens = _probe_tokens(n_tokens, device)
+    others = tokens.clone()
+    others[0, -1] = (others[0, -1] + 1) % n_tokens
+    before, after = (model(input_ids=ids).logits[:, :-1].float() for ids in (tokens, others))
+    rounding = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)
+    change = float((after - before).abs().max())
+    if change > ROUNDINGS * rounding * float(before.abs().max()):
+        raise ModelError(
+            f"its predictions change by up to {change:.2g} when a later token does, so that it "
+            "reads in both directions; choose a causal language model"
+        )
+
+
+@torch.no_grad()
+def _find_head(model: PreTrainedModel, *, n_tokens: int, device: torch.device) -> OutputHead | None:
     """The model's last layer on `device`, if that alone makes logits of the last hidden state.
 
     Some models scale or bound their logits afterwards, or project the hidden state before: what
-    goes into the layer and comes out of it must be the very numbers that the model returns.
+    goes into the layer and comes out of it must be the very numbers that the model returns. So it
+    must be for hidden states of any size, those of a few tokens and random ones in their place,
+    since a bound may leave small logits as they are.
     """
     layer: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # untyped
-    if not isinstance(layer, nn.Linear) or layer.weight.is_meta:
-        return None
-    seen: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))
-    with torch.no_grad():
-        output = model(
-            torch.zeros(1, 1, dtype=torch.int64, device=device), output_hidden_states=True
-        )
-    hook.remove()
-    hidden, logits = seen
-    pairs = ((hidden, output.hidden_states[-1]), (logits, output.logits))
-    if not all(torch.equal(a.to(device).float(), b.to(device).float()) for a, b in pairs):
+    if not isinstance(layer, nn.Linear) or len(layer.weight) != n_tokens or layer.weight.is_meta:
         return None
     bias = None if layer.bias is None else layer.bias.detach().float()
-    return OutputHead(weight=layer.weight.detach().float(), bias=bias).to(device)
+    head = OutputHead(weight=layer.weight.detach().float(), bias=bias)
+    seen: list[Tensor] = []
+    random: list[Tensor] = []
+
+    def replace(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        noise = torch.randn(given[0].shape, generator=torch.Generator().manual_seed(0))
+        scales = torch.logspace(-1, 2, given[0].shape[-2])[:, None]
+        random.append((noise * scales).to(given[0]))
+        return (random[0], *given[1:])
+
+    tokens = _probe_tokens(n_tokens, device)
+    record = layer.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))
+    output = model(input_ids=tokens, output_hidden_states=True)
+    replacement = layer.register_forward_pre_hook(replace)
+    bounded = model(input_ids=tokens)
+    replacement.remove()
+    record.remove()
+    if len(seen) != 4:
+        return None  # the layer is used otherwise than once a forward
+    hidden, logits, noise, large = seen
+    pairs = (
+        (hidden, output.hidden_states[-1]),
+        (logits, output.logits),
+        (noise, random[0]),
+        (large, bounded.logits),
+    )
+    if not all(_are_equal(a, b) for a, b in pairs):
+        return None
+    rounding = max(torch.finfo(logits.dtype).eps, torch.finfo(torch.float32).eps)
+    # A layer may be more than its weight: one that is quantised or adapted, say.
+    for given, made in ((hidden, logits), (noise, large)):
+        again = functional.linear(given.float(), head.weight, head.bias)
+        if not float((again - made.float()).abs().max()) <= (
+            ROUNDINGS * rounding * float(again.abs().max())
+        ):
+            return None
+    return head.to(device)
+
+
+def _are_equal(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(first.to(second.device).float(), second.float())
 
 
 class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types

@@ -37,6 +37,7 @@ from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.config import ALL_GPUS, Precision
 from theory.errors import ModelError
 
+_ADAPTER: Final = "adapter_config.json"
 NF4_BLOCK: Final = 64
 """Weights that share a scale."""
 
@@ -60,9 +61,11 @@ def load_language_model(
 
     Raises:
         ModelError: in one line: no such model, a download cut short, weights that are missing
-            or do not fit, no such device, not enough memory on it, or a library that is missing.
+            or do not fit, no such device, not enough memory on it, a library that is missing
+            (for a quantised checkpoint, say), or a model that is no causal one.
     """
     devices = find_devices(device)
+    check_weights("language model", name)
     release_memory()  # of a model that was used before and does not fit beside this one
     with one_line_errors("language model", name):
         where = _where_to_read(devices, precision)
@@ -173,6 +176,8 @@ def read_configuration(kind: str, name: str) -> PreTrainedConfig:
         ModelError: in one line: no such model, or one of an unknown architecture.
     """
     with one_line_errors(kind, name):
+        if (Path(name) / _ADAPTER).is_file():
+            _check_safetensors(Path(name))
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
         return config
 
@@ -190,6 +195,7 @@ def check_weights(kind: str, name: str) -> None:
     if not folder.is_dir():
         return
     with one_line_errors(kind, name):
+        _check_safetensors(folder)
         index = folder / SAFE_WEIGHTS_INDEX_NAME
         files = {SAFE_WEIGHTS_NAME}
         if index.is_file():
@@ -197,6 +203,27 @@ def check_weights(kind: str, name: str) -> None:
         for file in sorted(files):
             with safe_open(folder / file, framework="pt"):
                 pass
+
+
+def _check_safetensors(folder: Path) -> None:
+    """Raise if a folder holds something else than a whole model in safetensors.
+
+    Raises:
+        ModelError: it is an adapter, or its weights are pickles.
+    """
+    if any(folder.glob("*.safetensors")) and not (folder / _ADAPTER).is_file():
+        return
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            "it is an adapter of another model and not a whole one; merge it (in peft: "
+            "merge_and_unload()) and save what that gives"
+        )
+    if any(folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            "its weights are pickles (pytorch_model.bin), which may run code and are refused; "
+            "load it where you trust it and write it anew with save_pretrained, which makes "
+            "safetensors"
+        )
 
 
 def find_devices(device: str) -> tuple[torch.device, ...]:
@@ -262,7 +289,20 @@ def one_line_errors(kind: str, name: str) -> Iterator[None]:
             raise ModelError("there is no such folder")
         with bars_on_terminals():
             yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except ImportError as error:  # of a checkpoint that was quantised by another library
+        raise ModelError(
+            f"cannot load the {kind} {name}: it needs a library that is not here or does not fit "
+            f"({_first_line(error)}); install that, or name a checkpoint that is not quantised"
+        ) from error
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         raise ModelError(
             f"cannot load the {kind} {name}: {_first_line(error)}; name a complete local folder "
             "or a hub id that this machine can reach"

@@ -84,6 +84,7 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         score: the rewards of replies, from their texts to shape (replies,).
         budget_nats: the KL budget of an episode; infinite for none.
         accounting: what a step costs it.
+        world: the `World` that this is an episode of, if any; is only kept.
 
     Raises:
         InvalidArgumentError, InvalidBudgetError: as `LockstepChat` and `open_ledger` do.
@@ -100,7 +101,9 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         score: Callable[[Sequence[str]], NDArray[np.floating[Any]]],
         budget_nats: float,
         accounting: Accounting = Accounting.EXACT,
+        world: Any = None,
     ) -> None:
+        self.world = world
         check_chat(base, parser, prompt_tokens, n_episodes=1, n_positions=n_positions)
         self._base = base
         self._score = score
@@ -145,11 +148,16 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """The present episode's budget, shape (1,)."""
         return self._ledger
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the episode that is being played, whose randomness cannot be copied."""
+        return self.__dict__ | {"_chat": None}
+
     def bind(self, agent: Agent) -> None:
         """Charge every step from now on for the distribution that `agent` has at its observation.
 
         It must be `agent` who acts, by drawing from that distribution. Its likeliest token, say, is
-        another policy's, which costs more.
+        another policy's, which costs more. An environment in another process holds a copy of the
+        agent: bind it anew whenever the agent has learnt.
         """
         self._agent = agent
 

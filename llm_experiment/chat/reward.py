@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -36,6 +36,17 @@ from llm_experiment.base.loading import (
 from llm_experiment.dialogue.task import NEGATIVE, POSITIVE
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
+_SHORT: Final = {"POS": POSITIVE, "NEG": NEGATIVE}
+_SIDES: Final = ("right", "left")
+_PROBES: Final = (
+    "Yes.",
+    "No, I do not think that this is any good at all, and I said so.",
+    "Fine!",
+)
+"""Replies of different lengths, to try a model with."""
+_LEAST_ROUNDING: Final = torch.finfo(torch.float32).eps
+ROUNDINGS: Final = 1000
+"""How many roundings a probability may change by where it should not: sums of many terms do."""
 BLANK_REWARD: Final = 0.5
 """The reward of a reply without words: r = 0, neither good nor bad."""
 
@@ -67,7 +78,7 @@ class SentimentReward:
         batch_size: replies of a forward.
 
     Raises:
-        ModelError: other labels, or no padding token.
+        ModelError: other labels, no padding token, or scores that change with the padding.
         InvalidArgumentError: a blank reward outside [0, 1], or an empty batch.
     """
 
@@ -84,16 +95,49 @@ class SentimentReward:
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size must be >= 1, got {batch_size}")
         check_padding(tokenizer)
+        positive = positive_index(model.config)
         model.train(mode=False)
         model.requires_grad_(requires_grad=False)
+        # Where a decoder's last token is, it finds by the padding token that its configuration
+        # names, if any; what pads is the tokenizer's.
+        for config in (model.config, model.config.get_text_config()):
+            config.pad_token_id = tokenizer.pad_token_id
         self._model = model
         self._tokenizer = tokenizer
-        self._positive = positive_index(model.config)
+        self._positive = positive
         self._blank_reward = blank_reward
         self._batch_size = batch_size
         self._max_tokens = min(
             tokenizer.model_max_length,
             getattr(model.config, "max_position_embeddings", tokenizer.model_max_length),
+            *_positions(model),
+        )
+        self._padding_side = self._find_padding_side()
+
+    def _find_padding_side(self) -> str:
+        """On which side replies can be padded without a change of their scores.
+
+        Raises:
+            ModelError: on neither.
+        """
+        reasons = []
+        for side in dict.fromkeys((self._tokenizer.padding_side, *_SIDES)):
+            self._padding_side = side
+            try:
+                together = self._forward(list(_PROBES))
+                alone = torch.cat([self._forward([text]) for text in _PROBES])
+            except (IndexError, ValueError, RuntimeError) as error:
+                reasons.append(str(error).partition("\n")[0])
+                continue
+            change = float((together - alone).abs().max())
+            rounding = max(torch.finfo(self._model.dtype).eps, _LEAST_ROUNDING)
+            if change <= ROUNDINGS * rounding:
+                return side
+            reasons.append(f"the score changes by {change:.2g}")
+        raise ModelError(
+            "the reward model must score replies of different lengths together as it does alone, "
+            f"and does not ({reasons[0]}); use the tokenizer that it was trained with, with its "
+            "own padding token"
         )
 
     def __call__(self, replies: Sequence[str]) -> NDArray[np.float64]:
@@ -123,7 +167,12 @@ class SentimentReward:
 
     def _forward(self, texts: list[str]) -> Tensor:
         encoded: Any = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+            texts,
+            padding=True,
+            padding_side=self._padding_side,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_tensors="pt",
         )
         with torch.inference_mode():
             logits = self._model(**encoded.to(self._model.device)).logits
@@ -131,14 +180,23 @@ class SentimentReward:
         return positive
 
 
+def _positions(model: PreTrainedModel) -> list[int]:
+    """How many tokens each table of positions has room for; some begin after the padding token."""
+    return [
+        layer.num_embeddings - (0 if layer.padding_idx is None else layer.padding_idx + 1)
+        for name, layer in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(layer, nn.Embedding)
+    ]
+
+
 def positive_index(config: PreTrainedConfig) -> int:
-    """The index of the label POSITIVE of a sequence classifier.
+    """The index of the label POSITIVE (or POS) of a sequence classifier.
 
     Raises:
         ModelError: its labels are others than POSITIVE and NEGATIVE.
     """
     names = {int(i): str(label) for i, label in (config.id2label or {}).items()}
-    labels = {label.upper(): i for i, label in names.items()}
+    labels = {_SHORT.get(label.upper(), label.upper()): i for i, label in names.items()}
     if set(labels) != {NEGATIVE, POSITIVE}:
         raise ModelError(
             f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got "
@@ -185,6 +243,7 @@ def load_reward(
             classifier, other labels, no such device.
     """
     place = find_device(device)
+    check_weights("reward model", name)
     with one_line_errors("reward model", name):
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(  # with info, a pair
             name, use_safetensors=True, trust_remote_code=False, output_loading_info=True

@@ -237,12 +237,16 @@ class TurnParser:
         tokens = [int(token) for token in encode(text)]
         while tokens and not self._pieces[tokens[0]].strip(_BLANKS):
             del tokens[0]  # some tokenizers put a blank before any text
-        wrong = ModelError(
-            f"the tokenizer cannot write {text!r} as tokens of their own (it gives "
-            f"{[self._pieces[token] for token in tokens]}); choose another name or tokenizer"
-        )
-        if "".join(self._pieces[token] for token in tokens) != text:
-            raise wrong
+        pieces = [self._pieces[token] for token in tokens]
+        if "".join(pieces) != text:
+            split = any("\ufffd" in piece for piece in pieces) and "\ufffd" not in text
+            raise ModelError(
+                f"the tokenizer splits characters of {text!r} over several tokens, which turns "
+                "cannot be told by; choose a name whose characters it keeps whole"
+                if split
+                else f"the tokenizer cannot write {text!r} as tokens of their own (it gives "
+                f"{pieces}); choose another name or tokenizer"
+            )
         return tuple(tokens)
 
 

@@ -99,6 +99,7 @@ class World:
             score=self.reward,
             budget_nats=config.constraint.episode_budget_nats,
             accounting=config.constraint.accounting,
+            world=self,
         )
 
 

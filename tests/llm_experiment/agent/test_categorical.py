@@ -1,5 +1,6 @@
 """A budget holds for whoever acts, through whichever interface."""
 
+import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
@@ -172,3 +173,26 @@ def test_a_policy_without_categories_is_no_categorical_agent():
     model, _ = model_of("base", env_of(5.0), seed=3)
     with pytest.raises(InvalidArgumentError, match="got FixedKLDistribution"):
         CategoricalAgent(model.policy)
+
+
+def test_a_plain_ppo_keeps_the_actors_own_rate():
+    env = env_of(400.0)
+    model, agent = model_of("base", env, seed=3)
+    env.bind(agent)
+    model.learn(16)
+    assert [group["lr"] for group in model.policy.optimizer.param_groups] == [1e-3, 3e-4]
+
+
+def test_an_environment_with_its_agent_can_be_sent_to_another_process():
+    env = env_of(5.0)
+    _, agent = model_of("fixed KL", env, seed=3)
+    env.bind(agent)
+    env.reset(seed=1)  # an episode is played and cannot be copied, which does not matter
+    copy = cloudpickle.loads(cloudpickle.dumps(env))
+    with pytest.raises(InvalidArgumentError, match=r"call reset\(\)"):
+        copy.step(np.int64(0))
+    for one in (env, copy):
+        one.reset(seed=2)
+        one.step(np.int64(3))
+    assert float(copy.ledger.spent_nats) == float(env.ledger.spent_nats) > 0
+    assert env.chat.tokens.tolist() == copy.chat.tokens.tolist()

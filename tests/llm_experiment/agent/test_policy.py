@@ -370,3 +370,13 @@ def test_spaces_that_do_not_fit_are_refused(observation_space, action_space, wor
 def test_dictionaries_of_observations_are_refused():
     with pytest.raises(InvalidShapeError, match="flat observation"):
         policy().get_distribution({"features": observations()})
+
+
+def test_a_policy_that_the_library_saved_is_loaded_as_it_was(tmp_path):
+    agent, seen = trained(), observations()
+    agent.save(tmp_path / "policy")
+    loaded = FixedKLPolicy.load(tmp_path / "policy")
+    assert torch.equal(loaded.act_on(seen).log_probs, agent.act_on(seen).log_probs)
+    assert torch.equal(loaded.predict_values(seen), agent.predict_values(seen))
+    assert loaded.target_rule is agent.target_rule
+    assert loaded.optimizer.param_groups[0]["lr"] == agent.actor_learning_rate

@@ -10,12 +10,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    StopTrainingOnMaxEpisodes,
+)
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 
-from llm_experiment.agent.ppo import AgentStepBuffer, LockstepPPO, generalised_advantages
+from llm_experiment.agent.ppo import (
+    AgentStepBar,
+    AgentStepBuffer,
+    LockstepPPO,
+    generalised_advantages,
+)
 from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.config import ConstraintConfig, Regulariser, Stage, TargetRule
 from tests.llm_experiment.small_world import small_config, small_world
@@ -389,6 +400,72 @@ def test_the_librarys_evaluation_returns_what_the_lockstep_does(finished):
     ).returns
     error = math.hypot(np.std(returns) / math.sqrt(60), played.std() / math.sqrt(300))
     assert abs(np.mean(returns) - played.mean()) < 4 * error
+
+
+def test_the_librarys_callbacks_count_episodes_and_save_what_can_be_loaded(tmp_path):
+    agent = new_agent()
+    agent.finish(
+        CallbackList(
+            [
+                StopTrainingOnMaxEpisodes(max_episodes=10),
+                CheckpointCallback(save_freq=1, save_path=str(tmp_path)),
+            ]
+        )
+    )
+    assert agent.n_updates == 1  # the second rollout's 8 episodes were too many
+    saved = sorted(tmp_path.iterdir())
+    assert [path.suffix for path in saved] == [".safetensors"] * 2
+    loaded = LockstepPPO.load(saved[0].with_suffix(".zip"), env=agent.world.env(agent.config))
+    assert loaded.config == agent.config
+    assert loaded.world is agent.world
+    vectorised = LockstepPPO.load(saved[0], env=agent.get_env())
+    assert vectorised.world is agent.world
+    with pytest.raises(InvalidArgumentError, match=r"pass world=, or as env= what World\.env"):
+        LockstepPPO.load(saved[0])
+
+
+def test_a_second_learn_goes_on_where_the_first_one_ended():
+    config = small_config(stages=(Stage(agent_steps=600, n_tokens=24, ramp_fraction=0.9),))
+    whole, parts = new_agent(config), new_agent(config)
+    whole.learn(600)
+    while not parts.finished:
+        parts.learn(1)
+    assert len(parts.records) > 2
+    assert records(parts) == records(whole)
+    assert_same_state(state(parts), state(whole))
+    with pytest.raises(InvalidArgumentError, match=r"has taken \d+ steps, .*make a new agent"):
+        parts.learn(1, reset_num_timesteps=True)
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+def test_the_progress_bar_counts_the_agents_steps(monkeypatch):
+    bars = []
+
+    def kept(self):
+        bars.append(self)
+        return shown(self)
+
+    shown = AgentStepBar._on_training_start
+    monkeypatch.setattr(AgentStepBar, "_on_training_start", kept)
+    agent = new_agent()
+    for _ in range(2):
+        before = agent.num_timesteps
+        agent.learn(100, lambda *_: True, progress_bar=True)
+        assert bars[-1].pbar.n == agent.num_timesteps - before >= 100
+
+
+def test_the_log_has_the_last_update():
+    agent = new_agent()
+    dumped = []
+    agent.set_logger(Logger(None, []))
+    agent.logger.dump = lambda step=0: (
+        dumped.append(dict(agent.logger.name_to_value)),
+        agent.logger.name_to_value.clear(),
+    )
+    agent.finish()
+    last = [values for values in dumped if "train/value_loss" in values][-1]
+    assert last["train/value_loss"] == agent.records[-1].value_loss
+    assert last["train/entropy_nats"] == agent.records[-1].entropy_nats
 
 
 def test_a_callback_can_stop_the_training():

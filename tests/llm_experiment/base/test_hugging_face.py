@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import load_language_model
@@ -114,6 +114,27 @@ def test_the_base_policy_is_frozen():
 def test_a_model_without_attention_is_refused():
     with pytest.raises(ModelError, match="a model of type mamba, which has layers other than full"):
         HuggingFaceBase(AutoModelForCausalLM.from_config(RECURRENT))
+
+
+@pytest.mark.parametrize("initializer_range", [0.02, 0.5])
+def test_a_model_that_reads_in_both_directions_is_refused(tmp_path, initializer_range):
+    config = BertConfig(
+        vocab_size=N_TOKENS,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=24,
+        max_position_embeddings=MAX_POSITIONS,
+        initializer_range=initializer_range,
+    )
+    torch.manual_seed(0)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"reads in both directions; choose a causal"):
+        load_language_model(str(tmp_path))
+    # The same weights, each token of which sees only what came before it, are a base policy.
+    config.is_decoder = True
+    causal = AutoModelForCausalLM.from_pretrained(tmp_path, config=config)
+    assert HuggingFaceBase(causal).n_tokens == N_TOKENS
 
 
 def test_impossible_starts_are_refused():

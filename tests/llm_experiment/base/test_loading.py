@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from llm_experiment.base.loading import (
     load_language_model,
     load_tokenizer,
     nf4_weights,
+    read_configuration,
     require,
     settle,
 )
@@ -266,6 +268,23 @@ def test_pickled_weights_are_refused(damaged):
     torch.save(weights, damaged / "pytorch_model.bin")
     (damaged / "model.safetensors").unlink()
     one_line_error(damaged)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_a_checkpoint_that_another_library_quantised_is_refused_in_one_line(damaged, method):
+    config = json.loads((damaged / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4}
+    (damaged / "config.json").write_text(json.dumps(config))
+    message = one_line_error(damaged)
+    assert "needs a library that is not here" in message
+    assert "name a checkpoint that is not quantised" in message
+
+
+def test_an_adapter_is_refused_with_what_to_do(damaged):
+    (damaged / "config.json").unlink()
+    (damaged / "adapter_config.json").write_text("{}")
+    for load in (load_language_model, partial(read_configuration, "language model")):
+        assert "merge it" in one_line_error(damaged, load)
 
 
 def test_code_that_comes_with_a_model_is_not_run(damaged):

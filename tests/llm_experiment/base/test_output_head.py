@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
 from llm_experiment.base.hugging_face import HuggingFaceBase, OutputHead
-from tests.llm_experiment.tiny_hf import FAMILIES, N_TOKENS, tiny_model
+from tests.llm_experiment.tiny_hf import FAMILIES, N_TOKENS, SHAPE, tiny_model
 
 MANY_TOKENS = 64
 """More than the tiny models have features."""
@@ -37,6 +40,56 @@ def test_the_head_gives_the_models_own_log_probabilities_back_from_the_features(
 
 def test_a_model_that_changes_its_logits_after_the_last_layer_has_no_head():
     assert large_vocabulary(BOUNDED).head is None
+
+
+CHANGED = {
+    # The embedding of token 0 is zero, so that a bound leaves its logits alone.
+    "gemma2, padded": Gemma2Config(
+        **{**SHAPE, "pad_token_id": 0}, attn_implementation="eager", query_pre_attn_scalar=4
+    ),
+    "cohere": CohereConfig(**{**SHAPE, "pad_token_id": 0}, logit_scale=0.25),
+    "granite": GraniteConfig(**{**SHAPE, "pad_token_id": 0}, logits_scaling=3.0),
+}
+
+
+@pytest.mark.parametrize("family", CHANGED)
+def test_scales_and_bounds_of_logits_are_found_whatever_token_0_is(family):
+    config = copy.deepcopy(CHANGED[family])
+    config.vocab_size = MANY_TOKENS
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    base = HuggingFaceBase(model)
+    assert base.head is None
+    with torch.no_grad():
+        expected = model(PROMPT[None]).logits[0, -1].log_softmax(dim=-1)
+    torch.testing.assert_close(steps(base)[0].log_probs[0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.clamp(-100, 100), lambda x: 1e4 * torch.tanh(x / 1e4), lambda x: x / 1.001],
+    ids=["clamped", "bounded far out", "scaled by little"],
+)
+def test_changes_that_small_logits_hardly_show_are_found(change):
+    model = tiny_model("mixtral", n_tokens=MANY_TOKENS)
+    forward = model.forward
+
+    def changed(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = change(output.logits)
+        return output
+
+    model.forward = changed
+    assert HuggingFaceBase(model).head is None
+
+
+def test_a_layer_that_is_more_than_its_weight_is_no_head():
+    """An adapter, say, that a hook adds to what the layer makes."""
+    model = tiny_model("mixtral", n_tokens=MANY_TOKENS)
+    model.lm_head.register_forward_hook(
+        lambda _, given, made: made + given[0].sum(-1)[..., None] ** 2 * torch.arange(MANY_TOKENS)
+    )
+    assert HuggingFaceBase(model).head is None
 
 
 def test_a_small_vocabulary_is_carried():

@@ -9,11 +9,21 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
     DistilBertModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     pipeline,
 )
 
 from llm_experiment.base.training import new_reward_model, reply_tokenizer
-from llm_experiment.chat.reward import BLANK_REWARD, SentimentReward, load_reward, sentiment_reward
+from llm_experiment.chat.reward import (
+    BLANK_REWARD,
+    SentimentReward,
+    check_reward,
+    load_reward,
+    sentiment_reward,
+)
 from llm_experiment.dialogue.process import DialogueProcess
 from tests.llm_experiment.tiny_task import TINY_TASK
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
@@ -145,6 +155,79 @@ def test_a_tokenizer_that_cannot_pad_is_refused(model):
         SentimentReward(model, tokenizer)
 
 
+LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
+
+
+def decoder_reward(tokenizer, *, pad_token_id=None, seed=0):
+    """A classifier that reads the last token which is no padding."""
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        pad_token_id=pad_token_id,
+        bos_token_id=None,
+        eos_token_id=None,
+        initializer_range=0.5,
+        **LABELS,
+    )
+    torch.manual_seed(seed)
+    return GPT2ForSequenceClassification(config)
+
+
+@pytest.mark.parametrize("pad_token_id", [None, 5])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_replies_are_padded_as_the_tokenizer_says(tokenizer, tmp_path, pad_token_id, side):
+    """Whatever the model's configuration says, and on the side on which scores stay the same."""
+    model = decoder_reward(tokenizer, pad_token_id=pad_token_id)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    padded = load_reward(str(tmp_path))._tokenizer
+    padded.padding_side = side
+    reward = SentimentReward(decoder_reward(tokenizer, pad_token_id=pad_token_id), padded)
+    texts = [reply for reply in REPLIES if reply.strip()]
+    plain = decoder_reward(tokenizer, pad_token_id=tokenizer.pad_token_id).eval()
+    with torch.no_grad():
+        alone = [
+            float(plain(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1)[1])
+            for text in texts
+        ]
+    np.testing.assert_allclose(reward.positive(texts), alone, atol=1e-5)
+    check_reward(str(tmp_path))
+
+
+def test_a_padding_token_that_the_model_does_not_have_is_refused_at_once(tokenizer):
+    model = decoder_reward(tokenizer)
+    larger = reply_tokenizer(DialogueProcess(TINY_TASK))
+    larger.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(ModelError, match="must score replies of different lengths together"):
+        SentimentReward(model, larger)
+
+
+def test_positions_that_begin_after_the_padding_token_are_counted(tokenizer):
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=10,
+        pad_token_id=tokenizer.pad_token_id,
+        **LABELS,
+    )
+    reward = SentimentReward(RobertaForSequenceClassification(config), tokenizer)
+    assert 0 <= float(reward([" Yes." * 50])[0]) <= 1
+
+
+def test_short_labels_are_understood(model, tokenizer):
+    short = new_reward_model(tokenizer, seed=3)
+    short.load_state_dict(model.state_dict())
+    short.config.id2label = {0: "neg", 1: "pos"}
+    expected = SentimentReward(model, tokenizer)(REPLIES)
+    np.testing.assert_array_equal(SentimentReward(short, tokenizer)(REPLIES), expected)
+
+
 def test_settings_out_of_range_are_refused(model, tokenizer):
     with pytest.raises(InvalidArgumentError, match=r"blank_reward must lie in \[0, 1\], got 2"):
         SentimentReward(model, tokenizer, blank_reward=2.0)
@@ -175,7 +258,7 @@ def test_a_half_downloaded_model_is_refused(folder):
 def test_pickled_weights_are_not_loaded(folder, model):
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="cannot load the reward model"):
+    with pytest.raises(ModelError, match=r"are pickles .* save_pretrained, which makes"):
         load_reward(str(folder))
 
 

@@ -373,6 +373,13 @@ def test_a_tokenizer_that_cannot_write_a_name_is_refused():
         TurnParser(TurnRules(), pieces=PIECES, encode=lambda _: [0, 1], decode=decode)
 
 
+@pytest.mark.parametrize("name", ["\u8001\u5e08", "\u0423\u0447\u0438\u0442\u0435\u043b\u044c"])
+def test_a_name_whose_characters_are_split_is_refused_and_the_reason_is_true(name):
+    rules = TurnRules(agent=name)
+    with pytest.raises(ModelError, match=r"splits characters of .* choose a name whose characters"):
+        TurnParser.from_tokenizer(TOKENIZERS["bytes"], rules, n_tokens=256)
+
+
 def test_a_token_that_opens_two_turns_is_refused():
     pieces = [*PIECES, "\nStudent:\nTeacher:"]
     with pytest.raises(ModelError, match=f"token {len(PIECES)} of the tokenizer, .* two turns"):
