@@ -137,6 +137,23 @@ class ScheduleEntry:
     budget_nats: float
 
 
+def _typed(words: list[str]) -> str:
+    return words[0].replace(r"\n", "\n")
+
+
+Lines = Annotated[
+    str,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR",
+        instance_from_str=_typed,
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda text: [text.replace("\n", r"\n")],
+    ),
+]
+r"""Text with line breaks, which a command line spells `\n`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """The models, the dialogue and the reward."""
@@ -155,14 +172,15 @@ class WorldConfig:
     """How the base model's weights are stored; `nf4` with the extra `quantised`."""
     task: str = "classroom"
     """Dialogue task: which of the `tiny` models, and the default prompt."""
-    prompt: str | None = None
-    """The starting transcript; the task's own if left out."""
+    prompt: Lines | None = None
+    """The starting transcript, its line breaks as they are or spelt \\n; the task's own if left
+    out."""
     agent_name: str = "Teacher"
     """The name before the agent's turns in the prompt."""
     partner_name: str = "Student"
     """The name before the base model's own turns in the prompt."""
-    separator: str = "\n"
-    """Line breaks between turns in the prompt."""
+    separator: Lines = "\n"
+    """Line breaks between turns in the prompt, such as \\n\\n."""
     student_temperature: float = 1.0
     """Temperature at which the partner's tokens (the Student's) are sampled."""
     max_reply_tokens: int = 512

@@ -101,8 +101,8 @@ def price_scripts(
         options: what to price, how long and how often.
 
     Raises:
-        InvalidArgumentError: a phrase that cannot be written, or dialogues no longer than the
-            prompt.
+        InvalidArgumentError: a phrase that cannot be written, or dialogues that are too short for
+            any script.
     """
     from llm_experiment.agent.script_prices import (
         behaviours,
@@ -111,6 +111,7 @@ def price_scripts(
         rank_correlation,
     )
 
+    _check_room(world, options)
     scripts = behaviours(encode_phrases(tokenizer, options.phrases, world=world))
     prices = [
         price_script(
@@ -129,6 +130,23 @@ def price_scripts(
     return PricedScripts(
         options=options, prices=tuple(prices), rank_correlation=rank_correlation(prices)
     )
+
+
+def _check_room(world: "World", options: Options) -> None:
+    """Raise if not even silence has room for all turns.
+
+    Raises:
+        InvalidArgumentError: it has not.
+    """
+    turns = options.free_turns + options.n_turns
+    handed, answered = len(world.parser.partner_opening), len(world.parser.agent_opening)
+    least = len(world.prompt_tokens) + turns * handed + (turns - 1) * answered
+    if options.n_tokens < least:
+        raise InvalidArgumentError(
+            f"n_tokens must be >= {least} for {options.free_turns} free and {options.n_turns} "
+            f"scripted turns, be they all empty, got {options.n_tokens}; raise --n-tokens or lower "
+            "--n-turns"
+        )
 
 
 def plot(result: PricedScripts, stem: Path) -> tuple[Path, Path]:
@@ -205,6 +223,7 @@ def to_table(result: PricedScripts) -> Table:
         Column(header="contexts", format=".0f"),
         *(Column(header=header, format=".2f") for header in numbers),
     ]
+    correlation = Column(header="", format=".2f").text(result.rank_correlation)
     rows = []
     for p in result.prices:
         nats = (*p.total_nats, p.turn_nats[0], p.turn_nats[-1]) if p.total_nats else (None,) * 5
@@ -213,7 +232,14 @@ def to_table(result: PricedScripts) -> Table:
         title=f"Price of {result.options.n_turns} scripted turns (nats)",
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=(f"rank correlation {result.rank_correlation:.2f}",),
+        notes=(
+            f"rank correlation {correlation}",
+            *(
+                ["No dialogue was long enough for any script; raise --n-tokens."]
+                if not any(p.n_contexts for p in result.prices)
+                else []
+            ),
+        ),
     )
 
 

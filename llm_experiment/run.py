@@ -38,7 +38,8 @@ class Options:
     dry_run: bool = False
     """Only find out, in minutes, whether the run fits into memory and how long it would take."""
     random_weights: RandomSize | None = None
-    """With --dry-run: models of this size with random weights, in place of the configured ones."""
+    """With --dry-run: models of this size with random weights, in place of the configured ones;
+    its `tiny` is not the shipped models, which have that name too."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     """All that the numbers depend on."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from llm_experiment.measures.metrics import SHARE
 from llm_experiment.records.reading import EvaluatedAgent
 from mightnt.figure_style import BLACK, BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
 from mightnt.statistics import MeanOverRuns, mean_over_runs
@@ -144,7 +145,7 @@ def exceedance(runs: list[EvaluatedAgent], levels: Any) -> tuple[MeanOverRuns, .
     """Share of a run's episodes that spend more than each level, over runs."""
     spent = [run.episodes.arrays("spent_nats")["spent_nats"] for run in runs]
     shares = [(nats[:, None] > levels).mean(axis=0) for nats in spent]
-    return tuple(mean_over_runs(column) for column in np.array(shares).T)
+    return tuple(mean_over_runs(column, within=SHARE) for column in np.array(shares).T)
 
 
 def _variant(accounting: Accounting) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from llm_experiment.measures.metrics import METRICS, SMOOTHINGS
+from llm_experiment.measures.metrics import AMOUNT, METRICS, SHARE, SMOOTHINGS
 from llm_experiment.records.reading import Evaluated
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
 from mightnt.statistics import MeanOverRuns, mean_over_runs
@@ -126,8 +126,8 @@ def departures(name: str, runs: Sequence[Evaluated], positions: NDArray[np.int64
     return Departures(
         name=name,
         n_runs=len(runs),
-        possible=tuple(mean_over_runs(column) for column in survival.T),
-        smoothed_kl_nats=tuple(mean_over_runs(column) for column in smoothed),
+        possible=tuple(mean_over_runs(column, within=SHARE) for column in survival.T),
+        smoothed_kl_nats=tuple(mean_over_runs(column, within=AMOUNT) for column in smoothed),
     )
 
 

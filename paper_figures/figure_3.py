@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.measures.metrics import METRICS, TurnCost
+from llm_experiment.measures.metrics import AMOUNT, METRICS, TurnCost
 from llm_experiment.records.reading import EvaluatedAgent
 from mightnt.figure_style import BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
 from mightnt.statistics import MeanOverRuns, mean_over_runs
@@ -107,7 +107,9 @@ def quartiles_over_runs(runs: tuple[EvaluatedAgent, ...]) -> dict[str, list[Mean
     most = max(len(_costs(run)) for run in runs)
     return {
         name: [
-            mean_over_runs(run.numbers.value("empty_turn_kl_nats", n, column) for run in runs)
+            mean_over_runs(
+                (run.numbers.value("empty_turn_kl_nats", n, column) for run in runs), within=AMOUNT
+            )
             for n in range(most)
         ]
         for name, column in _COLUMNS.items()

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.measures.metrics import BASE_POLICY
+from llm_experiment.measures.metrics import BASE_POLICY, SHARE
 from llm_experiment.records.reading import Evaluated, Experiment
 from mightnt.figure_style import (
     BLACK,
@@ -191,8 +191,8 @@ def _series(
         n_tokens=runs[0].n_tokens,
         trained_at=trained_at,
         runs=tuple(runs),
-        bins=tuple(mean_over_runs(column) for column in bins.T),
-        percentiles=tuple(mean_over_runs(column) for column in percentiles.T),
+        bins=tuple(mean_over_runs(column, within=SHARE) for column in bins.T),
+        percentiles=tuple(mean_over_runs(column, within=SHARE) for column in percentiles.T),
     )
 
 

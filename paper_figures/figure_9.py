@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from llm_experiment.measures.closed_form import most_silent
-from llm_experiment.measures.metrics import METRICS
+from llm_experiment.measures.metrics import METRICS, SHARE
 from llm_experiment.measures.tables import over_episodes
 from llm_experiment.records.reading import Evaluated, Experiment, grouped
 from mightnt.figure_style import (
@@ -135,7 +135,7 @@ def silence(experiment: Experiment, n_tokens: int) -> tuple[Point, ...]:
         (
             runs[0].variant,
             runs[0].budget_nats,
-            mean_over_runs(run.numbers.behaviour.silent_share for run in runs),
+            mean_over_runs((run.numbers.behaviour.silent_share for run in runs), within=SHARE),
         )
         for runs in grouped(chosen)
     )

@@ -6,7 +6,7 @@ base policy stands first.
 
 from typing import Final
 
-from llm_experiment.measures.metrics import BASE_POLICY
+from llm_experiment.measures.metrics import BASE_POLICY, METRICS
 from llm_experiment.measures.tables import (
     AGENT,
     BASE_ROW,
@@ -119,7 +119,8 @@ def _value(
     """A number over runs; of the base policy, where it alone stands at budget 0, over episodes."""
     if is_base and base_is_budget_0(experiment):
         return over_episodes(runs[0].row, name)
-    return mean_over_runs(run.numbers.value(name) for run in runs)
+    values = (run.numbers.value(name) for run in runs)
+    return mean_over_runs(values, within=METRICS[name].within)
 
 
 def _say_base(experiment: Experiment) -> str:

@@ -54,6 +54,10 @@ class Options(DemoOptions):
                 )
 
 
+# The command's help lists what there is.
+Options.__doc__ = f"{Options.__doc__}\n\nThe demos are {', '.join(demo_names())}."
+
+
 def run_all(options: Options) -> None:
     """Run the demos that `options` names, print and write.
 

@@ -5,7 +5,7 @@ The imitator is the policy mixture over every program of at most L bits; see
 posterior that every action goes on updating (with that, Theorem 1 telescopes).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum, unique
 from typing import Any, Final
 
@@ -32,10 +32,13 @@ class Theorem1Options(DemoOptions):
     """What deviating costs in familiar and in novel situations, by every policy up to L bits."""
 
     imitator: Imitator = Imitator.POLICY
-    """policy: a mixture of policies; joint: runs toy_world.demo_joint_predictor instead."""
+    """policy: a mixture of policies; joint: runs toy_world.demo_joint_predictor with its defaults
+    instead, so that of the options below none may be given."""
     bits: int = 26
-    """L: the imitator is the mixture of every policy program of at most so many bits, 2 to 34.
-    Two bits more take about three times the time and memory (30: minutes, 3 GiB)."""
+    """L: the imitator is the mixture of every policy program of at most so many bits, up to 34. It
+    has to hold the demonstrator's switched version, which takes 17 bits with the defaults of the
+    other options; where more are needed, the error says how many. Two bits more take about three
+    times the time and memory (30: minutes, 3 GiB)."""
     world: WorldName = WorldName.DOORBELL
     """The world, with its demonstrator; `toy_world/worlds/environments.py` describes each."""
     steps: int = 100_000
@@ -58,6 +61,18 @@ class Theorem1Options(DemoOptions):
             raise InvalidArgumentError(f"--jobs must be >= 1, got {self.jobs}")
         if self.cluster is not None:
             Cluster.parse(self.cluster)
+        if self.imitator is Imitator.JOINT:
+            self._check_joint()
+
+    def _check_joint(self) -> None:
+        shared = {f.name for f in fields(DemoOptions)} | {"imitator"}
+        own = [f for f in fields(self) if f.name not in shared]
+        given = [f"--{f.name}" for f in own if getattr(self, f.name) != f.default]
+        if given:
+            raise InvalidArgumentError(
+                f"--imitator joint has other worlds and programs and takes no {', '.join(given)}; "
+                "leave that out, or see `python -m toy_world.demo_joint_predictor --help`"
+            )
 
 
 class _Theorem1(Demo[Theorem1Options]):

@@ -247,6 +247,7 @@ def _headline(groups: Sequence[Group], base: BaseEvaluation | None) -> Table:
             "Silent: more than half of the agent's turns are empty. In brackets: 95% interval "
             f"over runs; {_over_episodes(groups)}.",
             "Most spent: the largest total KL of an episode, in nats.",
+            *_closed_form_note(base),
             *(
                 "All possible: episodes whose every token the demonstrator might write."
                 for _ in possible
@@ -261,6 +262,18 @@ def _headline(groups: Sequence[Group], base: BaseEvaluation | None) -> Table:
             *possible,
         ),
     )
+
+
+def _closed_form_note(base: BaseEvaluation | None) -> Iterator[str]:
+    """What the closed form's p is, and that it is not the base policy's own rate."""
+    form = closed_form_of(base)
+    if form is not None:
+        yield (
+            f"Closed form: for p = {form.probability:.2g}, exp(-median price) of a first silence "
+            f"over {form.n_contexts} contexts. The base policy's own rate is larger where some "
+            "contexts make silence cheap; the bound `at most` is for that rate, over all of its "
+            "episodes."
+        )
 
 
 def _over_episodes(groups: Sequence[Group]) -> str:

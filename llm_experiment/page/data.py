@@ -34,7 +34,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_experiment.chat.turn_records import Speaker, TurnCounts, Turns, count_turns
+from llm_experiment.chat.turn_records import (
+    SILENT_ABOVE,
+    Speaker,
+    TurnCounts,
+    Turns,
+    count_turns,
+)
 from llm_experiment.config import WorldConfig
 from llm_experiment.measures.closed_form import closed_form_of, episodes_interval
 from llm_experiment.measures.metrics import BASE_POLICY, QUARTILES, AgentRow
@@ -425,6 +431,10 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
             f"The quick form trains {_count(len(run.jobs), 'agent')}: it shows the path from end "
             "to end and claims only what so few runs can."
         )
+    yield (
+        f"An episode is silent if more than {SILENT_ABOVE:.0%} of the agent's finished turns in it "
+        "are empty."
+    )
     if run.suite.n_seeds > 1:
         yield (
             "Intervals are Student's over runs, which are few. Episodes of one agent are not "

@@ -282,3 +282,21 @@ def test_the_help_of_standardising_says_what_the_flag_does(capsys):
     start = shown.index("--no-standardise-features")
     assert "as they are" in shown[start : start + 120]
     assert "default: True" not in shown[start : start + 260]
+
+
+@pytest.mark.parametrize("typed", [r"\n\n", "\n\n"])
+def test_line_breaks_can_be_typed(typed):
+    world = parse_options(
+        ["--separator", typed, "--prompt", f"Student: hi{typed}Teacher:"]
+    ).settings
+    assert world.agent.world.separator == "\n\n"
+    assert world.agent.world.prompt == "Student: hi\n\nTeacher:"
+
+
+def test_the_help_shows_line_breaks_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    shown = capsys.readouterr().out
+    start = shown.index("--separator")
+    assert r"(default: '\n')" in shown[start : start + 300]
+    assert r"\n\n" in shown[start : start + 300]

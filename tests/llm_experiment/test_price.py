@@ -102,3 +102,17 @@ class _Words:
 
     def decode(self, tokens, *, skip_special_tokens, clean_up_tokenization_spaces):
         return "".join(PIECES[x] for x in tokens)
+
+
+def test_dialogues_too_short_for_any_script_are_refused_with_what_to_change():
+    options = replace(SMALL, phrases=(" yes",), n_turns=50)
+    with pytest.raises(InvalidArgumentError, match=r"n_tokens must be >= .* got 80; raise --n-tok"):
+        price_scripts(small_world(), _Words(), options)
+
+
+def test_without_a_correlation_the_table_says_so():
+    nothing = PricedScripts(options=SMALL, prices=(UNPRICED,), rank_correlation=math.nan)
+    assert to_table(nothing).notes[0] == "rank correlation -"
+    assert "raise --n-tokens" in to_table(nothing).notes[1]
+    some = replace(nothing, prices=(replace(UNPRICED, n_contexts=1),))
+    assert len(to_table(some).notes) == 1

@@ -14,6 +14,7 @@ from scipy import stats
 from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.judge import main as judge
+from llm_experiment.measures.metrics import METRICS
 from llm_experiment.measures.tables import BASE_ROW
 from llm_experiment.records.reading import read_experiment
 from mightnt.figure_style import figure_style
@@ -55,15 +56,16 @@ def stored(run_folder, name, length):
         return {key: file[key] for key in file.files}
 
 
-def student(values):
-    """Mean and the ends of Student's interval, as a statistics library has them."""
+def student(values, *, most=1.0):
+    """Mean and the ends of Student's interval, as a statistics library has them, in [0, most]."""
     values = np.array(values, dtype=float)
     if len(values) < 2:
         return values.mean(), None, None
     mean, error = values.mean(), stats.sem(values)
     if error == 0:
         return mean, mean, mean
-    return mean, *stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    return mean, max(low, 0.0), min(high, most)
 
 
 def own_turns(episodes):
@@ -157,7 +159,7 @@ def test_figure_3_has_the_quartiles_of_what_empty_turns_cost(sources, run_folder
             n_episodes += len(costs)
             if costs:
                 quartiles.append(np.percentile(costs, float(row["quartile"].rstrip("%"))))
-        mean, low, high = student(quartiles)
+        mean, low, high = student(quartiles, most=math.inf)
         assert close(row["KL (nats), mean over runs"], mean)
         assert close(row["low"], low)
         assert close(row["high"], high)
@@ -354,7 +356,7 @@ def test_table_3_has_a_row_for_every_constraint(sources, rows):
             own[row["variant"], str(float(row["budget_nats"])), str(row["n_tokens"])].append(row)
     assert set(own) == {key for key in found if key[0] != "base policy"}
     for key, group in own.items():
-        mean, low, _ = student([row["spent_nats_mean"] for row in group])
+        mean, low, _ = student([row["spent_nats_mean"] for row in group], most=math.inf)
         assert close(found[key]["spent_nats_mean, mean"], mean)
         assert close(found[key]["spent_nats_mean, low"], low)
     base = found["base policy", "0.0", "64"]
@@ -362,3 +364,26 @@ def test_table_3_has_a_row_for_every_constraint(sources, rows):
     assert float(base["silent_share, high"]) == share_interval(round(share * 12), 12).high
     assert base["return_mean, low"] == ""
     assert f"| {BASE_ROW} | 0 | 64 | 1 |" in product.picture
+
+
+def test_no_interval_of_a_share_leaves_what_a_share_can_be(sources):
+    """With two runs Student's interval is wide, and is cut as in the tables of a run."""
+    ends = []
+    for row in records(table_3.build(sources)):
+        for name, metric in METRICS.items():
+            least, most = metric.within
+            for part in ("low", "high"):
+                end = row.get(f"{name}, {part}")
+                if end:
+                    ends.append(end)
+                    assert least <= float(end) <= most, (name, end)
+    for build in (figure_4.build, figure_9.build, figure_10.build, figure_11.build):
+        for row in records(built(build, sources)):
+            for part in ("low", "high"):
+                if row[part]:
+                    ends.append(row[part])
+                    assert float(row[part]) >= 0
+                    smoothed = row.get("panel", "").startswith("smoothed")
+                    assert smoothed or float(row[part]) <= 1, row
+    assert any(float(end) == 1 for end in ends)
+    assert any(float(end) == 0 for end in ends)

@@ -6,10 +6,12 @@ import pytest
 from mightnt.command_line import BAD_USAGE
 from mightnt.figure_style import new_figure
 from mightnt.tables import Column, Evidence, Table
-from theory.errors import SolverError
+from theory.errors import InvalidArgumentError, SolverError
 from theory.paper import Statement
 from toy_world import __main__ as command
 from toy_world.demo import Demo, DemoOptions, Presentation
+from toy_world.demo_theorem1 import Imitator, Theorem1Options
+from toy_world.worlds.environments import WorldName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +124,17 @@ def test_unknown_demos_are_refused(three_demos, capsys):
     assert exit_.value.code == BAD_USAGE
     (line,) = capsys.readouterr().err.splitlines()
     assert "--only must be among first, broken, last, got nothing" in line
+
+
+def test_the_help_lists_the_demos(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in command.demo_names())
+
+
+@pytest.mark.parametrize("given", [{"bits": 20}, {"world": WorldName.ECHO}, {"jobs": 1}])
+def test_a_joint_imitator_refuses_options_that_it_would_ignore(given):
+    Theorem1Options(imitator=Imitator.JOINT, seed=3)
+    with pytest.raises(InvalidArgumentError, match=f"takes no --{next(iter(given))}; leave"):
+        Theorem1Options(imitator=Imitator.JOINT, **given)

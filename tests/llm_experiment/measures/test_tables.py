@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from llm_experiment.measures.closed_form import closed_form_of
 from llm_experiment.measures.evaluation import BasePolicy, evaluate_base
 from llm_experiment.measures.metrics import (
     METRICS,
@@ -327,3 +328,12 @@ def test_the_base_policy_may_stand_alone(base):
     assert {row[0] for table in tables for row in table.rows} == {BASE_ROW}
     with pytest.raises(InvalidArgumentError, match="at least 1 evaluated agent or the base"):
         make_tables([], None)
+
+
+def test_the_headline_says_where_the_closed_forms_p_comes_from(rows, base):
+    """Not from the base policy's own rate of silence, which the bound is for."""
+    headline, *_ = make_tables(rows, base)
+    (note,) = [note for note in headline.notes if note.startswith("Closed form")]
+    assert f"p = {closed_form_of(base).probability:.2g}, exp(-median price)" in note
+    assert f"over {base.n_contexts} contexts" in note
+    assert "the bound `at most` is for that rate" in note

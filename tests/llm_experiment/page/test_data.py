@@ -237,6 +237,7 @@ def test_an_unfinished_run_is_reported_as_far_as_it_went(part):
     assert data["label"] == "a trial; unfinished: 4 of 6 agents evaluated"
     assert data["closed_form"] is None
     assert "exact-budget3-seed0, exact-budget3-seed1, base policy" in data["caveats"][0]
+    assert data["caveats"][1].startswith("An episode is silent if more than 50% of")
     subjects = {s["name"]: s for s in data["subjects"]}
     assert BASE not in subjects
     assert len(subjects["exact-budget3-seed0"]["updates"]["agent_steps"]) == N_UPDATES
