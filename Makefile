@@ -12,7 +12,7 @@ export MKL_NUM_THREADS = 1
 # Ours are the only options that a test or a run may see.
 unexport PYTEST_ADDOPTS
 BIN = .venv/bin
-PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests
+PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests docs
 
 .PHONY: run test test-all lint bench docs figures fix clean
 
@@ -37,11 +37,11 @@ bench: .venv
 
 # The site, into $(OUT)/site; a broken link or an undocumented name fails.
 docs: .venv/.docs
-	$(BIN)/mkdocs build --strict --quiet --site-dir $(OUT)/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(abspath $(OUT))/site
 
 # From whichever runs there are, or `make figures RUNS="FOLDER ..."`.
 figures: .venv
-	$(BIN)/python -m paper_figures $(if $(RUNS),--runs $(RUNS)) --out $(OUT)/figures
+	$(BIN)/python -m paper_figures $(if $(RUNS),--runs $(RUNS)) --toy $(OUT)/toy --out $(OUT)/figures
 
 fix: .venv
 	$(BIN)/ruff format $(PACKAGES)

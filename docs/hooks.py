@@ -6,11 +6,13 @@ again: a public function, class or method that is not on it, because it has no d
 warning, and with `mkdocs build --strict` a warning is an error. (A method of a class with a base
 class may have its docstring there.)
 
-Docstrings here say `Example:`; mkdocstrings shows worked examples under `Examples:` alone.
+Docstrings here say `Example:`, or hold a session as a paragraph; mkdocstrings shows worked examples
+under `Examples:` or indented alone.
 """
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +82,11 @@ class WorkedExamples(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """See griffe.Extension."""
         if obj.docstring is not None:
-            obj.docstring.value = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
+            paragraphs = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n").split("\n\n")
+            obj.docstring.value = "\n\n".join(
+                textwrap.indent(paragraph, "    ") if paragraph.startswith(">>>") else paragraph
+                for paragraph in paragraphs
+            )
 
 
 def api_pages() -> dict[str, list[ApiPage]]:

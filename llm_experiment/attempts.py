@@ -4,7 +4,7 @@ A scheduler starts a job again once it believes that the machine or process at w
 died. It can be wrong: a machine that cannot be reached may still be writing to the shared file
 system. Two things keep attempts apart.
 
-- The *lock* of the folder (`run_folder.exclusive`). Where it reaches, on one machine and on a
+- The *lock* of the folder (`records.folder.exclusive`). Where it reaches, on one machine and on a
   shared file system whose `flock` all machines see (NFS 4 and most cluster file systems), a new
   attempt waits until the earlier one has ended: never are two at work.
 - The *list of attempts* in the folder, `attempts.json`, for where the lock does not reach. A new
@@ -17,10 +17,9 @@ system. Two things keep attempts apart.
 An update counts when it is in the agent's file, which holds its own records: so each is in the
 final records exactly once, however many attempts there were. What a lost attempt loses, and the
 next one does again, is the update or evaluation under way, and the updates since the last
-checkpoint (`checkpoint_every`). A job with a `result.json`, its last file, is never begun again.
+checkpoint (`checkpoint_every`). A job that is done (`records.job_result`) is never begun again.
 """
 
-import json
 import os
 import platform
 import uuid
@@ -31,10 +30,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from llm_experiment.jobs import ORPHAN_SECONDS, finish_job
-from llm_experiment.records.folder import RESULT_FILE, exclusive, versions
+from llm_experiment.jobs import ORPHAN_SECONDS, done_rows, finish_job
+from llm_experiment.records.folder import exclusive, versions
 from llm_experiment.suite import Job, SuiteConfig
-from mightnt.results import to_jsonable, write_json
+from mightnt.results import from_jsonable, read_json, to_jsonable, write_json
 from theory.errors import ResultsError
 
 ATTEMPTS_FILE: Final = "attempts.json"
@@ -72,7 +71,7 @@ def attempt_job(job: Job, suite: SuiteConfig, folder: Path) -> list[dict[str, An
         ModelError: a model cannot be loaded.
     """
     with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
-        done = (folder / RESULT_FILE).exists()
+        done = done_rows(job, suite, folder) is not None
         attempt = None if done else begin_attempt(folder)
         return finish_job(job, suite, folder, check_wanted=partial(check_last, folder, attempt))
 
@@ -104,16 +103,21 @@ def check_last(folder: Path, attempt: Attempt | None) -> None:
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
-    """All attempts at a job so far, as JSON, first to last."""
-    try:
-        attempts: list[dict[str, Any]] = json.loads((folder / ATTEMPTS_FILE).read_bytes())
-    except FileNotFoundError:
-        return []
-    return attempts
+    """All attempts at a job so far, as JSON, first to last.
+
+    Raises:
+        ResultsError: the list cannot be read.
+    """
+    remedy = "make sure that no other attempt is at work, delete it, and go on"
+    return read_json(folder / ATTEMPTS_FILE, _parse_attempts, remedy=remedy) or []
+
+
+def _parse_attempts(content: Any) -> list[dict[str, Any]]:
+    return [to_jsonable(from_jsonable(Attempt, attempt)) for attempt in content]
 
 
 def with_versions(wanted: dict[str, str], task: Callable[[], ResultT]) -> ResultT:
-    """What `task` gives here, if this machine has the `run_folder.versions` of the sweep's.
+    """What `task` gives here, if this machine has the `records.folder.versions` of the sweep's.
 
     Raises:
         ResultsError: it has others.

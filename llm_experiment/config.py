@@ -184,6 +184,24 @@ class WorldConfig:
         _finite("reward_shift", self.reward_shift)
 
 
+def check_vocabularies(world: WorldConfig) -> None:
+    """Raise if the shipped reward model is to score the words of another language model.
+
+    It knows some hundred words. All others are one unknown word to it, so that its scores would
+    mean nothing. Runs that were made so can still be read.
+
+    Raises:
+        InvalidArgumentError: it is.
+    """
+    if world.reward_model == TINY and world.base_model not in (TINY, PROCESS):
+        raise InvalidArgumentError(
+            f"the shipped reward model knows only the words of the shipped language model, so that "
+            f"its scores of what {world.base_model} says mean nothing; name a sentiment classifier "
+            "with --reward-model, such as "
+            "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConstraintConfig:
     """What keeps the agent near the base policy, and how it is counted."""
@@ -306,7 +324,14 @@ class AgentConfig:
     """What it is trained on, in order."""
     n_episodes: int = 64
     """Episodes of a rollout, played in lockstep."""
-    standardise_features: bool = True
+    standardise_features: Annotated[
+        bool,
+        tyro.conf.arg(
+            help_behavior_hint="(default: standardise)",
+            help="Give the actor the base model's activations as they are. Left out, they are "
+            "shifted and scaled to mean 0 and variance 1 on base rollouts.",
+        ),
+    ] = True
     """Shift and scale the base model's activations to mean 0 and variance 1 on base rollouts."""
     checkpoint_every: int = 1
     """Updates between two checkpoints: what a killed run can lose."""

@@ -33,13 +33,22 @@ def write_tables(folder: Path) -> "tuple[Table, ...]":
     Raises:
         ResultsError: the folder holds no finished run, or cannot be written.
     """
-    from llm_experiment.measures.tables import make_tables, store_tables
+    from llm_experiment.measures.tables import (
+        TABLES_JSON,
+        TABLES_MARKDOWN,
+        make_tables,
+        store_tables,
+    )
+    from llm_experiment.records.folder import record_hash
     from llm_experiment.records.reading import read_run
 
     run = read_run(folder)
     run.check_finished()
+    run.check_unchanged()
     tables = make_tables(run.rows, run.base)
     store_tables(folder, tables, run.label)
+    for name in (TABLES_JSON, TABLES_MARKDOWN):
+        record_hash(folder, folder / name)
     return tables
 
 

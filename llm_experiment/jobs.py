@@ -10,7 +10,6 @@ An agent with a budget of 0 is the base policy (`ConstraintConfig.is_base_policy
 runs made when it was trained too keep its results.
 """
 
-import json
 import os
 import threading
 import time
@@ -41,7 +40,13 @@ from llm_experiment.feasibility.memory import (
 )
 from llm_experiment.measures.departure import known_demonstrator
 from llm_experiment.measures.evaluation import Evaluation, evaluate, evaluate_base
-from llm_experiment.measures.metrics import AgentRow, base_to_json, row_to_json
+from llm_experiment.measures.metrics import (
+    AgentRow,
+    base_from_json,
+    base_to_json,
+    row_from_json,
+    row_to_json,
+)
 from llm_experiment.records.folder import (
     AGENT_FILE,
     AGENTS,
@@ -55,10 +60,12 @@ from llm_experiment.records.folder import (
     fingerprints,
     record_hashes,
 )
+from llm_experiment.records.job_result import done_result, with_rows, write_result
+from llm_experiment.records.reading import agent_origin, base_origin, read_updates
 from llm_experiment.settings import Settings
 from llm_experiment.suite import Job, SuiteConfig, suite_agents, suite_jobs
 from mightnt.progress import progress_bar
-from mightnt.results import write_atomically, write_json
+from mightnt.results import read_json, write_atomically, write_json
 from mightnt.tables import Table, print_table
 from theory.errors import ResultsError
 
@@ -109,16 +116,31 @@ def finish_job(
         folder: the job's own.
         check_wanted: called before anything is written; raises once nobody wants it any more.
     """
-    result = folder / RESULT_FILE
-    if not result.exists():
-        torch.set_num_threads(1)
-        agent = train_job(job, folder, check_wanted=check_wanted)
-        lengths = suite.evaluation_lengths
-        rows = [evaluate_job(job, agent, suite, n, folder) for n in lengths]
-        check_wanted()
-        write_json(result, rows)
-    written: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
-    return written
+    done = done_rows(job, suite, folder)
+    if done is not None:
+        return done
+    torch.set_num_threads(1)
+    agent = train_job(job, folder, check_wanted=check_wanted)
+    lengths = suite.evaluation_lengths
+    rows = [evaluate_job(job, agent, suite, n, folder) for n in lengths]
+    check_wanted()
+    write_result(folder, agent_origin(job, suite), {"rows": rows})
+    return rows
+
+
+def done_rows(job: Job, suite: SuiteConfig, folder: Path) -> list[dict[str, Any]] | None:
+    """The rows of a job that is done and whose files are whole, else None.
+
+    Raises:
+        ResultsError: the result of another job.
+    """
+
+    def parse(content: dict[str, Any]) -> None:
+        for row in content["rows"]:
+            row_from_json(AgentRow, row)
+
+    found = done_result(folder, agent_origin(job, suite), parse)
+    return None if found is None else list(found["rows"])
 
 
 def train_job(job: Job, folder: Path, *, check_wanted: Callable[[], None]) -> LockstepPPO:
@@ -210,8 +232,9 @@ def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, 
     Returns:
         A `measures.metrics.BaseEvaluation` as JSON.
     """
-    result = folder / RESULT_FILE
-    if not result.exists():
+    origin = base_origin(agent, suite)
+    found = done_result(folder, origin, base_from_json)
+    if found is None:
         torch.set_num_threads(1)
         with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
             world = _WORLDS.world(agent.world)
@@ -225,9 +248,9 @@ def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, 
                 stream=EVALUATION_STREAM,
                 store=partial(_store, folder),
             )
-            write_json(result, base_to_json(evaluation))
-    base: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    return base
+            found = base_to_json(evaluation)
+            write_result(folder, origin, found)
+    return found
 
 
 def _store(folder: Path, n_tokens: int, evaluation: Evaluation) -> None:
@@ -300,7 +323,9 @@ def call_here(tasks: Sequence[Task], n_processes: int) -> list[Any]:
 def begin(settings: Settings, out: Path) -> None:
     """Make a folder the run of `settings`, or make sure that it is."""
     models = fingerprints(*map(Path, model_names(settings.agent.world)))
-    claim_folder(out, settings, label=settings.label, models=models)
+    claim_folder(
+        out, settings, label=settings.label, models=models, only_adds=Settings.only_adds_agents
+    )
 
 
 def conclude(
@@ -336,10 +361,10 @@ def conclude(
 
 def _earlier_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of an agent that is no job but was one when its run began; none if it was not."""
-    if not (folder / RESULT_FILE).exists():
-        return []
-    rows: list[dict[str, Any]] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-    return rows
+    found = read_json(
+        folder / RESULT_FILE, with_rows, remedy=f"delete {folder}: it is no agent of today's run"
+    )
+    return [] if found is None else list(found["rows"])
 
 
 def check_machine(settings: Settings, n_processes: int, console: Console) -> None:
@@ -437,12 +462,11 @@ class _Watched:
 
 
 def _updates(folder: Path) -> list[dict[str, Any]]:
-    """The records of a job's updates so far."""
+    """The records of a job's updates so far; a damaged file, which the job mends, has none."""
     try:
-        records: list[dict[str, Any]] = json.loads((folder / UPDATES_FILE).read_bytes())
-    except FileNotFoundError:
+        return read_updates(folder / UPDATES_FILE)
+    except ResultsError:
         return []
-    return records
 
 
 def _line(name: str, record: dict[str, Any]) -> str:

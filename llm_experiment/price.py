@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import WorldConfig, at_least
+from llm_experiment.config import WorldConfig, at_least, check_vocabularies
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
-from mightnt.results import write_json
+from mightnt.results import check_writable, write_json
 from mightnt.tables import Column, Table, print_table
 from theory.errors import InvalidArgumentError
 
@@ -71,6 +71,7 @@ class Options:
             at_least(name, getattr(self, name), 1)
         at_least("seed", self.seed, 0)
         load_task(self.world.task)
+        check_vocabularies(self.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,7 @@ def _price(options: Options, console: Console) -> None:
     """Price, write and print."""
     from llm_experiment.chat.world import check_world, load_models, make_world
 
+    check_writable(options.out / f"{STEM}.json")
     check_world(options.world, lengths=(options.n_tokens,))
     models = load_models(options.world)
     result = price_scripts(make_world(options.world, models), models.tokenizer, options)

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import Preset, at_least
+from llm_experiment.config import Preset, at_least, check_vocabularies
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.feasibility.sizes import RandomSize
 from llm_experiment.settings import Settings, starting_settings
@@ -45,6 +45,7 @@ class Options:
     def __post_init__(self) -> None:
         at_least("processes", self.processes, 1)
         load_task(self.settings.agent.world.task)
+        check_vocabularies(self.settings.agent.world)
         suite_jobs(self.settings.agent, self.settings.agents)  # no two of which may be the same
         if self.random_weights is not None and not self.dry_run:
             raise InvalidArgumentError(

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import tyro
 
 from llm_experiment.config import AgentConfig, Fidelity, Preset, preset_config
-from llm_experiment.suite import Suite, SuiteConfig, default_suite
+from llm_experiment.suite import Suite, SuiteConfig, default_suite, suite_agents
 
 QUICK_LABEL: Final = "quick (two budgets, one seed)"
 
@@ -46,6 +46,20 @@ class Settings:
             quick=quick,
             agents=default_suite(preset, fidelity, suite, quick=quick),
             agent=preset_config(preset, fidelity),
+        )
+
+    def only_adds_agents(self, more: "Settings") -> bool:
+        """Whether `more` asks for every agent of these settings, evaluated alike."""
+        names = ("evaluation_lengths", "n_evaluation_episodes", "n_base_episodes")
+        evaluated_alike = all(
+            getattr(self.agents, name) == getattr(more.agents, name) for name in names
+        )
+        like = replace(more, suite=self.suite, quick=self.quick, agents=self.agents)
+        return (
+            evaluated_alike
+            and like == self
+            and set(suite_agents(self.agent, self.agents))
+            <= set(suite_agents(more.agent, more.agents))
         )
 
     @property

@@ -55,7 +55,7 @@ class SuiteConfig:
     """Episodes of an agent's evaluation at each length."""
     n_base_episodes: int = 2048
     """Episodes of the base policy's evaluation at each length, --n-evaluation-episodes at a time.
-    They are independent draws of one law, so that many of them say much."""
+    They need no training, and what the base policy rarely does is seen in many only."""
 
     def __post_init__(self) -> None:
         at_least("n_seeds", self.n_seeds, 1)

@@ -9,7 +9,7 @@ are independent jobs; here a few work side by side, on a Ray cluster as many as 
 
     manifest.json          settings, and when and with what the sweep started or went on
     tables.*, *.csv        the results of all runs as one table (`sweep_tables`)
-    <run>/                 a folder of `llm_experiment.run`, complete in itself (`run_folder`)
+    <run>/                 a folder of `llm_experiment.run`, complete in itself (`records.folder`)
     <run>/agents/<name>/attempts.json   on a cluster: which machines were at work on it
 
 Every update of an agent ends with it on disk. The same command goes on where a sweep stopped,
@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import Fidelity, Preset, at_least, with_fidelity
+from llm_experiment.config import Fidelity, Preset, at_least, check_vocabularies, with_fidelity
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.settings import Settings, starting_settings
 from llm_experiment.suite import Job, lengthened, suite_jobs
@@ -107,6 +107,7 @@ class Options:
         at_least("retries", self.retries, 0)
         for run in sweep_runs(self.settings):
             load_task(run.settings.agent.world.task)
+        check_vocabularies(self.settings.run.agent.world)
         if self.cluster is None:
             return
         from mightnt.clusters import Cluster, System
@@ -169,6 +170,15 @@ def _run(shared: Settings, task: str, length: int | None, fidelity: Fidelity | N
     return SweepRun(name=name, settings=replace(shared, agent=agent, agents=agents))
 
 
+def only_adds_agents(before: SweepSettings, now: SweepSettings) -> bool:
+    """Whether every run of `before` is one of `now`, with all of its agents and maybe more."""
+    there = {run.name: run.settings for run in sweep_runs(before)}
+    wanted = {run.name: run.settings for run in sweep_runs(now)}
+    return there.keys() <= wanted.keys() and all(
+        settings.only_adds_agents(wanted[name]) for name, settings in there.items()
+    )
+
+
 def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
     """Train and evaluate every agent of every run.
 
@@ -198,7 +208,9 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
             n_tasks = sum(len(run.jobs) + 1 for run in runs)
             for run in runs:
                 check_machine(run.settings, min(options.processes, n_tasks), console)
-        claim_folder(out, options.settings, label=_label(runs), models={})
+        claim_folder(
+            out, options.settings, label=_label(runs), models={}, only_adds=only_adds_agents
+        )
         for run in runs:
             begin(run.settings, out / run.name)
         work = _here if options.cluster is None else _on_cluster

@@ -27,6 +27,7 @@ from llm_experiment.base.shipped import (
 from llm_experiment.dialogue.task import POSITIVE, load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
+from mightnt.results import check_folder
 
 if TYPE_CHECKING:
     from llm_experiment.base.training import Estimate, Progress
@@ -39,7 +40,7 @@ class Options:
     task: str = "classroom"
     """Dialogue task: a module of llm_experiment/dialogue/tasks/."""
     out: Path = Path("results/tiny_models")
-    """Folder to write to; a folder <task> with both models is made or replaced in it."""
+    """Folder to write to; a folder `<task>` with both models is made or replaced in it."""
     language_model: LanguageModelRecipe = field(default_factory=LanguageModelRecipe)
     """How the language model is trained."""
     reward_model: RewardModelRecipe = field(default_factory=RewardModelRecipe)
@@ -76,6 +77,8 @@ def train_models(options: Options, console: Console) -> None:
     )
     from llm_experiment.dialogue.process import DialogueProcess
 
+    check_folder(options.out)
+    folder = options.out / options.task
     torch.set_num_threads(1)  # one order of summation, so the same weights every time
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's own, for saving
     process = DialogueProcess(load_task(options.task))
@@ -96,7 +99,6 @@ def train_models(options: Options, console: Console) -> None:
         f"{_show(quality.floor)}, excess {_show(quality.excess)} ({quality.loss.n_dialogues} "
         "transcripts, 95% intervals)"
     )
-    folder = options.out / options.task
     manifest = {
         "task": options.task,
         "language_model": {

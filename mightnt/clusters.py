@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Any, Final, TypeVar
 
-from joblib import parallel_config
-
 from theory.errors import ClusterError, InvalidArgumentError, MightntError
 
 ResultT = TypeVar("ResultT")
@@ -80,6 +78,8 @@ def on_cluster(name: str, purpose: str) -> Iterator[None]:
         InvalidArgumentError: no such name.
         ClusterError: the cluster cannot be used; the message says what to do.
     """
+    from joblib import parallel_config  # noqa: PLC0415 - naming a cluster needs none of it
+
     cluster = Cluster.parse(name)
     with contextlib.ExitStack() as stack:
         match cluster.system:

@@ -1,15 +1,18 @@
 """Command lines from frozen dataclasses: field docs are the help, errors are one line.
 
 A command is `main(argv)` wrapped by `run_command`: a bad option or an error of this project
-prints one line that says what to do and exits with 2, Ctrl-C exits with 130.
+prints one line that says what to do and exits with 2, Ctrl-C exits with 130. What a command prints
+never stops it: it goes on when nobody reads its output any more (`| head -1`), and characters that
+the terminal does not have become `?`.
 """
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
 
 import tyro
 
@@ -64,13 +67,61 @@ def parse_command_line(
 
 def run_command(main: Callable[[], None]) -> None:
     """Run `main`, turning this project's errors into one line and exit code 2."""
-    try:
-        main()
-    except MightntError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    shown = [_Shown(stream) for stream in (sys.stdout, sys.stderr)]
+    out, err = (cast(TextIO, stream) for stream in shown)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except MightntError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        finally:
+            for stream in shown:
+                stream.flush()
+        if shown[0].failure is not None:
+            fail(f"cannot print: {shown[0].failure}; everything else is done")
+
+
+class _Shown:
+    """A stream that a command prints to, which takes whatever it is given.
+
+    Args:
+        stream: to print to; None if there is none.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.failure: str | None = None
+        """Why nothing can be printed any more, unless nobody reads it."""
+
+    def write(self, text: str) -> int:
+        """Print as much of it as the stream takes."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        printable = text.encode(encoding, errors="replace").decode(encoding)
+        self._try(lambda stream: stream.write(printable))
+        return len(text)
+
+    def flush(self) -> None:
+        """Print what was written."""
+        self._try(lambda stream: stream.flush())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: Callable[[TextIO], object]) -> None:
+        if self._stream is None:
+            return
+        try:
+            action(self._stream)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error.strerror or str(error)
+            # What the stream holds back would fail again when Python closes it.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 def fail(message: str) -> NoReturn:

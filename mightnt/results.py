@@ -55,6 +55,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(*paths: Path) -> None:
+    """Raise unless files can be written at `paths`: asked before work, not after it.
+
+    The folders are made if need be.
+
+    Args:
+        paths: of files to be written.
+
+    Raises:
+        ResultsError: one of them cannot be.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise ResultsError(f"cannot write {path}: it is a folder; name a file")
+        check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless files can be written into `folder`, which is made if need be.
+
+    Raises:
+        ResultsError: none can be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write into {folder}: {error.strerror or error}; free some space or name "
+            "another place"
+        ) from error
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file at a temporary path, then move it to `path`."""
     with atomic_path(path) as temporary:
@@ -65,6 +99,28 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON (see `to_jsonable`), atomically."""
     text = json.dumps(to_jsonable(value), indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path, parse: Callable[[Any], ValueT], *, remedy: str) -> ValueT | None:
+    """What a JSON file says; None if there is no such file.
+
+    Args:
+        path: of the file.
+        parse: makes it of the file's content, and may raise whatever content of another shape
+            makes it raise.
+        remedy: what the error tells its reader to do.
+
+    Raises:
+        ResultsError: the file cannot be read, is no JSON, or `parse` does not take it.
+    """
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except RecursionError:
+        raise ResultsError(f"cannot read {path}: it is nested too deeply; {remedy}") from None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ResultsError(f"cannot read {path}: {error}; {remedy}") from error
 
 
 def json_key(key: str) -> Mapping[str, str]:

@@ -131,15 +131,19 @@ def make(options: Options) -> Iterator[Made]:
     """Make what was asked for, in order.
 
     Raises:
-        ResultsError: a folder is no run, or two belong to different experiments.
+        ResultsError: a folder is no run, has changed since, or belongs to another experiment.
     """
     from llm_experiment.records.reading import join_runs, read_run
     from mightnt.progress import track
+    from mightnt.results import check_writable
     from paper_figures.results import Sources
     from paper_figures.toy import ToyResults
 
     names = options.only or tuple(TITLES)
+    check_writable(*(options.out / f"{name}.txt" for name in names))
     runs = tuple(map(read_run, options.runs)) or default_runs()
+    for run in runs:
+        run.check_unchanged()
     sources = Sources(found=join_runs(runs) if runs else None, toy=ToyResults(folder=options.toy))
     for name in track(names, "figures and tables", total=len(names)):
         yield make_one(name, sources, options.out)

@@ -14,7 +14,7 @@ Equal data give equal bytes.
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,15 +96,6 @@ def write_product(name: str, product: Product, folder: Path) -> tuple[Path, ...]
     if product.data is not None:
         paths.append(_write(stem.with_suffix(".csv"), product.data.to_csv()))
     return tuple(paths)
-
-
-def markdown_table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, n_text_columns: int
-) -> str:
-    """A table in Markdown; its first columns are text, the others numbers."""
-    aligned = [":--" if i < n_text_columns else "--:" for i in range(len(headers))]
-    lines = [headers, aligned, *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _write(path: Path, text: str) -> Path:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from llm_experiment.base.shipped import model_names
-from llm_experiment.chat.token_texts import read_tokenizer, token_texts
+from llm_experiment.chat.token_texts import read_tokenizer, token_texts, vocabulary_size
 from llm_experiment.chat.turn_records import NEWLINE, Speaker
 from llm_experiment.config import WorldConfig
 from llm_experiment.records.reading import EvaluatedAgent, Experiment
@@ -168,7 +168,7 @@ def _first_run(experiment: Experiment, budget: float) -> EvaluatedAgent:
 def _token_texts(world: WorldConfig) -> tuple[str, ...]:
     """What each token of the base model adds to a transcript."""
     tokenizer = read_tokenizer(model_names(world)[0])
-    return token_texts(tokenizer, speaker=world.agent_name, n_tokens=len(tokenizer))
+    return token_texts(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
 
 
 def median_transcript(run: EvaluatedAgent, texts: Sequence[str], *, name: str) -> Transcript:

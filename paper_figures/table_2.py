@@ -5,7 +5,8 @@ What `toy_world.demo_regularisers` finds with its defaults.
 
 from typing import Final
 
-from paper_figures.artefact import Data, Product, markdown_table
+from mightnt.tables import Column, Table, to_markdown
+from paper_figures.artefact import Data, Product
 from paper_figures.results import Sources
 from toy_world.demo_regularisers import RegularisersOptions
 from toy_world.presentations.regularisers import PRESENTATION
@@ -22,22 +23,27 @@ def build(sources: Sources) -> Product:
     rows = dict.fromkeys((outcome.base, outcome.constraint) for outcome in shown)
     worlds = dict.fromkeys(outcome.world for outcome in shown)
     cells = {(o.base, o.constraint, o.world): o for o in shown}
-    headers = ["compared with", "constraint", *(f"P, {world.value}" for world in worlds)]
-    headers += [f"value, {world.value}" for world in worlds]
-    return Product(
-        picture=markdown_table(
-            headers,
-            [
-                [
-                    base.value.split(" (", maxsplit=1)[0],
-                    constraint.value,
-                    *(f"{cells[base, constraint, w].bad_probability:.2g}" for w in worlds),
-                    *(f"{cells[base, constraint, w].true_value:.3f}" for w in worlds),
-                ]
-                for base, constraint in rows
-            ],
-            n_text_columns=2,
+    columns = (
+        Column(header="compared with"),
+        Column(header="constraint"),
+        *(Column(header=f"P, {world.value}", format=".2g") for world in worlds),
+        *(Column(header=f"value, {world.value}", format=".3f") for world in worlds),
+    )
+    table = Table(
+        title="Which regulariser resists",
+        columns=columns,
+        rows=tuple(
+            (
+                base.value.split(" (", maxsplit=1)[0],
+                constraint.value,
+                *(cells[base, constraint, world].bad_probability for world in worlds),
+                *(cells[base, constraint, world].true_value for world in worlds),
+            )
+            for base, constraint in rows
         ),
+    )
+    return Product(
+        picture=to_markdown(table),
         caption=(
             "Table 2. Probability P that an optimal agent ever does what its demonstrator never "
             "does, and its value by the true utility, in four worlds, under six constraints at "

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
-from mightnt.results import write_atomically, write_json
+from mightnt.results import check_writable, write_atomically, write_json
 from proofs_check.verdict import Check, CheckResult, Effort, Outcome
 
 CHECK_FAILED = 1
@@ -46,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(options: Options) -> None:
-    # The checks import sympy, torch and numba; help and bad options have been answered by now.
+    # The checks import sympy and numba; help and bad options have been answered by now.
     from proofs_check import checks
 
     chosen = checks.select(options.only)
+    check_writable(*filter(None, (options.json, options.markdown)))
     if options.markdown:
         text = checks.markdown()
         write_atomically(options.markdown, lambda path: path.write_text(text, encoding="utf-8"))
@@ -63,9 +64,9 @@ def _run(options: Options) -> None:
     results = [
         checks.run_check(check, effort) for check in track(chosen, "checking", total=len(chosen))
     ]
-    _show(results)
     if options.json:
         write_json(options.json, checks.as_json(results))
+    _show(results)
     if not all(result.passed for result in results):
         sys.exit(CHECK_FAILED)
 

@@ -1,7 +1,7 @@
 """The list of all checks; running one, whole or sabotaged; writing list and results to files.
 
 `CHECKS` is in the order of the theory. Importing this module imports what the checks work with,
-sympy, torch and the toy world among it.
+sympy and the toy world among it.
 """
 
 import time

@@ -16,11 +16,12 @@ from rich.console import Console
 
 import toy_world
 from mightnt.command_line import fail, parse_command_line, run_command
-from mightnt.results import to_jsonable, write_json
+from mightnt.results import check_writable, to_jsonable, write_json
 from theory.errors import InvalidArgumentError, MightntError
 from toy_world.demo import Demo, DemoOptions, DemoResult, print_findings, print_tables, write
 
 PREFIX: Final = "demo_"
+FINDINGS_FILE: Final = "findings.json"
 
 
 def demo_names() -> tuple[str, ...]:
@@ -60,6 +61,7 @@ def run_all(options: Options) -> None:
         SystemExit: with code 2 after all, if a demo failed.
     """
     names = options.only or demo_names()
+    check_writable(options.out / FINDINGS_FILE)
     progress = Console(stderr=True)
     console = Console()
     results: list[DemoResult[Any, Any]] = []
@@ -76,7 +78,7 @@ def run_all(options: Options) -> None:
         {"name": r.name, "statements": r.presentation.statements, "findings": r.findings}
         for r in results
     ]
-    write_json(options.out / "findings.json", found)
+    write_json(options.out / FINDINGS_FILE, found)
     if options.json:
         console.print_json(data=to_jsonable(found))
     else:
@@ -88,9 +90,9 @@ def run_all(options: Options) -> None:
 
 def _run_one(demo: Demo[Any], options: Options) -> DemoResult[Any, Any]:
     result = demo.run(demo.options_type(out=options.out, seed=options.seed))
+    write(result)
     if options.tables:
         print_tables(result)
-    write(result)
     return result
 
 

@@ -9,7 +9,6 @@ read back and shown again without computing anything (`Presentation.read`).
 """
 
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -20,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.results import from_jsonable, to_jsonable, write_json
+from mightnt.results import check_writable, from_jsonable, read_json, to_jsonable, write_json
 from mightnt.tables import Table, print_table
 from theory.errors import InvalidArgumentError, ResultsError
 from theory.paper import Statement
@@ -38,7 +37,7 @@ class DemoOptions:
     """Options that every demo has; a demo's own options extend this class."""
 
     out: Path = Path("results")
-    """Folder for what the demo writes: <name>.json, <name>.png and <name>.pdf."""
+    """Folder for what the demo writes: `<name>.json`, `<name>.png` and `<name>.pdf`."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same numbers."""
     json: bool = False
@@ -99,11 +98,11 @@ class Presentation(Generic[OptionsT, DataT]):
         Raises:
             ResultsError: the file cannot be read, or another version or another demo wrote it.
         """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            wrote, version = document["name"], document.get("version")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ResultsError(f"cannot read {path}: {error}; run the demo again") from error
+        remedy = "run the demo again"
+        found = read_json(path, lambda d: (d, d["name"], d.get("version")), remedy=remedy)
+        if found is None:
+            raise ResultsError(f"cannot read {path}: there is no such file; {remedy}")
+        document, wrote, version = found
         if (wrote, version) != (self.name, code_version()):
             raise ResultsError(
                 f"{path} was not written by this version of demo {self.name} (it holds version "
@@ -190,7 +189,7 @@ class Demo(Generic[OptionsT]):
         return self.presentation().run(options)
 
     def main(self, argv: Sequence[str] | None = None) -> None:
-        """The command line: parse, run, print, write JSON and figure.
+        """The command line: parse, run, write JSON and figure, print.
 
         Args:
             argv: the options, `sys.argv[1:]` by default.
@@ -200,13 +199,14 @@ class Demo(Generic[OptionsT]):
             options = parse_command_line(
                 self.options_type, argv, prog=f"python -m toy_world.demo_{self.name}"
             )
+            check_writable(options.out / f"{self.name}.json")
             result = self.run(options)
+            write(result)
             if options.json:
                 Console().print_json(data=to_jsonable(result.document))
             else:
                 print_tables(result)
                 print_findings(result)
-            write(result)
 
         run_command(command)
 

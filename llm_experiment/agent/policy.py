@@ -37,7 +37,7 @@ from llm_experiment.chat.lockstep import sample_tokens
 from llm_experiment.chat.observation import LARGEST, N_SCALARS, Observation, unpack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
-from theory.errors import InvalidShapeError
+from theory.errors import InvalidArgumentError, InvalidShapeError
 from theory.projections import fixed_kl_mixture
 
 PUBLISHED_FLOOR_NATS: Final = 1e-6
@@ -48,6 +48,11 @@ SHARE_BOUNDS: Final = (1e-300, 1.0 - 1e-12)
 """What s is kept within: so that its square root has a derivative, and that an exact budget also
 covers the rounding of what is spent."""
 CRITIC_WIDTH: Final = 128
+NO_MODE: Final = (
+    "an agent with a budget must draw its tokens: always writing the likeliest one "
+    "(deterministic=True) is another policy, which the budget does not bound; pass "
+    "deterministic=False"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,7 @@ class StepPolicy:
     target_nats: Tensor
 
     def sample(self, *, generator: torch.Generator | None) -> Tensor:
-        """A token for each episode, int64, shape (n,); see `chat_env.sample_tokens`.
+        """A token for each episode, int64, shape (n,); see `lockstep.sample_tokens`.
 
         Args:
             generator: the randomness, on the tensors' device; torch's own one if None.
@@ -167,7 +172,14 @@ class FixedKLDistribution(Distribution):
         return self.step.sample(generator=None)
 
     def mode(self) -> Tensor:
-        """The likeliest token of each row."""
+        """The likeliest token of each row.
+
+        Raises:
+            InvalidArgumentError: the agent has a budget. To write the likeliest token is another
+                policy, at `-log b` nats a step, which the projection does not bound.
+        """
+        if bool(torch.isfinite(self.step.target_nats).any()):
+            raise InvalidArgumentError(NO_MODE)
         return self.step.log_probs.argmax(dim=-1)
 
     def actions_from_params(self, step: StepPolicy, *, deterministic: bool = False) -> Tensor:
@@ -181,7 +193,7 @@ class FixedKLDistribution(Distribution):
 
 
 class FixedKLPolicy(ActorCriticPolicy):
-    """Actor and critic on observations as `chat_env.pack_observation` makes them.
+    """Actor and critic on observations as `pack_observation` makes them.
 
     Args:
         observation_space: a Box of shape (n_features + 2 + n_tokens,), or without the tokens where

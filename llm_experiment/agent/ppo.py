@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -36,14 +36,14 @@ from safetensors.torch import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance, get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-from llm_experiment.agent.policy import FixedKLPolicy
+from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
 from llm_experiment.agent.rollout import Rollout, play_episodes, random_stream
 from llm_experiment.chat.world import World
 from llm_experiment.config import AgentConfig, ScheduleEntry, differences
@@ -205,8 +205,9 @@ class LockstepPPO(PPO):
     """PPO on a `World`; see the module's docstring.
 
     Callbacks see one step (`on_step`) per rollout. The environment is one episode of the same
-    world behind Gymnasium's interface, so that the library's own tools (`predict`,
-    `evaluate_policy`) work on a trained agent.
+    world behind Gymnasium's interface, bound to this agent, so that the library's own tools
+    (`predict`, `evaluate_policy`, `EvalCallback`) meet the budget that it is trained with. They
+    have to be told `deterministic=False`, since an agent with a budget draws its tokens.
 
     Attributes:
         world: what is played.
@@ -263,6 +264,19 @@ class LockstepPPO(PPO):
             seed=config.seed,
             device=config.world.agent_device,
         )
+        self._bind()
+
+    def act_on(self, observation: Tensor) -> StepPolicy:
+        """See `FixedKLPolicy.act_on`."""
+        return self.policy.act_on(observation)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Play in `env` from now on, whose budget is charged for this agent."""
+        super().set_env(env, force_reset=force_reset)
+        self._bind()
+
+    def _bind(self) -> None:
+        cast("VecEnv", self.env).env_method("bind", self.policy)
 
     @property
     def n_updates(self) -> int:

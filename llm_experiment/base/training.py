@@ -25,7 +25,6 @@ import numpy as np
 import tokenizers
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
@@ -47,8 +46,8 @@ from llm_experiment.base.shipped import (
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import LABELS, PAD, POSITIVE, SPECIAL_TOKENS, UNKNOWN
 from mightnt.results import write_json
-from mightnt.statistics import CONFIDENCE
-from theory.errors import InvalidArgumentError, ResultsError
+from mightnt.statistics import CONFIDENCE, normal_interval
+from theory.errors import ResultsError
 
 MANIFEST: Final = "manifest.json"
 
@@ -272,14 +271,11 @@ def language_model_log_likelihoods(
 
 def mean_over_dialogues(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of one value a dialogue, shape (n,), with its normal confidence interval."""
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence must lie in (0, 1), got {confidence}")
-    half = float(stats.norm.ppf((1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-    mean = float(values.mean())
+    interval = normal_interval(values.tolist(), confidence=confidence)
     return Estimate(
-        mean=mean,
-        low=mean - half,
-        high=mean + half,
+        mean=float(values.mean()),
+        low=interval.low,
+        high=interval.high,
         confidence=confidence,
         n_dialogues=len(values),
     )

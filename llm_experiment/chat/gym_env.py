@@ -2,11 +2,18 @@
 
 It plays `LockstepChat` with one episode, so that tools which know Gymnasium (checkers, stable-
 baselines3's `predict` and `evaluate_policy`) meet the very game that agents are trained in.
+
+The budget holds there too. The environment sees tokens, and what a step costs is a property of
+the distribution that the token was drawn from. So it is *bound* to the agent who acts
+(`ChatEnv.bind`) and asks it, at every step, for its distribution at the observation that it was
+given; or whoever acts says what the next step costs (`ChatEnv.charge`). Under a finite budget a
+step that neither way was charged for is refused.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final, Protocol
 
 import gymnasium
 import numpy as np
@@ -20,7 +27,43 @@ from llm_experiment.chat.lockstep import LockstepChat, check_chat
 from llm_experiment.chat.observation import LARGEST, N_SCALARS, pack_observation
 from llm_experiment.chat.turns import TurnParser
 from theory.budget import Accounting, BudgetLedger, open_ledger
-from theory.errors import InvalidArgumentError
+from theory.divergences import kl_nats as divergence_nats
+from theory.errors import InvalidArgumentError, InvalidBudgetError
+
+KL_TOLERANCE_NATS: Final = 1e-3
+"""How far the KL that an agent reports may be from the one to this environment's base policy: far
+more than the rounding of a head in float32 on another device, far less than a wrong base policy."""
+
+
+class ActedStep(Protocol):
+    """The distribution of a step, such as a `StepPolicy`."""
+
+    @property
+    def log_probs(self) -> Tensor:
+        """`log x`, in nats, shape (1, n_tokens)."""
+        ...
+
+    @property
+    def kl_nats(self) -> Tensor:
+        """`KL(x||b)`, shape (1,)."""
+        ...
+
+    def log_ratio_nats(self, tokens: Tensor, /) -> Tensor:
+        """`log x - log b` of `tokens`, both of shape (1,)."""
+        ...
+
+
+class Agent(Protocol):
+    """Who acts: a function of the observation, such as a `FixedKLPolicy` or `CategoricalAgent`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where observations are expected."""
+        ...
+
+    def act_on(self, observation: Tensor, /) -> ActedStep:
+        """The distribution of the next token at one observation, shape (1, width)."""
+        ...
 
 
 class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
@@ -28,9 +71,9 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     The observation is a row of `pack_observation`, its infinities (the log-probability of what is
     impossible, a budget without limit) as the largest numbers of float32, since a `Box` is to be
-    finite; the action is a token. The environment cannot
-    know what a step costs the budget, since only the agent knows the distribution that it drew
-    from: the agent calls `charge` before `step`. A step that nobody charged costs nothing.
+    finite; the action is a token. Under a finite budget the environment must be bound to the agent
+    who acts, or `charge` be called before every `step`. A wrapper that changes observations
+    changes the agent: bind one that makes the same change.
 
     Args:
         base: the base policy, which is also the partner.
@@ -65,6 +108,9 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             open_ledger, torch.tensor([budget_nats], dtype=torch.float64), accounting=accounting
         )
         self._ledger = self._new_ledger()
+        self._limited = budget_nats < math.inf
+        self._agent: Agent | None = None
+        self._charged = False
         self._chat: LockstepChat | None = None
         self._new_chat = partial(
             LockstepChat,
@@ -99,17 +145,35 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """The present episode's budget, shape (1,)."""
         return self._ledger
 
+    def bind(self, agent: Agent) -> None:
+        """Charge every step from now on for the distribution that `agent` has at its observation.
+
+        It must be `agent` who acts, by drawing from that distribution. Its likeliest token, say, is
+        another policy's, which costs more.
+        """
+        self._agent = agent
+
     def charge(self, *, kl_nats: float, log_ratio_nats: float | None = None) -> None:
         """Charge the step that comes next to the budget; see `BudgetLedger.charge`.
 
         Args:
             kl_nats: KL of the distribution that the action is drawn from to the base policy's.
             log_ratio_nats: log-ratio of the action, which realised accounting needs.
+
+        Raises:
+            InvalidArgumentError: the environment is bound to an agent, and charges by itself.
+            InvalidBudgetError: the step costs more than remains.
         """
+        if self._agent is not None:
+            raise InvalidArgumentError(
+                "this environment is bound to an agent and charges its steps by itself; do not "
+                "call charge(), or make an environment that is not bound"
+            )
         self._ledger = self._ledger.charge(
             kl_nats=self._nats(kl_nats),
             log_ratio_nats=None if log_ratio_nats is None else self._nats(log_ratio_nats),
         )
+        self._charged = True
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -120,7 +184,9 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         generator.manual_seed(int(self.np_random.integers(2**63 - 1)))
         self._chat = self._new_chat(generator=generator)
         self._ledger = self._new_ledger()
-        return self._observation(), {}
+        self._charged = False
+        self._seen = self._observation()
+        return self._seen.copy(), {}
 
     def step(
         self, action: np.int64
@@ -130,15 +196,56 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         Returns:
             Observation, reward, whether the transcript is complete, False, and under `replies`
             in the info the texts of the replies that ended.
+
+        Raises:
+            InvalidBudgetError: nobody was charged for the step though the budget is finite, or it
+                costs more than remains.
+            InvalidArgumentError: the episode is complete or has not started, or the bound agent
+                would never write this token.
         """
         chat = self.chat
         token = torch.full((1,), int(action), device=self._base.device)
+        if not chat.done:
+            self._settle(token)
         replies = chat.advance(token)
         while not (chat.done or bool(chat.agent_acts)):
             replies += chat.advance(token)
         texts = [reply.text for reply in replies]
         reward = float(self._score(texts).sum()) if texts else 0.0
-        return self._observation(), reward, chat.done, False, {"replies": texts}
+        self._seen = self._observation()
+        return self._seen.copy(), reward, chat.done, False, {"replies": texts}
+
+    def _settle(self, token: Tensor) -> None:
+        """Have the step paid for before it is taken."""
+        if self._agent is not None:
+            self._charge_agent(self._agent, token)
+        elif self._limited and not self._charged:
+            raise InvalidBudgetError(
+                f"under a budget of {float(self._ledger.initial_nats)} nats every step must be "
+                "charged, and nobody was for this one; call env.bind(agent) once with the agent "
+                "who acts, or env.charge(kl_nats=...) before every step"
+            )
+        self._charged = False
+
+    def _charge_agent(self, agent: Agent, token: Tensor) -> None:
+        """Charge the bound agent's step at the observation that it was given."""
+        with torch.no_grad():
+            step = agent.act_on(torch.from_numpy(self._seen)[None].to(agent.device))
+        log_x = step.log_probs.detach().double().to(self._base.device)
+        log_b = self.chat.base_step.log_probs.double().log_softmax(dim=-1)
+        if not bool(torch.isfinite(log_x[0, token])):
+            raise InvalidArgumentError(
+                f"the agent that this environment is bound to never writes token {int(token)} "
+                "here; bind the agent who acts"
+            )
+        kl, expected = float(step.kl_nats), float(divergence_nats(log_x, log_b))
+        if not (kl == expected or abs(kl - expected) <= KL_TOLERANCE_NATS):
+            raise InvalidArgumentError(
+                f"the bound agent's step must report its KL to this environment's base policy, "
+                f"{expected:.6g} nats, got {kl:.6g}; bind an agent of this base policy"
+            )
+        ratio = float(step.log_ratio_nats(token.to(step.log_probs.device)))
+        self._ledger = self._ledger.charge(kl_nats=self._nats(kl), log_ratio_nats=self._nats(ratio))
 
     def _observation(self) -> NDArray[np.float32]:
         packed = pack_observation(

@@ -3,11 +3,22 @@
 A run's tokens are turned into text for its report, its judges and Figure 2. Most tokenizers are
 wholly said by their `tokenizer.json`, which the library `tokenizers` reads in milliseconds; the
 others are loaded by transformers (`llm_experiment.base.loading`), which brings torch along.
+
+Two things that a tokenizer's own `decode` does are not what a transcript says:
+
+- *Special tokens* (the beginning and end of a text, padding, ...) are marks for the model and have
+  no text here: a name after one still begins a line, and a reply does not hold its marker.
+  The token for what is unknown is none of them: it stands for text that the tokenizer cannot write.
+- Where a character is cut off within its bytes, tokenizers with a token for every byte give up the
+  whole run of byte tokens, complete characters and line breaks included. Here every byte that is
+  part of no character is one replacement sign, and takes nothing else away.
 """
 
 import importlib
 import json
+import re
 from collections.abc import Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,6 +30,9 @@ _FILE: Final = "tokenizer.json"
 _CONFIG: Final = "tokenizer_config.json"
 _PLAIN_CLASSES: Final = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast"})
 """Transformers' names, new and old, of a tokenizer that is what its file says and nothing more."""
+_BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
+"""The token of a byte, in tokenizers that have one for each."""
+_REPLACEMENT: Final = "\ufffd"
 
 
 class Tokenizer(Protocol):
@@ -26,6 +40,30 @@ class Tokenizer(Protocol):
 
     def __len__(self) -> int:
         """How many tokens there are, added ones included."""
+        ...
+
+    @property
+    def added_tokens_decoder(self) -> Any:
+        """Added tokens by id; those that are `special` are marks for the model."""
+        ...
+
+    @property
+    def unk_token_id(self) -> Any:
+        """The token for what is unknown, if any; the next two likewise."""
+        ...
+
+    @property
+    def bos_token_id(self) -> Any:
+        """The token at the beginning of a text."""
+        ...
+
+    @property
+    def eos_token_id(self) -> Any:
+        """The token at its end."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Ids by token, added ones included."""
         ...
 
     def encode(self, text: str, /, *, add_special_tokens: bool) -> Any:
@@ -49,14 +87,37 @@ class PlainTokenizer:
 
     Args:
         rules: as `tokenizers` reads them.
+        unk_token: what stands for the unknown, if anything.
+        bos_token: at the beginning of a text, if anything.
+        eos_token: at its end.
     """
 
-    def __init__(self, rules: tokenizers.Tokenizer) -> None:
+    def __init__(
+        self,
+        rules: tokenizers.Tokenizer,
+        *,
+        unk_token: str | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+    ) -> None:
         self._rules = rules
+        self.unk_token_id, self.bos_token_id, self.eos_token_id = (
+            None if token is None else rules.token_to_id(token)
+            for token in (unk_token, bos_token, eos_token)
+        )
 
     def __len__(self) -> int:
         """How many tokens there are, added ones included."""
         return int(self._rules.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, tokenizers.AddedToken]:
+        """Added tokens by id; those that are `special` are marks for the model."""
+        return dict(self._rules.get_added_tokens_decoder())
+
+    def get_vocab(self) -> dict[str, int]:
+        """Ids by token, added ones included."""
+        return dict(self._rules.get_vocab(with_added_tokens=True))
 
     def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]:
         """The tokens of a text."""
@@ -102,19 +163,108 @@ def _read_plain(folder: Path) -> PlainTokenizer | None:
     special = [value for key, value in config.items() if key.endswith("_token")]
     # Transformers adds special tokens that the configuration names and the file lacks.
     known = all(isinstance(t, str) and rules.token_to_id(t) is not None for t in special if t)
-    return PlainTokenizer(rules) if known else None
+    roles = {role: config.get(role) for role in ("unk_token", "bos_token", "eos_token")}
+    return PlainTokenizer(rules, **roles) if known else None
+
+
+class TextDecoder:
+    """The text of any tokens of a tokenizer; see the module's docstring.
+
+    Args:
+        tokenizer: is read once, so that decoding many transcripts is fast.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        bytes_by_id = {
+            token: int(found[1], 16)
+            for text, token in tokenizer.get_vocab().items()
+            if (found := _BYTE.fullmatch(text))
+        }
+        # Texts that merely look like bytes decode to themselves.
+        newline = next((token for token, byte in bytes_by_id.items() if byte == ord("\n")), None)
+        in_bytes = newline is not None and self._decode([newline]) == "\n"
+        self._bytes = bytes_by_id if in_bytes else {}
+        texts = {*self._bytes, tokenizer.unk_token_id}
+        if tokenizer.unk_token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            texts.remove(tokenizer.unk_token_id)  # there is one for all, and nothing unknown
+        self._special = {
+            token
+            for token, added in tokenizer.added_tokens_decoder.items()
+            if added.special and added.content.strip() and token not in texts
+        }
+        # What follows a cut-off character is read after this, as no decoder's first token.
+        self._context = encode_text(tokenizer, COLON)[-1:]
+        self._context_length = len(self._decode(self._context))
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without special ones."""
+        kept = [token for token in map(int, ids) if token not in self._special]
+        incomplete = self._incomplete_bytes(kept)
+        if not incomplete:
+            return self._decode(kept)
+        text = ""
+        for start, end in pairwise([-1, *incomplete, len(kept)]):
+            part = kept[start + 1 : end]
+            if start >= 0:
+                text += _REPLACEMENT
+                text += self._decode([*self._context, *part])[self._context_length :]
+            else:
+                text = self._decode(part)
+        return text
+
+    def _incomplete_bytes(self, ids: list[int]) -> list[int]:
+        """Places of byte tokens that are part of no character."""
+        found = []
+        start = 0
+        for is_byte, run in groupby(ids, key=self._bytes.__contains__):
+            tokens = list(run)
+            if is_byte:
+                written = bytes(self._bytes[token] for token in tokens)
+                found += [start + place for place in _undecodable(written)]
+            start += len(tokens)
+        return found
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(
+            self._tokenizer.decode(
+                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+def _undecodable(written: bytes) -> list[int]:
+    """Places of the bytes that are part of no character of UTF-8."""
+    found: list[int] = []
+    start = 0
+    while start < len(written):
+        try:
+            written[start:].decode()
+        except UnicodeDecodeError as error:
+            found += range(start + error.start, start + error.end)
+            start += error.end
+        else:
+            break
+    return found
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: ids may have gaps."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def token_texts(tokenizer: Tokenizer, *, speaker: str, n_tokens: int) -> tuple[str, ...]:
-    """What each token adds to a transcript; ids from the tokenizer's size to `n_tokens`, nothing.
+    """What each token adds to a transcript; special ones and ids without a token, nothing.
 
     Some decoders treat the first token differently, so that every token is read after the colon
     behind the name of a `speaker`.
     """
+    decode = TextDecoder(tokenizer)
     colon = encode_text(tokenizer, f"{speaker}{COLON}")[-1:]
-    start = len(decode_tokens(tokenizer, colon))
-    texts = [decode_tokens(tokenizer, [*colon, token])[start:] for token in range(len(tokenizer))]
-    return (*texts, *[""] * (n_tokens - len(texts)))
+    start = len(decode(colon))
+    size = vocabulary_size(tokenizer)
+    texts = [decode([*colon, token])[start:] for token in range(size)]
+    return (*texts, *[""] * (n_tokens - size))
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -123,9 +273,19 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
+def encode_start(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text that others are to follow.
+
+    Special tokens that the tokenizer puts before any text are added, unless the text begins with
+    them; those that it puts behind one, which would end it, are not.
+    """
+    plain = encode_text(tokenizer, text)
+    whole: list[int] = list(tokenizer.encode(text, add_special_tokens=True))
+    starts = range(len(whole) - len(plain) + 1)
+    before = next((k for k in starts if whole[k : k + len(plain)] == plain), 0)
+    return plain if plain[:before] == whole[:before] else [*whole[:before], *plain]
+
+
 def decode_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of tokens, special ones included."""
-    text = tokenizer.decode(
-        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    return str(text)
+    """The text of a few tokens; `TextDecoder` is faster for many."""
+    return TextDecoder(tokenizer)(ids)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.chat.token_texts import decode_tokens, encode_text, token_texts
+from llm_experiment.chat.token_texts import TextDecoder, encode_text, token_texts, vocabulary_size
 from llm_experiment.chat.turn_records import COLON, NEWLINE, Speaker, Turns, are_empty
 from theory.errors import InvalidArgumentError, ModelError
 
@@ -136,16 +136,17 @@ class TurnParser:
         Raises:
             ModelError: see `TurnParser`; or the tokenizer has more tokens than the model.
         """
-        if len(tokenizer) > n_tokens:
+        size = vocabulary_size(tokenizer)
+        if size > n_tokens:
             raise ModelError(
-                f"the tokenizer has {len(tokenizer)} tokens and the language model only "
-                f"{n_tokens}; use the tokenizer that the model was trained with"
+                f"the tokenizer has {size} tokens (counted to its largest id) and the language "
+                f"model only {n_tokens}; use the tokenizer that the model was trained with"
             )
         return cls(
             rules,
             pieces=token_texts(tokenizer, speaker=rules.agent, n_tokens=n_tokens),
             encode=partial(encode_text, tokenizer),
-            decode=partial(decode_tokens, tokenizer),
+            decode=TextDecoder(tokenizer),
         )
 
     @property

@@ -33,10 +33,12 @@ from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.lockstep import LockstepChat, check_prompt
 from llm_experiment.chat.reward import BLANK_REWARD, check_reward, load_reward
+from llm_experiment.chat.token_texts import encode_start
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.config import PROCESS, AgentConfig, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
+from theory.errors import InvalidArgumentError
 
 Score = Callable[[Sequence[str]], NDArray[np.floating[Any]]]
 """The rewards of replies, from their texts to shape (replies,)."""
@@ -239,6 +241,22 @@ def _check_language_model(name: str, lengths: Sequence[int]) -> int:
     return int(text.vocab_size)
 
 
+def _check_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+    """Raise if a prompt has words that the tokenizer does not know.
+
+    Raises:
+        InvalidArgumentError: with the words.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown not in tokenizer.encode(prompt):
+        return
+    words = [w for w in dict.fromkeys(prompt.split()) if unknown in tokenizer.encode(f" {w}")]
+    raise InvalidArgumentError(
+        f"prompt has words that the language model does not know: {', '.join(words) or prompt}; "
+        "leave them out, or name another --base-model and --reward-model"
+    )
+
+
 def _opening(
     config: WorldConfig, tokenizer: PreTrainedTokenizerBase, *, n_tokens: int
 ) -> tuple[TurnParser, Tensor]:
@@ -251,7 +269,8 @@ def _opening(
     )
     prompt = load_task(config.task).prompt if config.prompt is None else config.prompt
     parser = TurnParser.from_tokenizer(tokenizer, rules, n_tokens=n_tokens)
-    tokens = torch.tensor(tokenizer.encode(prompt))
+    tokens = torch.tensor(encode_start(tokenizer, prompt))
+    _check_words(tokenizer, prompt)
     check_start(tokens, n_episodes=1, n_positions=len(tokens) + 1, n_tokens=n_tokens)
     check_prompt(parser, tokens)
     if config.base_model == PROCESS:

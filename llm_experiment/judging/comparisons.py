@@ -43,7 +43,6 @@ that are there, as long as they are about the same pairs; those of the same mode
 The file's hash is added to the run's manifest, so that it is part of the run.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ from typing import Any, Final
 import numpy as np
 
 from llm_experiment.base.shipped import model_names
-from llm_experiment.chat.token_texts import decode_tokens, read_tokenizer
+from llm_experiment.chat.token_texts import TextDecoder, read_tokenizer
 from llm_experiment.config import WorldConfig
 from llm_experiment.judging.endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
 from llm_experiment.judging.options import JudgeKind, Options
@@ -90,7 +89,7 @@ from llm_experiment.records.folder import (
 )
 from llm_experiment.records.reading import Evaluated, EvaluatedAgent, main_variant, read_run
 from mightnt.progress import progress_bar, track
-from mightnt.results import to_jsonable, write_json
+from mightnt.results import read_json, to_jsonable, write_json
 from mightnt.statistics import CONFIDENCE
 from mightnt.tables import Cell, Column, Table
 from theory.errors import InvalidArgumentError, ResultsError
@@ -460,15 +459,15 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _others(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     """The judgements on disk, if they are about the pairs of `content`."""
-    if not path.exists():
-        return []
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        same = all(old[key] == content[key] for key in content if key != "judgements")
-        judgements: list[dict[str, Any]] = old["judgements"] if same else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"cannot read {path}: {error}; delete it and judge again") from error
-    return judgements
+
+    def parse(old: Any) -> list[dict[str, Any]]:
+        if any(old[key] != content[key] for key in content if key != "judgements"):
+            return []
+        for judgement in old["judgements"]:
+            judgement["judge"], judgement["model"]
+        return list(old["judgements"])
+
+    return read_json(path, parse, remedy="delete it and judge again") or []
 
 
 # ------------------------------------------------------------------------------ the tables
@@ -557,7 +556,9 @@ def judge(options: Options, environment: Mapping[str, str] = os.environ) -> dict
         InvalidArgumentError: options or an environment that do not fit.
         ModelError: the tokenizer cannot be loaded, or the language model does not answer.
     """
-    read_run(options.run).check_finished()  # before the folder is made
+    there = read_run(options.run)  # before the folder is made
+    there.check_finished()
+    there.check_unchanged()
     endpoint = endpoint_from(environment) if options.judge is JudgeKind.ENDPOINT else None
     with exclusive(options.run):
         run = choose_sides(options)
@@ -583,4 +584,4 @@ def load_decoder(world: WorldConfig) -> Decode:
         ModelError: its tokenizer cannot be loaded.
     """
     language_model, _ = model_names(world)
-    return partial(decode_tokens, read_tokenizer(language_model))
+    return TextDecoder(read_tokenizer(language_model))

@@ -10,38 +10,42 @@
         updates.json             one record an update
         tensorboard/             the same and more, for TensorBoard
         episodes-<length>.npz    the evaluation's episodes (`measures.evaluation`)
-        result.json              the agent's rows of the summary; written last
+        result.json              the agent's rows of the summary (`job_result`); written last
     judge.json               pairwise comparisons, once it is judged (`judging.comparisons`)
 
 Hidden files are tools, not results: a lock, a cache, a file that is being written.
 
-A folder belongs to the settings in its manifest, for good: a run with others is refused. Its
-numbers depend on nothing else but the versions and the machine, which the manifest lists for every
-start.
+A folder belongs to the settings in its manifest: a run with others is refused, unless they only
+add agents to those that are there. Results without a manifest belong to nobody and are refused,
+too. The numbers depend on nothing else but the versions and the machine, which the manifest lists
+for every start.
+
+The hashes are there to be compared: what is made of a finished run (its report, figures, tables and
+judgements) is refused if a file that its numbers come from has changed, and going on with the run
+makes such files again.
 """
 
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from llm_experiment.config import differences
-from mightnt.results import from_jsonable, to_jsonable, write_json
+from mightnt.results import from_jsonable, read_json, to_jsonable, write_json
 from theory.errors import InvalidArgumentError, ResultsError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SettingsT = TypeVar("SettingsT")
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
 MANIFEST: Final = "manifest.json"
 SUMMARY_FILE: Final = "summary.json"
@@ -112,38 +116,112 @@ def _try_lock(file: IO[str], folder: Path) -> bool:
 
 
 def claim_folder(
-    folder: Path, settings: "DataclassInstance", *, label: str, models: dict[str, str]
+    folder: Path,
+    settings: SettingsT,
+    *,
+    label: str,
+    models: dict[str, str],
+    only_adds: Callable[[SettingsT, SettingsT], bool] | None = None,
 ) -> None:
     """Make `folder` the run of `settings`, or make sure that it is.
+
+    Results of a finished run whose files have changed since are put aside, so that they are made
+    again.
 
     Args:
         folder: of the run.
         settings: all that the run's numbers depend on, but for the models' weights.
         label: what to call the run wherever its numbers are shown.
         models: what identifies those (`fingerprints`).
+        only_adds: whether the second settings ask for everything that the first ones do; then a
+            run of the first becomes one of the second. None if there are no such settings.
 
     Raises:
-        ResultsError: the folder belongs to other settings or models, or its manifest cannot be
-            read.
+        ResultsError: the folder belongs to other settings or models, holds results that nothing
+            says the settings of, or its manifest cannot be read.
     """
     path = folder / MANIFEST
     if path.exists():
         manifest = read_manifest(folder)
-        there = {
-            "settings": read_settings(type(settings), manifest["settings"], folder),
-            "models": manifest.get("models"),
-        }
-        different = differences(there, {"settings": settings, "models": models})
+        there = read_settings(type(settings), manifest["settings"], folder)
+        grown = there != settings and only_adds is not None and only_adds(there, settings)
+        different = differences(
+            {"settings": settings if grown else there, "models": manifest.get("models")},
+            {"settings": settings, "models": models},
+        )
         if different:
             raise ResultsError(
                 f"{folder} holds another run (there and here: {different}); name another --out, "
                 "or delete the folder"
             )
+        if grown:
+            manifest |= {"label": label, "settings": to_jsonable(settings)}
+        _discard(folder, changed_files(folder, manifest))
     else:
+        _check_empty(folder)
         manifest = {"label": label, "settings": to_jsonable(settings), "models": models}
     manifest.pop(_HASHED, None)
     manifest.setdefault("starts", []).append(_start())
     write_json(path, manifest)
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise if there are results in a folder without a manifest.
+
+    Raises:
+        ResultsError: there are.
+    """
+    found = next((name for name in (AGENTS, BASE, SUMMARY_FILE) if (folder / name).exists()), None)
+    if found is not None:
+        raise ResultsError(
+            f"{folder} holds results ({found}) but no {MANIFEST} that says "
+            "which settings they are of; put that back, or name another --out"
+        )
+
+
+def changed_files(folder: Path, manifest: dict[str, Any]) -> tuple[str, ...]:
+    """The files of a finished run's jobs that are not what they were when it was finished.
+
+    Logs and what is made of the jobs' files (tables, the summary) do not count, and an agent may
+    be missing: nothing is made of it, so that it can be deleted to save space.
+
+    Args:
+        folder: of the run.
+        manifest: of the run.
+
+    Returns:
+        Their paths in the folder; none for a run that is not finished.
+    """
+    hashes: dict[str, str] = manifest.get(_HASHED, {})
+    own = {path: digest for path, digest in hashes.items() if _is_of_a_job(Path(path))}
+    return tuple(path for path, digest in own.items() if not _has_hash(folder / path, digest))
+
+
+def _is_of_a_job(path: Path) -> bool:
+    return path.parts[:-1] == (BASE,) or (path.parts[:1] == (AGENTS,) and len(path.parts) == 3)
+
+
+def _has_hash(path: Path, digest: str) -> bool:
+    try:
+        return hash_file(path) == digest
+    except FileNotFoundError:
+        return path.name == AGENT_FILE
+    except OSError:
+        return False
+
+
+def all_have(folder: Path, hashes: dict[str, str]) -> bool:
+    """Whether the files of these names in `folder` have these hashes; an agent may be missing."""
+    return all(_has_hash(folder / name, digest) for name, digest in hashes.items())
+
+
+def _discard(folder: Path, changed: tuple[str, ...]) -> None:
+    """Delete what stands in the way of making changed files of jobs again."""
+    for name in changed:
+        path = folder / name
+        (path.parent / RESULT_FILE).unlink(missing_ok=True)
+        if path.name == AGENT_FILE:
+            path.unlink(missing_ok=True)
 
 
 def read_settings(kind: type[SettingsT], saved: Any, folder: Path) -> SettingsT:
@@ -203,14 +281,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ResultsError: there is none, or it cannot be read.
     """
     path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        manifest["settings"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ResultsError(
-            f"cannot read {path}: {error}; name the folder of a run, or make one with "
-            "`python -m llm_experiment.run`"
-        ) from error
+    remedy = "name the folder of a run, or make one with `python -m llm_experiment.run`"
+    manifest = read_json(path, _parse_manifest, remedy=remedy)
+    if manifest is None:
+        raise ResultsError(f"cannot read {path}: there is no such file; {remedy}")
+    return manifest
+
+
+_SHAPE: Final = {"settings": dict, "models": dict, "starts": list, _HASHED: dict}
+
+
+def _parse_manifest(content: Any) -> dict[str, Any]:
+    manifest: dict[str, Any] = content
+    for name, kind in _SHAPE.items():
+        if (name in manifest or name == "settings") and not isinstance(manifest[name], kind):
+            raise TypeError(f"{name} must be of type {kind.__name__}")
+    if not all(isinstance(digest, str) for digest in manifest.get(_HASHED, {}).values()):
+        raise TypeError(f"{_HASHED} must name a hash for each file")
     return manifest
 
 

@@ -11,13 +11,10 @@ suite and the base policy are evaluated. Rows of numbers are read at once, episo
 asked for. Nothing here needs a learning library.
 """
 
-import json
-import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +35,14 @@ from llm_experiment.records.folder import (
     BASE,
     RESULT_FILE,
     UPDATES_FILE,
+    changed_files,
     episodes_file,
     read_manifest,
     read_settings,
 )
+from llm_experiment.records.job_result import UNREADABLE, Origin, check_origin, with_rows
 from llm_experiment.suite import Job, SuiteConfig, suite_agents
+from mightnt.results import read_json
 from theory.errors import MissingDataError, ResultsError
 
 Arrays = dict[str, NDArray[Any]]
@@ -82,7 +82,7 @@ class StoredEpisodes:
                 if not absent:
                     there = [name for name in optional if name in stored.files]
                     return {name: stored[name] for name in dict.fromkeys([*names, *there])}
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        except UNREADABLE as error:
             raise _unreadable(self.path, error) from error
         raise MissingDataError(
             f"{self.path} holds no {absent[0]}; if that is about the demonstrator, make a run in "
@@ -216,6 +216,21 @@ class RunFolder:
                 f"with `{RUN_COMMAND}`"
             )
 
+    def check_unchanged(self) -> None:
+        """Raise if a file that the numbers come from has changed since the run was finished.
+
+        Raises:
+            ResultsError: one has, or is missing.
+        """
+        changed = changed_files(self.folder, self.manifest)
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise ResultsError(
+                f"{self.folder / changed[0]}{more} is missing or has changed since the run was "
+                "finished (its SHA-256 is not the manifest's); finish the run again with the "
+                f"command that began it, `{RUN_COMMAND}`, which makes it again"
+            )
+
     def updates(self, name: str) -> list[dict[str, Any]]:
         """The records of an agent's training so far (`llm_experiment.agent.ppo`).
 
@@ -225,7 +240,7 @@ class RunFolder:
         Raises:
             ResultsError: they cannot be read.
         """
-        return _read(self.folder / AGENTS / name / UPDATES_FILE, list) or []
+        return read_updates(self.folder / AGENTS / name / UPDATES_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,9 +363,13 @@ def read_run(folder: Path) -> RunFolder:
         for job in every
         if not job.config.constraint.is_base_policy or (folder / AGENTS / job.name).is_dir()
     )
-    rows = {name: _read_rows(folder / AGENTS / name) for name in _agent_names(folder, every)}
+    origins = {job.name: agent_origin(job, suite) for job in every}
+    rows = {
+        name: _read_rows(folder / AGENTS / name, origins.get(name))
+        for name in _agent_names(folder, every)
+    }
     rows = {name: own for name, own in rows.items() if own}
-    base = _read(folder / BASE / RESULT_FILE, base_from_json)
+    base = _read_result(folder / BASE, base_origin(agent, suite), base_from_json)
     label = _label(manifest, folder, jobs, rows.keys(), base)
     return RunFolder(
         folder=folder,
@@ -460,29 +479,84 @@ def _stored(folder: Path, row: LengthRow) -> StoredEpisodes:
     return StoredEpisodes(path=folder / episodes_file(row.n_tokens))
 
 
-def _read_rows(folder: Path) -> tuple[AgentRow, ...]:
+def agent_origin(job: Job, suite: SuiteConfig) -> Origin:
+    """What the result of an agent comes from."""
+    return Origin(
+        agent=job.config,
+        evaluation_lengths=suite.evaluation_lengths,
+        n_episodes=suite.n_evaluation_episodes,
+    )
+
+
+def base_origin(agent: AgentConfig, suite: SuiteConfig) -> Origin:
+    """What the result of the base policy comes from."""
+    return Origin(
+        agent=agent,
+        evaluation_lengths=suite.evaluation_lengths,
+        n_episodes=suite.n_base_episodes,
+    )
+
+
+def _read_rows(folder: Path, origin: Origin | None) -> tuple[AgentRow, ...]:
     """The rows of an agent; none if it is not evaluated yet."""
-    path = folder / RESULT_FILE
-    found = _read(path, lambda rows: tuple(row_from_json(AgentRow, row) for row in rows))
-    return found or ()
+
+    def parse(content: dict[str, Any]) -> tuple[AgentRow, ...]:
+        return tuple(row_from_json(AgentRow, row) for row in content["rows"])
+
+    return _read_result(folder, origin, parse) or ()
 
 
-def _read(path: Path, parse: Callable[[Any], ValueT]) -> ValueT | None:
-    """What a JSON file says; None if there is none.
+def _read_result(
+    folder: Path, origin: Origin | None, parse: Callable[[dict[str, Any]], ValueT]
+) -> ValueT | None:
+    """What `parse` makes of a job's result; None if it has none.
 
     Raises:
-        ResultsError: it cannot be read.
+        ResultsError: the result cannot be read, or came from something else than `origin`.
     """
-    try:
-        return parse(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    path = folder / RESULT_FILE
+    found = read_json(path, lambda content: _both(with_rows(content), parse), remedy=_REMEDY)
+    if found is None:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise _unreadable(path, error) from error
+    content, parsed = found
+    if origin is not None:
+        check_origin(path, content, origin)
+    return parsed
+
+
+def _both(
+    content: dict[str, Any], parse: Callable[[dict[str, Any]], ValueT]
+) -> tuple[dict[str, Any], ValueT]:
+    return content, parse(content)
+
+
+def read_updates(path: Path) -> list[dict[str, Any]]:
+    """The records of an agent's training so far; none if there is no such file.
+
+    Raises:
+        ResultsError: they cannot be read.
+    """
+    return read_json(path, _parse_updates, remedy=_REMEDY) or []
+
+
+_NUMBERS: Final = ("agent_steps", "budget_nats", "spent_nats_mean", "return_mean", "empty_share")
+"""What is shown of every update."""
+
+
+def _parse_updates(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise TypeError("it holds no list of updates")
+    for record in content:
+        for name in _NUMBERS:
+            float(record[name])
+    return content
+
+
+_REMEDY: Final = (
+    f"delete it and finish the run with the command that began it, `{RUN_COMMAND}`, which makes "
+    "it again"
+)
 
 
 def _unreadable(path: Path, error: Exception) -> ResultsError:
-    return ResultsError(
-        f"cannot read {path}: {error}; delete it and finish the run with the command that began "
-        f"it, `{RUN_COMMAND}`"
-    )
+    return ResultsError(f"cannot read {path}: {error}; {_REMEDY}")

@@ -1,3 +1,4 @@
+import importlib
 import math
 from dataclasses import replace
 
@@ -15,12 +16,14 @@ from llm_experiment.config import (
     Stage,
     TargetRule,
     WorldConfig,
+    check_vocabularies,
     differences,
     preset_config,
     with_fidelity,
 )
 from llm_experiment.run import parse_options
 from llm_experiment.suite import Suite, default_suite, suite_jobs
+from mightnt.command_line import BAD_USAGE
 from mightnt.results import from_jsonable, to_jsonable
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
@@ -249,3 +252,33 @@ def test_differences_are_found_in_mappings_and_lists_of_parts():
     assert found == "models.a 1 and None"
     published = with_fidelity(TINY, Fidelity.PUBLISHED)
     assert "constraint.accounting exact and realized" in differences(TINY, published)
+
+
+# ----------------------------------------------------------------- which models go together
+
+
+def test_the_shipped_reward_model_is_for_the_words_of_the_shipped_language_model(capsys):
+    """Of any other words it says nothing: all of them are one unknown word to it."""
+    for fits in ({}, {"base_model": PROCESS}, {"base_model": "a", "reward_model": "b"}):
+        check_vocabularies(WorldConfig(**fits))
+    with pytest.raises(InvalidArgumentError, match=r"what a/b says .*with --reward-model"):
+        check_vocabularies(WorldConfig(base_model="a/b"))
+
+
+@pytest.mark.parametrize("command", ["run", "price", "sweep"])
+def test_every_command_refuses_another_language_model_with_the_shipped_reward(command, capsys):
+    module = importlib.import_module(f"llm_experiment.{command}")
+    with pytest.raises(SystemExit) as exit_:
+        module.main(["--base-model", "a/b"])
+    assert exit_.value.code == BAD_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--reward-model" in line
+
+
+def test_the_help_of_standardising_says_what_the_flag_does(capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("llm_experiment.run").main(["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    start = shown.index("--no-standardise-features")
+    assert "as they are" in shown[start : start + 120]
+    assert "default: True" not in shown[start : start + 260]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ from llm_experiment import jobs
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.jobs import run_job, run_suite
 from llm_experiment.records.folder import exclusive, hash_file, read_manifest
+from llm_experiment.records.job_result import Origin
+from llm_experiment.records.reading import RunFolder, read_run
 from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig, suite_jobs
-from mightnt.results import write_json
+from mightnt.results import from_jsonable, write_json
 from tests.llm_experiment.tiny_run import (
     PROMPT_TOKENS,
     assert_same_episodes,
@@ -189,11 +192,16 @@ def old(finished, settings, tmp_path):
     zeros = [agents / f"exact-budget0-seed{seed}" for seed in (0, 1)]
     for zero in zeros:
         shutil.copytree(agents / "exact-budget1-seed0", zero)
+    for path in (*agents.glob("*/result.json"), out / "base" / "result.json"):
+        result = json.loads(path.read_text())
+        del result["made_from"], result["files"]
+        write_json(path, result["rows"] if path.parent.parent == agents else result)
     rows = json.loads((zeros[0] / "result.json").read_text())
     rows = [row | {"agent": zeros[0].name, "budget_nats": 0.0} for row in rows]
     write_json(zeros[0] / "result.json", rows)
     (zeros[1] / "result.json").unlink()
     manifest = read_manifest(out)
+    del manifest["sha256"]  # of the files as they are today
     suite = manifest["settings"]["agents"]
     suite["budgets_nats"] = [0.0, 1.0]
     del suite["n_base_episodes"]
@@ -257,6 +265,143 @@ def test_a_job_stops_after_its_update_when_its_run_has_died(settings, tmp_path):
     with pytest.raises(ResultsError, match="the run that started this job has ended"):
         run_job(job, settings.agents, tmp_path, run_pid=process.pid)
     assert not (tmp_path / "result.json").exists()
+
+
+def test_results_without_a_manifest_are_not_adopted(finished, settings, tmp_path):
+    """Whatever the settings: nothing says what they are of."""
+    out, _ = finished
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    (copy / "manifest.json").unlink()
+    other = replace(settings, agent=replace(settings.agent, n_episodes=5))
+    for asked in (settings, other):
+        with pytest.raises(ResultsError, match=r"holds results \(agents\) but no manifest\.json"):
+            silently(asked, copy)
+    assert not (copy / "manifest.json").exists()
+
+
+def test_a_result_of_another_configuration_is_refused(finished, settings, tmp_path):
+    """Put into a folder that has a manifest."""
+    out, _ = finished
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    other = replace(settings, agent=replace(settings.agent, n_episodes=5))
+    manifest = read_manifest(out)
+    manifest["settings"]["agent"]["n_episodes"] = 5
+    write_json(copy / "manifest.json", manifest)
+    message = r"result\.json came from another configuration .*agent\.n_episodes 4 and 5"
+    with pytest.raises(ResultsError, match=message):
+        silently(other, copy)
+    with pytest.raises(ResultsError, match=message):
+        read_run(copy)
+
+
+def test_a_result_says_what_it_came_from(finished, settings):
+    out, _ = finished
+    for job in suite_jobs(settings.agent, settings.agents):
+        result = json.loads((out / "agents" / job.name / "result.json").read_text())
+        origin = from_jsonable(Origin, result["made_from"])
+        assert origin.agent == job.config
+        assert origin.evaluation_lengths == settings.agents.evaluation_lengths
+        assert len(result["files"]) == 4
+
+
+def test_agents_can_be_added_to_a_finished_run(finished, settings, tmp_path, monkeypatch):
+    """Seeds and budgets: what is there stays as it is, and what is new is as in a run of its own.
+
+    Taking agents away, or evaluating them otherwise, is another run.
+    """
+    out, rows = finished
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    more = replace(settings, agents=replace(settings.agents, budgets_nats=(0.5, 1.0), n_seeds=3))
+    trained = []
+    finish = LockstepPPO.finish
+
+    def noted_finish(agent, *arguments):
+        trained.append((agent.config.constraint.budget_nats, agent.config.seed))
+        return finish(agent, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LockstepPPO, "finish", noted_finish)
+        found = silently(more, copy)
+    assert sorted(trained) == [(0.5, 0), (0.5, 1), (0.5, 2), (1.0, 2)]
+    assert [row for row in found if (row["budget_nats"], row["seed"]) in {(1, 0), (1, 1)}] == rows
+    assert read_run(copy).finished
+    read_run(copy).check_unchanged()
+    assert read_manifest(copy)["settings"]["agents"]["n_seeds"] == 3
+    with pytest.raises(ResultsError, match=r"settings\.agents\.n_seeds 3 and 2"):
+        silently(settings, copy)
+    longer = replace(more, agents=replace(more.agents, n_evaluation_episodes=4))
+    with pytest.raises(ResultsError, match=r"n_evaluation_episodes 3 and 4"):
+        silently(longer, copy)
+
+
+# ----------------------------------------------------------------- damage
+
+
+EPISODES = f"episodes-{PROMPT_TOKENS + 5}.npz"
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (f"agents/exact-budget1-seed0/{EPISODES}", None),
+        (f"agents/exact-budget1-seed0/{EPISODES}", b"PK\x03\x04 but no more"),
+        (f"base/{EPISODES}", b""),
+        ("agents/exact-budget1-seed1/result.json", b"{"),
+        ("agents/exact-budget1-seed1/result.json", b'{"rows": [3]}'),
+        ("agents/exact-budget1-seed1/result.json", b"[" * 100_000),
+        ("base/result.json", b"null"),
+        ("agents/exact-budget1-seed0/updates.json", b'{"settings": null}'),
+    ],
+)
+def test_going_on_mends_what_is_damaged(finished, settings, tmp_path, name, damage, sealed):
+    """Whether the run was finished, so that its manifest has hashes, or stopped just before."""
+    out, rows = finished
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    if damage is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(damage)
+    if sealed:
+        with pytest.raises(ResultsError, match=f"{name} is missing or has changed since"):
+            RunFolder.check_unchanged(SimpleNamespace(folder=copy, manifest=read_manifest(copy)))
+    else:
+        manifest = read_manifest(copy)
+        del manifest["sha256"]
+        write_json(copy / "manifest.json", manifest)
+    assert silently(settings, copy) == rows
+    assert contents(copy) == contents(out)
+    assert_same_episodes(copy, out)
+    read_run(copy).check_unchanged()
+
+
+def test_a_damaged_agent_is_trained_again_and_a_deleted_one_is_not_missed(
+    finished, settings, tmp_path
+):
+    out, rows = finished
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    agents = [
+        copy / "agents" / f"exact-budget1-seed{seed}" / "agent.safetensors" for seed in (0, 1)
+    ]
+    agents[0].unlink()
+    read_run(copy).check_unchanged()
+    agents[1].write_bytes(b"0" * 100)
+    with pytest.raises(ResultsError, match=r"seed1/agent\.safetensors is missing or has changed"):
+        read_run(copy).check_unchanged()
+    assert silently(settings, copy) == rows
+    assert not agents[0].exists()
+    assert agents[1].read_bytes() == (out / agents[1].relative_to(copy)).read_bytes()
+
+
+def test_going_on_mends_the_episodes_of_a_run_of_before(old, finished):
+    """Its results say nothing of files, but broken episodes cannot be read."""
+    out, settings, zero_rows = old
+    path = out / "agents" / "exact-budget1-seed0" / EPISODES
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert silently(settings, out) == [*zero_rows, *finished[1]]
+    with np.load(path) as mended, np.load(finished[0] / path.relative_to(out)) as expected:
+        for name in expected.files:
+            np.testing.assert_array_equal(mended[name], expected[name])
 
 
 # ----------------------------------------------------------------- real processes

@@ -17,7 +17,16 @@ def test_every_preset_is_where_its_options_start_from():
 
 def test_options_change_what_the_preset_gave():
     options = parse_options(
-        ["--base-model", "some/model", "--ppo.clip-range", "0.3", "--stages.0.n-tokens", "99"]
+        [
+            "--base-model",
+            "some/model",
+            "--reward-model",
+            "some/judge",
+            "--ppo.clip-range",
+            "0.3",
+            "--stages.0.n-tokens",
+            "99",
+        ]
     )
     agent = options.settings.agent
     assert (agent.world.base_model, agent.ppo.clip_range) == ("some/model", 0.3)

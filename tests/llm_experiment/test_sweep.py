@@ -16,7 +16,15 @@ from llm_experiment.jobs import run_suite
 from llm_experiment.measures.tables import BASE_ROW, shown
 from llm_experiment.records.folder import exclusive, read_manifest
 from llm_experiment.suite import suite_agents
-from llm_experiment.sweep import Options, SweepSettings, main, parse_options, sweep, sweep_runs
+from llm_experiment.sweep import (
+    Options,
+    SweepSettings,
+    main,
+    only_adds_agents,
+    parse_options,
+    sweep,
+    sweep_runs,
+)
 from llm_experiment.sweep_tables import joined, narrowed
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import to_jsonable
@@ -324,3 +332,16 @@ def test_ctrl_c_exits_with_its_own_code(monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as exit_:
         main(["--out", str(tmp_path)])
     assert exit_.value.code == INTERRUPTED
+
+
+def test_a_sweep_grows_by_runs_and_agents_and_by_nothing_else():
+    few = SweepSettings(lengths=(48,))
+    more_runs = SweepSettings(lengths=(48, 64))
+    agents = replace(few.run.agents, n_seeds=few.run.agents.n_seeds + 1)
+    more_agents = replace(few, run=replace(few.run, agents=agents))
+    other = replace(few, run=replace(few.run, agent=replace(few.run.agent, n_episodes=3)))
+    assert only_adds_agents(few, more_runs)
+    assert only_adds_agents(few, more_agents)
+    assert not only_adds_agents(more_runs, few)
+    assert not only_adds_agents(more_agents, few)
+    assert not only_adds_agents(few, other)

@@ -113,6 +113,62 @@ def test_ctrl_c_exits_with_130(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+# ------------------------------------------------------------------ output that cannot be shown
+
+
+SHOWING = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from mightnt.command_line import run_command
+
+def main():
+    for number in range(20_000):
+        print(f"• line {number}")
+    Console().print("• done")
+    Path(sys.argv[1]).write_text("all")
+
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_a_reader_that_stops_early_or_lacks_characters_stops_nothing(tmp_path, encoding):
+    """As in `command | head -1`: the first line is shown, and all of the work is done."""
+    done = tmp_path / "done"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOWING, str(done)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    first = process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert errors == b""
+    assert done.read_text() == "all"
+    assert first == "• line 0\n".encode(encoding, errors="replace")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")
+def test_a_full_disk_behind_the_output_is_one_line_after_the_work(tmp_path):
+    done = tmp_path / "done"
+    with open("/dev/full", "w") as full:
+        shown = subprocess.run(
+            [sys.executable, "-c", SHOWING, str(done)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert shown.returncode == BAD_USAGE
+    (line,) = shown.stderr.splitlines()
+    assert line == "error: cannot print: No space left on device; everything else is done"
+    assert done.read_text() == "all"
+
+
 CODE = """
 import sys
 sys.path.insert(0, ".")

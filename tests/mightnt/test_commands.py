@@ -8,6 +8,7 @@ import pytest
 
 from mightnt import __main__ as command
 from mightnt.commands import COMMANDS, demos
+from tests.llm_experiment.recorded_run import RECORDED
 
 ALL = {**COMMANDS, **{f"demo {name}": demo for name, demo in demos().items()}}
 
@@ -79,3 +80,34 @@ def test_bash_completes_commands_and_options(tmp_path):
     assert "--quick" in completed("mightnt", "run", "--qu")
     assert "theorem1" in completed("mightnt", "demo", "theo")
     assert completed("mightnt", "demo", "theorem1", "--wor") == ["--world"]
+
+
+# ------------------------------------------------------------------ where nothing can be written
+
+WORK = {
+    "demos": ("toy_world.__main__._run_one", ["--out", "{bad}"]),
+    "demo waiting_agent": ("toy_world.demo.Demo.run", ["--out", "{bad}"]),
+    "price": ("llm_experiment.chat.world.load_models", ["--out", "{bad}"]),
+    "tiny-models": ("llm_experiment.base.training.train_reward_model", ["--out", "{bad}"]),
+    "figures": ("paper_figures.__main__.make_one", ["--out", "{bad}"]),
+    "proofs": ("proofs_check.checks.run_check", ["--json", "{bad}/a.json"]),
+    "run": ("llm_experiment.jobs.check_machine", ["--out", "{bad}"]),
+    "sweep": ("llm_experiment.jobs.check_machine", ["--out", "{bad}"]),
+    "report": ("llm_experiment.page.page.page", ["{run}", "--out", "{bad}/a.html"]),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    name, tmp_path, monkeypatch, capsys
+):
+    """The place is a file; the step that takes long must not be reached."""
+    (tmp_path / "file").write_text("")
+    step, words = WORK[name]
+    monkeypatch.setattr(step, lambda *_, **__: pytest.fail("worked before it looked"))
+    with pytest.raises(SystemExit) as exit_:
+        ALL[name].load()([w.format(bad=tmp_path / "file" / "out", run=RECORDED) for w in words])
+    assert exit_.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot ")
+    assert str(tmp_path / "file" / "out") in line

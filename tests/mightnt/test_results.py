@@ -10,7 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from mightnt.results import atomic_path, from_jsonable, json_key, to_jsonable, write_json
+from mightnt.results import (
+    atomic_path,
+    check_writable,
+    from_jsonable,
+    json_key,
+    read_json,
+    to_jsonable,
+    write_json,
+)
 from theory.errors import InvalidArgumentError, ResultsError
 
 
@@ -155,3 +163,32 @@ def test_a_field_may_be_called_otherwise_in_json():
 def test_json_of_another_shape_is_refused(kind, value):
     with pytest.raises(InvalidArgumentError, match="cannot read a"):
         from_jsonable(kind, value)
+
+
+# ------------------------------------------------------------------ before and after work
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    check_writable(tmp_path / "new" / "a.json", tmp_path / "b.json")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+
+
+@pytest.mark.parametrize("path", ["file/a.json", "folder", "file/deep/a.json"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ResultsError, match=r"cannot write .*name a"):
+        check_writable(tmp_path / path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "3", "[]", '{"a": null}', '{"b": 1}'])
+def test_json_of_any_other_shape_is_one_line_that_names_the_file(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ResultsError, match=r"cannot read .*a\.json: .*; mend it") as error:
+        read_json(path, lambda content: content["a"].items(), remedy="mend it")
+    assert len(str(error.value)) < 1000
+
+
+def test_json_that_is_not_there_is_nothing(tmp_path):
+    assert read_json(tmp_path / "a.json", dict, remedy="mend it") is None

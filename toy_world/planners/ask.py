@@ -25,8 +25,9 @@ enough. At lambda the agent maximises
 
 and asks where the second is no less. As lambda falls the choice between asking and acting flips
 at some history and the KL jumps there; the optimum at a budget inside the jump mixes the policies
-at its two ends, which have the same Lagrangian (`toy_world.planners.lagrangian`). `eps = 0` is
-always asking.
+at its two ends, which have the same Lagrangian (`toy_world.planners.lagrangian`). At
+`eps = 0` the agent acts as the base does or asks, whichever is better; where the base misses mass
+it can only ask.
 """
 
 import math
@@ -152,7 +153,7 @@ def asking_optimum(
         relaxed=lambda multiplier: _relaxed(problem, multiplier),
         mixed=mixed,
         kl_nats=lambda decisions: _kl_of_acting(problem, decisions),
-        least=_always_asking(problem),
+        least=_free(problem),
         greedy=_greedy(problem),
         budget_nats=budget_nats,
         greatest_utility=float(problem.utility.max()),
@@ -232,11 +233,20 @@ def _relaxed(problem: _Problem, multiplier: float) -> Relaxed[PolicyTable]:
     )
 
 
-def _always_asking(problem: _Problem) -> Relaxed[PolicyTable]:
-    decisions = tuple(
-        _decisions(np.ones(len(level), dtype=bool), np.zeros_like(level)) for level in problem.base
+def _free(problem: _Problem) -> Relaxed[PolicyTable]:
+    """Of the decisions that cost nothing, to ask and to act as a full base does, the best."""
+    V = problem.utility
+    decisions: list[Floats] = []
+    for t in range(len(problem.base) - 1, -1, -1):
+        gains = means_over_observations(problem.nu[t], V)
+        act = last_axis_sums(problem.base[t] * gains)
+        ask = last_axis_sums(problem.help[t] * gains)
+        asks = (ask >= act) | problem.silent[t] | (problem.missing[t] > 0)
+        V = np.where(asks, ask, act)
+        decisions.append(_decisions(asks, problem.base[t]))
+    return Relaxed(
+        policy=tuple(reversed(decisions)), kl_nats=0.0, multiplier=math.inf, soft_value=math.nan
     )
-    return Relaxed(policy=decisions, kl_nats=0.0, multiplier=math.inf, soft_value=math.nan)
 
 
 def _greedy(problem: _Problem) -> Relaxed[PolicyTable]:

@@ -2,14 +2,18 @@ r"""The optimal planner under a reverse-KL or a chi-squared budget, by an interi
 
 In sequence form (`toy_world.planners.tvd`) x(ha) is the probability of the actions in ha,
 observations given. Let b be beta's, W(h) the probability under nu of the observations in h, and
-`ha` a history with its last action. Between the joint laws of actions and observations, in nu,
+E(ha) the probability under nu that the process ends with a, the actions given: W(h) if a is the
+last action, else what nu misses, `W(h) (1 - sum_o nu(o|ha))`. Between the joint laws of actions
+and observations, in nu,
 
-    reverse KL:   D(x) = KL(beta || pi) = sum_{ha} W(h) b(ha) ln(b(ha) / x(ha)),
-    chi-squared:  D(x) = sum_{ha} W(h) (x(ha) - b(ha))^2 / b(ha),
+    reverse KL:   D(x) = sum_h W(h) b(h) KL(beta(.|h) || pi(.|h))
+                       = sum_{ha} E(ha) b(ha) ln(b(ha) / x(ha)),
+    chi-squared:  D(x) = sum_{ha} W(h) (x(ha) - b(ha))^2 / b(ha),   a the last action,
 
 are convex in x, and value is linear: `V = r x`. Under chi-squared, as under KL, what beta never
 does is barred; under reverse KL it is not, and costs nothing but the probability that is taken from
-what beta does.
+what beta does. Every process ends, `sum E x = 1` for every flow x, so that `E (x - b)` may be added
+to each term of the reverse KL: without that term a small D would have no digits.
 
 *Method.* A primal-dual interior-point method: Newton steps towards flows x, reduced costs s >= 0
 and multipliers w and lambda with `lambda D'(x) + A' w = r + s`, `A x = e` (what leaves a history
@@ -20,7 +24,16 @@ came to it), `lambda (eps - D(x)) = mu` and `x s = mu` for every variable, mu fa
     r x <= r x + lambda (eps - D(x)) <= lambda (eps - D(x^) + D'(x^) x^) + (r - lambda D'(x^)) x,
 
 and the greatest value of the linear function on the right is found by backward induction. So the
-bound holds whatever the interior-point method did, but for rounding.
+bound holds whatever the interior-point method did, but for rounding. `lambda = 0` gives the
+greatest value without a constraint.
+
+*At both ends of the range* float64 is too coarse for the method, and a policy in closed form takes
+its place: for large reverse-KL budgets the mixture of beta, with share `exp(-eps)`, and the best
+policy without a constraint, whose reverse KL is at most eps and whose value at least
+`1 - exp(-eps)` of the greatest; for tiny budgets beta itself, for `D <= eps` moves no event's
+probability by more than `sqrt(eps / 2)`
+(reverse KL, Pinsker), and the value by no more than `sqrt(eps)` times the greatest utility
+(chi-squared, Cauchy-Schwarz).
 """
 
 import math
@@ -30,9 +43,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arrays import FULL_MASS_ROUNDING
 from theory.constraints import expected_chi_squared, expected_reverse_kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, SolverError
-from theory.process import EnvironmentTable, PolicyTable, UtilityTable, values
+from theory.process import (
+    EnvironmentTable,
+    PolicyTable,
+    UtilityTable,
+    action_values,
+    optimal_values,
+    values,
+)
 from toy_world.planners.certificate import Plan
 from toy_world.planners.problem import (
     Divergence,
@@ -55,6 +76,15 @@ CENTRING: Final = 0.2
 NEAR_EDGE: Final = 0.99
 """How much of the way to the edge of the feasible cone a step may go."""
 MOST_STEPS: Final = 100
+SERIES_BELOW: Final = 1e-3
+"""Six terms of `u - ln(1 + u)` are exact to 1e-16 below this."""
+LARGE: Final = 1.0
+"""Reverse-KL budgets above this leave some probabilities far below beta's."""
+LEAST_LOG_SHARE: Final = math.log(1e-16)
+"""Of beta, in a mixture with a policy that exceeds the budget."""
+SHARE_STEPS: Final = 24
+ROUNDING: Final = 1e-13
+"""How much sums of float64 numbers may be off, relative to the greatest of them."""
 REGULARISATION: Final = 1e-13
 """Keeps Newton's equations solvable where constraints become dependent; refinement undoes it."""
 
@@ -67,10 +97,9 @@ class _Flows:
         place: of the variable of each (history, action), -1 if there is none, by level.
         conserve: `A x = e`: what goes on from each history is what came to it.
         entering: e.
-        base: b of the last actions.
-        weight: their W.
-        last: the places of the last actions.
-        reward: r of the last actions.
+        base: b of every variable.
+        weight: E of every variable for reverse KL; for chi-squared W of the last actions, else 0.
+        reward: r, 0 but for the last actions.
     """
 
     place: tuple[NDArray[np.intp], ...]
@@ -78,7 +107,6 @@ class _Flows:
     entering: Floats
     base: Floats
     weight: Floats
-    last: NDArray[np.intp]
     reward: Floats
 
     @property
@@ -97,13 +125,13 @@ def divergence_optimum(
 ) -> Plan[float]:
     """The best policy whose divergence from `beta` in `nu` is at most `budget`.
 
-    The plan is within the budget, and the gap below 1e-6 of the greatest utility: from budgets
-    of 1e-3 on usually below 1e-9. Memory and time grow with the square and cube of
-    the number of histories: for small trees (a few hundred).
+    The plan is within the budget, and the gap between 0 (but for rounding) and 1e-6 of the
+    greatest utility, usually below 1e-9. Memory and time grow with the square and cube of the
+    number of histories: for small trees (a few hundred).
 
     Args:
         beta: base policy, full rows.
-        nu: environment, of value and divergence.
+        nu: environment, of value and divergence; may be a semi-distribution.
         utility: `U_m` in [0, 1].
         divergence: `REVERSE_KL` or `CHI_SQUARED`.
         budget: eps >= 0, finite; 0 is beta itself.
@@ -126,28 +154,97 @@ def divergence_optimum(
     check_tables(beta, nu, utility)
     check_full_rows(beta, name="beta", reason="these divergences compare full laws")
     rows = tuple(full_but_for_rounding(level) for level in beta)
-    world = tuple(level.astype(np.float64) for level in nu)
+    world = tuple(full_but_for_rounding(row).reshape(level.shape) for row, level in _flat(nu))
     payoff = utility.astype(np.float64)
     scale = float(payoff.max())
+
+    def value_of(policy: PolicyTable) -> float:
+        return float(values(policy, world, payoff)[0][0])
+
     if budget == 0 or scale == 0:
-        value = float(values(rows, world, payoff)[0][0])
+        value = value_of(rows)
         return _plan(rows, rows, world, divergence, budget, value, value, math.inf)
     flows = _flows(rows, world, payoff, divergence)
     start = _start(flows, rows, world, divergence, budget)
-    x, multiplier = _interior_point(flows, divergence, budget, scale, start)
-    pi = _policy(flows, x, rows)
-    spent = _attained(pi, rows, world, divergence)
-    if spent > budget:
-        # D is convex and 0 at beta, so that this share of the way there is within the budget.
-        pi = mix_policies(rows, pi, budget / spent, n_observations=world[0].shape[2])
-    value = float(values(pi, world, payoff)[0][0])
-    bound = _bound(flows, world, divergence, budget, x, multiplier)
-    if bound - value > GREATEST_GAP * scale:
-        raise SolverError(
-            f"the interior-point method ended with a gap of {bound - value} (value {value}, bound "
-            f"{bound}); the budget, or probabilities of beta, may be too small for it"
-        )
-    return _plan(pi, rows, world, divergence, budget, value, bound, multiplier)
+    plans, bounds = _closed_forms(rows, world, payoff, divergence, budget)
+    # Which form of Newton's equations suits a reverse KL is a matter of how far x gets below b.
+    forms = [budget > LARGE, budget <= LARGE] if divergence is Divergence.REVERSE_KL else [False]
+    for by_products in forms:
+        x, multiplier = _interior_point(flows, divergence, budget, scale, start, by_products)
+        plans.append(_within(_policy(flows, x, rows), rows, world, divergence, budget))
+        bounds.append((_bound(flows, world, divergence, budget, x, multiplier), multiplier))
+        value, pi = max(((value_of(pi), pi) for pi in plans), key=lambda found: found[0])
+        # What is below the value of a policy within the budget bounds nothing: it has rounded.
+        certified = [found for found in bounds if found[0] >= value - ROUNDING * scale]
+        bound, multiplier = min(certified, default=(math.inf, math.inf))
+        if bound - value <= GREATEST_GAP * scale:
+            return _plan(pi, rows, world, divergence, budget, value, bound, multiplier)
+    raise SolverError(
+        f"the interior-point method ended with a gap of {bound - value} (value {value}, bound "
+        f"{bound}); the budget, or probabilities of beta, may be too small for it"
+    )
+
+
+def _closed_forms(
+    beta: tuple[Floats, ...],
+    nu: tuple[Floats, ...],
+    utility: Floats,
+    divergence: Divergence,
+    budget: float,
+) -> tuple[list[PolicyTable], list[tuple[float, float]]]:
+    """Policies within the budget, and bounds with their multipliers (see the module)."""
+    plans: list[PolicyTable] = [beta]
+    bounds: list[tuple[float, float]] = []
+    moved = math.sqrt(budget)
+    if divergence is Divergence.REVERSE_KL:
+        moved = math.sqrt(budget / 2)
+        greedy = _greedy(nu, utility)
+        mixed = mix_policies(greedy, beta, math.exp(-budget), n_observations=nu[0].shape[2])
+        plans.append(_within(mixed, beta, nu, divergence, budget))
+        bounds.append((float(optimal_values(nu, utility)[0][0]), 0.0))
+    slope = float(utility.max()) * moved
+    bounds.append((float(values(beta, nu, utility)[0][0]) + slope, slope / (2 * budget)))
+    return plans, bounds
+
+
+def _flat(nu: EnvironmentTable) -> list[tuple[Floats, Floats]]:
+    """Each level as rows of |O| probabilities, and as it is."""
+    return [(level.reshape(-1, level.shape[-1]), level) for level in nu]
+
+
+def _within(
+    pi: PolicyTable,
+    beta: tuple[Floats, ...],
+    nu: tuple[Floats, ...],
+    divergence: Divergence,
+    budget: float,
+) -> PolicyTable:
+    """The policy, mixed with beta as far as it exceeds the budget."""
+
+    def mixed(share: float) -> PolicyTable:
+        return mix_policies(pi, beta, share, n_observations=nu[0].shape[2])
+
+    if _attained(pi, beta, nu, divergence) <= budget:
+        return pi
+    # D falls with beta's share: the least share that is enough, to a digit, by its exponent.
+    enough, too_little = 0.0, LEAST_LOG_SHARE
+    for _ in range(SHARE_STEPS):
+        middle = (enough + too_little) / 2
+        if _attained(mixed(math.exp(middle)), beta, nu, divergence) <= budget:
+            enough = middle
+        else:
+            too_little = middle
+    return mixed(math.exp(enough))
+
+
+def _greedy(nu: tuple[Floats, ...], utility: Floats) -> PolicyTable:
+    """A policy of the greatest value of all, with or without beta's support."""
+    best = optimal_values(nu, utility)
+    policy = []
+    for observations, later in zip(nu, best[1:], strict=True):
+        gains = action_values(observations, later)
+        policy.append(np.eye(gains.shape[1])[gains.argmax(axis=1)])
+    return tuple(policy)
 
 
 def _attained(
@@ -185,6 +282,8 @@ def _flows(
 ) -> _Flows:
     n_observations = nu[0].shape[2]
     n, world, base = 0, np.ones(1), np.ones(1)
+    bases: list[Floats] = []
+    weights: list[Floats] = []
     comes = np.ones(1, dtype=np.bool_)
     source = np.full(1, -1, dtype=np.intp)  # the variable that leads to each history
     place: list[NDArray[np.intp]] = []
@@ -199,6 +298,12 @@ def _flows(
         place.append(level)
         rows += [(source[h : h + 1], level[h][allowed[h]]) for h in np.flatnonzero(comes)]
         base_after = base[:, None] * actions
+        bases.append(base_after[allowed])
+        ends = np.full(actions.shape, float(t == len(beta) - 1))
+        if divergence is Divergence.REVERSE_KL and not ends.any():
+            missed = 1 - last_axis_sums(observations)
+            ends = np.where(missed > FULL_MASS_ROUNDING, missed, 0.0)
+        weights.append((world[:, None] * ends)[allowed])
         if t == len(beta) - 1:
             break
         seen = world[:, None, None] * observations
@@ -215,14 +320,15 @@ def _flows(
             conserve[i, before] = -1.0
     last = place[-1] >= 0
     earned = last_axis_sums(nu[-1] * utility.reshape(nu[-1].shape))
+    reward = np.zeros(n)
+    reward[place[-1][last]] = (world[:, None] * earned)[last]
     return _Flows(
         place=tuple(place),
         conserve=conserve,
         entering=entering,
-        base=base_after[last],
-        weight=np.broadcast_to(world[:, None], last.shape)[last],
-        last=place[-1][last],
-        reward=(world[:, None] * earned)[last],
+        base=np.concatenate(bases),
+        weight=np.concatenate(weights),
+        reward=reward,
     )
 
 
@@ -253,15 +359,24 @@ def _start(
 
 
 def _measure(flows: _Flows, divergence: Divergence, x: Floats) -> tuple[float, Floats, Floats]:
-    """D, its gradient and its (diagonal) second derivative, in the last actions' x."""
-    y, b, w = x[flows.last], flows.base, flows.weight
+    """D, its gradient and its (diagonal) second derivative, from `x - b` so that they are exact."""
+    b, w = flows.base, flows.weight
+    apart = x - b
     if divergence is Divergence.CHI_SQUARED:
-        return float(w @ ((y - b) ** 2 / b)), 2 * w * (y - b) / b, 2 * w / b
-    taken = b > 0
-    ratio = np.where(taken, b / y, 0.0)
-    terms = np.where(taken, b * np.log(np.where(taken, ratio, 1.0)), 0.0)
-    # sum w b = sum w y = 1: what is added is 0, and keeps the digits of a small D.
-    return float(w @ (terms + y - b)), -w * ratio, w * ratio / y
+        return float(w @ (apart**2 / b)), 2 * w * apart / b, 2 * w / b
+    taken = (b > 0) & (w > 0)
+    ratio = np.where(taken, apart / np.where(taken, b, 1.0), 0.0)  # x / b - 1
+    # b (u - ln(1 + u)) = b ln(b / x) + x - b; where beta never comes, x.
+    terms = np.where(taken, b * _less_logarithm(ratio), x)
+    return float(w @ terms), w * apart / x, w * b / x**2
+
+
+def _less_logarithm(u: Floats) -> Floats:
+    """`u - ln(1 + u) >= 0`, with its digits where u is near 0."""
+    with np.errstate(divide="ignore"):
+        plain = u - np.log1p(u)
+    series = u**2 * (0.5 - u * (1 / 3 - u * (0.25 - u * (0.2 - u / 6))))
+    return np.where(np.abs(u) < SERIES_BELOW, series, plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,43 +403,59 @@ class _Residuals:
     """By how much an iterate misses each of the optimality conditions.
 
     Attributes:
-        slope: D'(x), of all variables.
-        curvature: the diagonal of D''(x).
-        mean: of the products `x s` and `lambda room`: mu.
-        dual: of `lambda D' + A' w = r + s`.
+        slope: D'(x).
+        curvature: the diagonal of what Newton's equations hold of `lambda D''(x)`.
+        products_by_multiplier: what the products `x s` are to be at the optimum, for lambda = 1.
+        products: the same for the iterate's lambda.
+        mean: mu, of the products that are to be 0, `lambda room` among them.
+        uneven: the largest miss of the other s.
+        dual: of the stationarity in x.
         primal: of `A x = e`.
         over: of `D + room = eps`.
     """
 
     slope: Floats
     curvature: Floats
+    products_by_multiplier: Floats
+    products: Floats
     mean: float
+    uneven: float
     dual: Floats
     primal: Floats
     over: float
 
 
 def _interior_point(
-    flows: _Flows, divergence: Divergence, budget: float, scale: float, x: Floats
+    flows: _Flows,
+    divergence: Divergence,
+    budget: float,
+    scale: float,
+    x: Floats,
+    by_products: bool,
 ) -> tuple[Floats, float]:
-    """Flows and the multiplier that satisfy the optimality conditions, but for about `GAP`."""
+    """Flows and the multiplier that satisfy the optimality conditions, but for about `GAP`.
+
+    `by_products`: a reverse KL whose slope is a product `x s` of its own (see `_residuals`).
+    """
     n_rows, n = flows.conserve.shape
     at = _Iterate(
         x=x,
         costs=np.full(n, scale),
         w=np.zeros(n_rows),
-        multiplier=scale / budget,
+        # A small budget buys about its square root.
+        multiplier=scale / max(budget, math.sqrt(budget)),
         room=budget - _measure(flows, divergence, x)[0],
     )
     least, best = math.inf, at
     for _ in range(MOST_STEPS):
-        missed = _residuals(flows, divergence, budget, at)
+        missed = _residuals(flows, divergence, budget, at, by_products)
         miss = (
             max(
                 missed.mean * (n + 1),
+                missed.uneven,
                 np.abs(missed.dual).max(),
                 np.abs(missed.primal).max(),
-                abs(missed.over),
+                at.multiplier * abs(missed.over),
             )
             / scale
         )
@@ -335,21 +466,32 @@ def _interior_point(
         step = _newton(flows, at, missed)
         if step is None:
             break  # the certificate judges the best point so far
-        at = _moved(at, *step, target=CENTRING * missed.mean)
+        at = _moved(at, *step, missed, target=CENTRING * missed.mean)
     return best.x, best.multiplier
 
 
-def _residuals(flows: _Flows, divergence: Divergence, budget: float, at: _Iterate) -> _Residuals:
-    A, last = flows.conserve, flows.last
-    n = flows.n
-    value, slope_last, curvature_last = _measure(flows, divergence, at.x)
-    reward, slope, curvature = np.zeros(n), np.zeros(n), np.zeros(n)
-    reward[last], slope[last], curvature[last] = flows.reward, slope_last, curvature_last
+def _residuals(
+    flows: _Flows, divergence: Divergence, budget: float, at: _Iterate, by_products: bool
+) -> _Residuals:
+    A = flows.conserve
+    value, slope, curvature = _measure(flows, divergence, at.x)
+    linear, by_multiplier = slope, np.zeros(flows.n)
+    if by_products:
+        # The part E b / x of the slope is far from linear where x is small. It joins the reduced
+        # costs s, so that `x s = lambda E b` (+ mu) takes its place, and costs no curvature.
+        linear, by_multiplier = flows.weight, flows.weight * flows.base
+        curvature = np.zeros(flows.n)
+    products = at.multiplier * by_multiplier
+    complementary = at.x * at.costs - products
+    free = by_multiplier == 0
     return _Residuals(
         slope=slope,
-        curvature=curvature,
-        mean=float(at.x @ at.costs + at.multiplier * at.room) / (n + 1),
-        dual=reward - at.multiplier * slope - A.T @ at.w + at.costs,
+        curvature=at.multiplier * curvature,
+        products=products,
+        products_by_multiplier=by_multiplier,
+        mean=float(complementary[free].sum() + at.multiplier * at.room) / (int(free.sum()) + 1),
+        uneven=float(np.abs(complementary / at.x)[~free].max(initial=0.0)),
+        dual=flows.reward - at.multiplier * linear - A.T @ at.w + at.costs,
         primal=flows.entering - A @ at.x,
         over=budget - value - at.room,
     )
@@ -365,7 +507,7 @@ def _newton(flows: _Flows, at: _Iterate, missed: _Residuals) -> tuple[Floats, Fl
     target = CENTRING * missed.mean
     unit = np.sqrt(at.x / at.costs)
     kkt = np.zeros((n + n_rows + 1, n + n_rows + 1))
-    kkt[range(n), range(n)] = 1 + at.multiplier * missed.curvature * unit**2
+    kkt[range(n), range(n)] = 1 + missed.curvature * unit**2
     scaled = flows.conserve * unit
     norms = np.abs(scaled).max(axis=1)
     scaled /= norms[:, None]
@@ -374,7 +516,7 @@ def _newton(flows: _Flows, at: _Iterate, missed: _Residuals) -> tuple[Floats, Fl
     kkt[-1, -1] = -at.room / at.multiplier
     right = np.concatenate(
         [
-            unit * (missed.dual - at.costs + target / at.x),
+            unit * (missed.dual - at.costs + (target + missed.products) / at.x),
             missed.primal / norms,
             [missed.over + at.room - target / at.multiplier],
         ]
@@ -391,12 +533,15 @@ def _newton(flows: _Flows, at: _Iterate, missed: _Residuals) -> tuple[Floats, Fl
     return unit * step[:n], step[n:-1] / norms, float(step[-1])
 
 
-def _moved(at: _Iterate, dx: Floats, dw: Floats, dl: float, *, target: float) -> _Iterate:
+def _moved(
+    at: _Iterate, dx: Floats, dw: Floats, dl: float, missed: _Residuals, *, target: float
+) -> _Iterate:
     """The iterate moved along a direction, short of the edge of the feasible cone.
 
     The directions of costs and room are those that make their products the target, to first order.
     """
-    ds = (target - at.costs * dx) / at.x - at.costs
+    products = target + missed.products + missed.products_by_multiplier * dl
+    ds = (products - at.costs * dx) / at.x - at.costs
     dr = (target - at.room * dl) / at.multiplier - at.room
     length = min(
         _step_length(at.x, dx),
@@ -438,11 +583,10 @@ def _bound(
 ) -> float:
     """The right-hand side of the certificate, by backward induction."""
     attained, slope, _ = _measure(flows, divergence, x)
-    gains = np.full(flows.place[-1].shape, -np.inf)
-    gains[flows.place[-1] >= 0] = flows.reward - multiplier * slope
-    best = gains.max(axis=1)
-    for place, observations in zip(reversed(flows.place[:-1]), reversed(nu[:-1]), strict=True):
+    gains = flows.reward - multiplier * slope
+    best = np.zeros(nu[-1].size)
+    for place, observations in zip(reversed(flows.place), reversed(nu), strict=True):
         later = np.where(np.isfinite(best), best, 0.0).reshape(observations.shape)
-        best = np.where(place >= 0, last_axis_sums(later), -np.inf).max(axis=1)
-    constant = budget - attained + float(slope @ x[flows.last])
-    return multiplier * constant + float(best[0])
+        gain = np.where(place >= 0, gains[place], -np.inf)
+        best = (gain + last_axis_sums(later)).max(axis=1)
+    return multiplier * (budget - attained + float(slope @ x)) + float(best[0])

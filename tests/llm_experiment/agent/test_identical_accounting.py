@@ -18,7 +18,7 @@ from torch import Tensor
 from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
 from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.base.protocol import BaseStep
-from llm_experiment.chat import lockstep as chat_env
+from llm_experiment.chat import lockstep
 from llm_experiment.chat.observation import pack_observation
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
@@ -158,7 +158,7 @@ def test_the_engines_totals_over_all_transcripts_are_the_theorys(world, accounti
         asked.append(logits.double().log_softmax(dim=-1))
         return TRANSCRIPTS[:, len(PROMPT) + len(asked) - 1]
 
-    monkeypatch.setattr(chat_env, "sample_tokens", scripted)
+    monkeypatch.setattr(lockstep, "sample_tokens", scripted)
     rollout = play_episodes(
         ScriptedAgent(agent, world),
         world,

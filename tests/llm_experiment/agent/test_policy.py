@@ -18,7 +18,7 @@ from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat.observation import LARGEST, pack_observation
 from llm_experiment.config import TargetRule
 from theory.divergences import kl_nats
-from theory.errors import InvalidShapeError
+from theory.errors import InvalidArgumentError, InvalidShapeError
 from theory.kl_paths import NEAR_BASE_NATS
 
 N_TOKENS, N_FEATURES = 6, 5
@@ -317,6 +317,9 @@ def test_standardised_features_have_mean_0_and_variance_1_and_constants_become_0
 
 def test_the_librarys_interface_gives_modes_samples_and_predictions():
     agent, seen = trained(), observations()
+    with pytest.raises(InvalidArgumentError, match="must draw its tokens"):
+        agent(seen, deterministic=True)
+    agent = trained(rule=None)
     distribution = agent.get_distribution(seen)
     best = agent.act_on(seen).log_probs.argmax(-1)
     assert torch.equal(distribution.mode(), best)

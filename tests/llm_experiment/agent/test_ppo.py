@@ -13,12 +13,14 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
 
 from llm_experiment.agent.ppo import AgentStepBuffer, LockstepPPO, generalised_advantages
+from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.config import ConstraintConfig, Regulariser, Stage, TargetRule
 from tests.llm_experiment.small_world import small_config, small_world
 from theory.budget import Accounting
-from theory.errors import InvalidArgumentError, InvalidShapeError, ResultsError
+from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError, ResultsError
 
 PUBLISHED = ConstraintConfig(
     budget_nats=3.0,
@@ -342,15 +344,51 @@ def test_the_same_seed_gives_the_same_agent_and_another_does_not(finished):
 def test_the_librarys_callbacks_logger_and_evaluation_work(tmp_path):
     world = small_world()
     agent = LockstepPPO(world, small_config(), tensorboard_log=tmp_path)
-    evaluation = EvalCallback(world.env(small_config()), eval_freq=1, n_eval_episodes=1, verbose=0)
-    with pytest.warns(UserWarning, match="Monitor"):
-        agent.finish(evaluation)
+    evaluation = EvalCallback(
+        agent.get_env(), eval_freq=1, n_eval_episodes=1, verbose=0, deterministic=False
+    )
+    agent.finish(evaluation)
     assert evaluation.n_calls == agent.n_updates
     assert math.isfinite(evaluation.last_mean_reward)
     assert list(tmp_path.rglob("events.out.tfevents.*"))
-    with pytest.warns(UserWarning, match="Monitor"):
-        mean, _ = evaluate_policy(agent, world.env(small_config()), n_eval_episodes=2)
+    mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=2, deterministic=False)
     assert 0 <= mean <= 24
+    with pytest.raises(InvalidArgumentError, match="pass deterministic=False"):
+        evaluate_policy(agent, agent.get_env(), n_eval_episodes=1)
+    with pytest.raises(InvalidBudgetError, match=r"call env\.bind\(agent\).*or env\.charge"):
+        evaluate_policy(agent, Monitor(world.env(small_config())), deterministic=False)
+    agent.set_env(world.env(small_config()))
+    evaluate_policy(agent, agent.get_env(), n_eval_episodes=1, deterministic=False)
+    free = world.env(small_config())
+    free.bind(agent)
+    observation, _ = free.reset(seed=0)
+    free.step(agent.predict(observation)[0])
+    assert 0 < float(free.ledger.spent_nats) <= 3.0
+
+
+def test_the_librarys_evaluation_returns_what_the_lockstep_does(finished):
+    """The same game and the same budget, so the same law of returns."""
+    agent = finished
+    returns, _ = evaluate_policy(
+        agent,
+        agent.get_env(),
+        n_eval_episodes=60,
+        deterministic=False,
+        return_episode_rewards=True,
+    )
+    played = play_episodes(
+        agent.policy,
+        agent.world,
+        n_episodes=300,
+        n_tokens=24,
+        budget_nats=3.0,
+        accounting=Accounting.EXACT,
+        seed=1,
+        stream=(),
+        keep_observations=False,
+    ).returns
+    error = math.hypot(np.std(returns) / math.sqrt(60), played.std() / math.sqrt(300))
+    assert abs(np.mean(returns) - played.mean()) < 4 * error
 
 
 def test_a_callback_can_stop_the_training():

@@ -12,7 +12,7 @@ from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.agent.rollout import play_episodes, play_positions
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.protocol import BaseStep
-from llm_experiment.chat import lockstep as chat_env
+from llm_experiment.chat import lockstep
 from llm_experiment.chat.observation import N_SCALARS, pack_observation, unpack_observation
 from llm_experiment.chat.turns import TurnParser
 from llm_experiment.chat.world import World
@@ -118,7 +118,7 @@ class EmptyBase:
 @pytest.mark.parametrize("rule", [*TargetRule, None])
 @pytest.mark.parametrize("accounting", Accounting)
 def test_between_positions_nothing_waits_for_the_device(monkeypatch, rule, accounting):
-    monkeypatch.setattr(chat_env, "check_chat", lambda *args, **kwargs: None)
+    monkeypatch.setattr(lockstep, "check_chat", lambda *args, **kwargs: None)
     base = EmptyBase()
     parser = TurnParser(RULES, pieces=PIECES, encode=encode, decode=str).to(base.device)
     world = World(

@@ -1,9 +1,14 @@
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env as check_env_of_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+from torch import Tensor
 
+from llm_experiment.agent.policy import StepPolicy
 from llm_experiment.base.process import ProcessBase
 from llm_experiment.base.protocol import BaseModel
 from llm_experiment.chat.gym_env import ChatEnv
@@ -39,11 +44,72 @@ def env_of(base: BaseModel, *, n_positions=30, budget_nats=1.0, score=half, **op
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """An agent that writes every token equally often, and says what that costs."""
+
+    base_log_probs: Tensor
+    reported_nats: float | None = None
+    device = torch.device("cpu")
+
+    def act_on(self, observation):
+        log_x = torch.full((1, N_TOKENS), -math.log(N_TOKENS), dtype=torch.float64)
+        kl = float((log_x.exp() * (log_x - self.base_log_probs)).sum())
+        return StepPolicy(
+            log_probs=log_x,
+            base_log_probs=self.base_log_probs,
+            kl_nats=torch.tensor(
+                [kl if self.reported_nats is None else self.reported_nats], dtype=torch.float64
+            ),
+            target_nats=torch.full((1,), math.inf),
+        )
+
+
 @pytest.mark.parametrize("base", [ProcessBase(PROCESS), untrained_model()], ids=["process", "lm"])
 def test_the_environment_keeps_gymnasium_s_and_stable_baselines_contracts(base):
-    env = env_of(base)
+    env = env_of(base, budget_nats=math.inf)
     check_env_of_gymnasium(env, skip_render_check=True)
     check_env_of_sb3(env)
+
+
+def test_under_a_budget_a_step_is_charged_to_the_agent_that_it_is_bound_to():
+    env = env_of(untrained_model(), budget_nats=50.0)
+    env.reset(seed=0)
+    log_b = env.chat.base_step.log_probs.double().log_softmax(dim=-1)
+    env.bind(Uniform(base_log_probs=log_b))
+    env.step(np.int64(3))
+    expected = float((-math.log(N_TOKENS) - log_b).mean())
+    assert float(env.ledger.spent_nats) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(InvalidArgumentError, match="is bound to an agent and charges"):
+        env.charge(kl_nats=0.0)
+
+
+def test_under_a_budget_a_step_that_nobody_was_charged_for_is_refused():
+    env = env_of(untrained_model(), budget_nats=2.0)
+    env.reset(seed=0)
+    with pytest.raises(InvalidBudgetError, match=r"env\.bind\(agent\) once .* or env\.charge"):
+        env.step(np.int64(0))
+    env.charge(kl_nats=0.5)
+    env.step(np.int64(0))
+    with pytest.raises(InvalidBudgetError, match="nobody was for this one"):
+        env.step(np.int64(0))
+    env.charge(kl_nats=0.5)
+    env.reset(seed=0)  # a charge is of the step that comes next in the same episode
+    with pytest.raises(InvalidBudgetError, match="nobody was for this one"):
+        env.step(np.int64(0))
+
+
+def test_an_agent_that_overspends_or_is_another_s_is_refused():
+    env = env_of(untrained_model(), budget_nats=1e-3)
+    env.reset(seed=0)
+    log_b = env.chat.base_step.log_probs.double().log_softmax(dim=-1)
+    env.bind(Uniform(base_log_probs=log_b))
+    with pytest.raises(InvalidBudgetError, match="must not be overspent"):
+        env.step(np.int64(0))
+    env.bind(Uniform(base_log_probs=log_b, reported_nats=0.0))
+    with pytest.raises(InvalidArgumentError, match=r"must report its KL .*, got 0; bind an agent"):
+        env.step(np.int64(0))
+    assert float(env.ledger.spent_nats) == 0.0
 
 
 def test_a_step_of_the_environment_is_the_agent_s_token_and_the_whole_answer():
@@ -77,7 +143,7 @@ def test_a_step_of_the_environment_is_the_agent_s_token_and_the_whole_answer():
 
 def test_the_environment_plays_as_the_lockstep_chat_does():
     base = untrained_model()
-    env = env_of(base, n_positions=40)
+    env = env_of(base, n_positions=40, budget_nats=math.inf)
     env.reset(seed=11)
     hand_over = tokens_of("\nStudent:").tolist()
     done, texts, i = False, [], 0

@@ -4,20 +4,29 @@ import json
 import shutil
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, decoders, models
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.chat.token_texts import (
     PlainTokenizer,
+    TextDecoder,
     decode_tokens,
+    encode_start,
     encode_text,
     read_tokenizer,
     token_texts,
+    vocabulary_size,
 )
 from tests.llm_experiment.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
 from theory.errors import ModelError
 
 TEXT = "Teacher: Do you like it?\nStudent: Yes, I do.\n"
+SENTENCEPIECE = sentencepiece_tokenizer(TEXT, vocab_size=330)
 
 
 @pytest.fixture(scope="module", params=["shipped", "byte level", "sentencepiece"])
@@ -60,3 +69,98 @@ def test_other_tokenizers_are_loaded_by_transformers(tmp_path):
     assert isinstance(read_tokenizer(str(tmp_path)), PreTrainedTokenizerFast)
     with pytest.raises(ModelError, match="cannot load the tokenizer"):
         read_tokenizer(str(tmp_path / "nothing"))
+
+
+def with_marks(tokenizer, *, ends=False):
+    """The same tokenizer, which puts `<s>` before every text and, if so asked, `</s>` behind."""
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    rules = tokenizer.backend_tokenizer
+    rules.post_processor = TemplateProcessing(
+        single="<s> $A </s>" if ends else "<s> $A",
+        special_tokens=[(mark, rules.token_to_id(mark)) for mark in ("<s>", "</s>")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rules,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>" if "<unk>" in tokenizer.get_vocab() else "<s>",
+    )
+
+
+@pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_tokenizer])
+def test_special_tokens_have_no_text(make):
+    tokenizer = with_marks(make(TEXT, vocab_size=330))
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    words = encode_text(tokenizer, "Great!\nTeacher:")
+    decode = TextDecoder(tokenizer)
+    assert decode([begin, *words[:2], end, *words[2:], end]) == "Great!\nTeacher:"
+    texts = token_texts(tokenizer, speaker="Teacher", n_tokens=500)
+    assert texts[begin] == texts[end] == ""
+    if "<unk>" in tokenizer.get_vocab():  # stands for text, and is no mark
+        assert texts[tokenizer.convert_tokens_to_ids("<unk>")] == "<unk>"
+    assert "\n" in texts  # a byte's token is no mark, even if it is listed among them
+
+
+@pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_tokenizer])
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_prompt_gets_the_mark_of_its_beginning_once_and_none_of_an_end(make, ends):
+    tokenizer = with_marks(make(TEXT, vocab_size=330), ends=ends)
+    plain = encode_text(tokenizer, TEXT)
+    assert encode_start(tokenizer, TEXT) == [tokenizer.bos_token_id, *plain]
+    marked = encode_text(tokenizer, "<s>" + TEXT)
+    assert marked[0] == tokenizer.bos_token_id
+    assert encode_start(tokenizer, "<s>" + TEXT) == marked
+    bare = make(TEXT, vocab_size=330)
+    assert encode_start(bare, TEXT) == encode_text(bare, TEXT)
+
+
+def expected_text(words):
+    """Text and bytes to text: every byte that is part of no character is one replacement sign."""
+    text = ""
+    rest = b"".join(word if isinstance(word, bytes) else word.encode() for word in words)
+    while rest:
+        for length in range(1, 5):
+            try:
+                text, rest = text + rest[:length].decode(), rest[length:]
+                break
+            except UnicodeDecodeError:
+                continue
+        else:
+            text, rest = text + "\ufffd", rest[1:]
+    return text
+
+
+written = st.one_of(st.sampled_from(["Teacher:", " you", "e"]), st.binary(max_size=5))
+
+
+@given(st.lists(written, max_size=6), st.booleans())
+@example([b"\xf0\x9f\n\n", "Teacher:"], True)
+def test_an_incomplete_character_takes_nothing_else_away(words, plain):
+    tokenizer = SENTENCEPIECE
+    pieces = ["T"]
+    for word in words:
+        if isinstance(word, bytes):
+            pieces += [f"<0x{byte:02X}>" for byte in word]
+        else:
+            pieces += word.replace(" ", "\u2581")
+    ids = tokenizer.convert_tokens_to_ids(pieces)
+    assert tokenizer.unk_token_id not in ids
+    decode = TextDecoder(PlainTokenizer(tokenizer.backend_tokenizer) if plain else tokenizer)
+    assert decode(ids) == expected_text(["T", *words])
+
+
+def test_texts_that_only_look_like_bytes_are_texts():
+    rules = Tokenizer(models.WordLevel({"<0x0A>": 0, "<0xF0>": 1, ":": 2}, unk_token=":"))
+    rules.decoder = decoders.Fuse()
+    assert TextDecoder(PlainTokenizer(rules))([1, 0]) == "<0xF0><0x0A>"
+
+
+def test_ids_may_have_gaps():
+    vocabulary = {"a": 0, ":": 3, "\n": 7, "T": 9}
+    rules = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    rules.pre_tokenizer = Split(Regex(r"[a:\nT]"), behavior="isolated")
+    rules.decoder = decoders.Fuse()
+    for tokenizer in (PlainTokenizer(rules), PreTrainedTokenizerFast(tokenizer_object=rules)):
+        assert vocabulary_size(tokenizer) == 10
+        texts = token_texts(tokenizer, speaker="T", n_tokens=11)
+        assert texts == ("a", "", "", ":", "", "", "", "\n", "", "T", "")

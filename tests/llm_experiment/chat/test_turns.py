@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llm_experiment.base.training import transcript_tokenizer
@@ -301,6 +301,50 @@ def test_characters_split_over_tokens_are_whole_in_the_text_of_a_turn(name):
     assert parser.turn_text(tokens, **reply) == "caf\u00e9 \U0001f600"
 
 
+def test_a_reply_cut_off_within_a_character_keeps_its_words():
+    tokenizer, parser = TOKENIZERS["sentencepiece"], PARSERS["sentencepiece"]
+    pieces = ["<0xF0>", "<0x9F>", "<0x0A>", "<0x0A>"]
+    tokens = [
+        *tokenizer.encode("Student: Do you understand", add_special_tokens=False),
+        *tokenizer.convert_tokens_to_ids(pieces),
+        *parser.agent_opening[-len(parser.agent_opening) + 2 :],
+    ]
+    turns = parser.find_turns(torch.tensor([tokens]))
+    assert turns.speaker.tolist() == [Speaker.PARTNER, Speaker.AGENT]
+    reply = {"opened": int(turns.opened[0]), "closed": int(turns.closed[0])}
+    assert parser.turn_text(tokens, **reply) == "Do you understand\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_tokenizer])
+def test_special_tokens_neither_hide_a_turn_nor_are_said(make):
+    tokenizer = make(CORPUS, vocab_size=330)
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "<eos>"})
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    parser = TurnParser.from_tokenizer(tokenizer, TurnRules(), n_tokens=len(tokenizer))
+    said, rest = (
+        tokenizer.encode(text, add_special_tokens=False) for text in ("Student: you", "\n\n")
+    )
+    name = list(parser.agent_opening[1:])
+    tokens = [begin, *said, end, *rest, end, *name]
+    turns = parser.find_turns(torch.tensor([tokens]))
+    assert turns.speaker.tolist() == [Speaker.PARTNER, Speaker.AGENT]
+    reply = {"opened": int(turns.opened[0]), "closed": int(turns.closed[0])}
+    assert parser.turn_text(tokens, **reply) == "you"
+
+
+def test_ids_with_gaps_are_counted_to_the_largest():
+    vocabulary = {"a": 0, ":": 5, "\n": 7, "Teacher": 9, "Student": 12}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    pattern = Regex("Teacher|Student|.|\n")
+    words.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")
+    words.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    parser = TurnParser.from_tokenizer(tokenizer, TurnRules(), n_tokens=20)
+    assert parser.partner_opening == (7, 12, 5)
+    with pytest.raises(ModelError, match=r"has 13 tokens .* model only 9"):
+        TurnParser.from_tokenizer(tokenizer, TurnRules(), n_tokens=9)
+
+
 def test_ids_beyond_the_tokenizer_have_no_text():
     tokenizer, parser = TOKENIZERS["words"], PARSERS["words"]
     assert parser.n_tokens == len(tokenizer) + 3
@@ -337,7 +381,7 @@ def test_a_token_that_opens_two_turns_is_refused():
 
 def test_the_tokenizer_of_a_larger_model_is_refused():
     tokenizer = TOKENIZERS["bytes"]
-    with pytest.raises(ModelError, match="has 256 tokens and the language model only 255"):
+    with pytest.raises(ModelError, match=r"has 256 tokens .* language model only 255"):
         TurnParser.from_tokenizer(tokenizer, TurnRules(), n_tokens=255)
 
 

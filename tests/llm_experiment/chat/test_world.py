@@ -298,3 +298,11 @@ def test_chats_in_lockstep_start_from_the_prompt():
     chat = world.chat(n_episodes=3, n_tokens=9, generator=torch.Generator())
     assert chat.tokens.tolist() == [world.prompt_tokens.tolist()] * 3
     assert world.score is score
+
+
+def test_a_prompt_with_words_that_the_model_does_not_know_is_refused_by_name():
+    world = WorldConfig(prompt="Student: My volcano exploded yesterday.\n\nTeacher:")
+    with pytest.raises(InvalidArgumentError, match=r"does not know: .*volcano.*--base-model"):
+        check_world(world, lengths=(256,))
+    with pytest.raises(InvalidArgumentError, match="volcano"):
+        load_world(world)

@@ -382,11 +382,12 @@ def test_an_unfinished_run_is_refused_and_nothing_is_left(run, tmp_path):
 
 def test_missing_episodes_and_a_run_without_budgets_are_refused(run):
     (run / "base" / "episodes-60.npz").unlink()
-    with pytest.raises(ResultsError, match=r"base/episodes-60\.npz"):
+    with pytest.raises(ResultsError, match=r"base/episodes-60\.npz is missing or has changed"):
         judge(Options(run=run, n_pairs=6))
     for path in run.glob("agents/*/result.json"):
         rows = json.loads(path.read_text())
         write_json(path, [row | {"variant": "no constraint"} for row in rows])
+    record_hashes(run)
     with pytest.raises(ResultsError, match="no agent with a budget"):
         judge(Options(run=run, n_pairs=6))
 

@@ -163,6 +163,48 @@ def test_observations_that_never_come_change_nothing(rng):
     assert plans[0] == pytest.approx(plans[1], abs=2e-8)
 
 
+@pytest.mark.parametrize("divergence", MEASURE)
+@pytest.mark.parametrize("miss", [False, True], ids=["full nu", "nu misses mass"])
+@pytest.mark.parametrize("budget", [1e-12, 1e-9, 1e-6, 1e-4, 5.0, 100.0])
+def test_certificates_are_two_sided_at_tiny_and_large_budgets(divergence, miss, budget, rng):
+    """A bound below the value of a policy within the budget would be a false certificate."""
+    for horizon in (1, 2, 2):
+        beta, nu, utility = random_problem(rng, horizon=horizon, concentration=2.0)
+        if miss:
+            nu = tuple(level * rng.uniform(0.3, 1, (*level.shape[:2], 1)) for level in nu)
+        plan = divergence_optimum(beta, nu, utility, divergence=divergence, budget=budget)
+        attained = float(MEASURE[divergence](plan.pi, beta, nu))
+        assert attained <= budget * (1 + 1e-9) + 1e-15
+        assert -1e-13 <= plan.gap <= 1e-6
+
+
+def test_one_step_of_a_tiny_reverse_kl_budget_is_the_root_of_its_equation():
+    """beta = (1/2, 1/2), U = (1, 0): KL(beta || (q, 1 - q)) = -1/2 ln(4 q (1 - q)) = eps."""
+    for eps in (1e-9, 1e-6, 1e-4):
+        q = 0.5 + 0.5 * math.sqrt(-math.expm1(-2 * eps))
+        plan = divergence_optimum(
+            *_one_step([0.5, 0.5], [1.0, 0.0]), divergence=Divergence.REVERSE_KL, budget=eps
+        )
+        assert plan.value == pytest.approx(q, abs=1e-9)
+        assert plan.bound >= q - 1e-14
+
+
+def test_reverse_kl_counts_what_is_paid_before_the_process_ends():
+    """nu ends after action 0, as often as not after 1: both actions count in full."""
+    beta = (np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]] * 2))
+    nu = (np.array([[[0.0], [0.5]]]), np.ones((2, 2, 1)))
+    utility = np.array([0.0, 0.0, 1.0, 0.5])
+    plan = divergence_optimum(beta, nu, utility, divergence=Divergence.REVERSE_KL, budget=0.05)
+    # With p = pi(1) and q = pi(0|1): KL = -ln(4 p (1-p))/2 - (1/4) ln(4 q (1-q))/2 and value
+    # p/2 (1 + q)/2, on a fine grid.
+    p, q = np.meshgrid(np.linspace(0.5, 0.8, 3001), np.linspace(0.5, 0.9, 4001), indexing="ij")
+    kl = -np.log(4 * p * (1 - p)) / 2 - np.log(4 * q * (1 - q)) / 8
+    best = np.where(kl <= 0.05, p * (1 + q) / 4, 0.0).max()
+    assert plan.value == pytest.approx(best, abs=1e-4)
+    assert plan.bound >= best
+    assert plan.attained == pytest.approx(0.05, rel=1e-6)
+
+
 def test_impossible_arguments_are_refused(rng, monkeypatch):
     beta, nu, utility = random_problem(rng, horizon=1)
     with pytest.raises(InvalidArgumentError, match="reverse KL or chi-squared, got TVD; the other"):

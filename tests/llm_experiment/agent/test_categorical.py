@@ -1,0 +1,174 @@
+"""A budget holds for whoever acts, through whichever interface."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from llm_experiment.agent.categorical import CategoricalAgent
+from llm_experiment.agent.policy import FixedKLPolicy
+from llm_experiment.agent.rollout import play_episodes
+from llm_experiment.config import ConstraintConfig, Stage, TargetRule
+from tests.llm_experiment.small_world import dialogue_table, small_config, small_world
+from theory.budget import Accounting
+from theory.errors import InvalidArgumentError, InvalidBudgetError
+
+N_POSITIONS = 30
+ROUNDING_NATS = 1e-13
+"""Of this test's own sums of a few numbers below 1."""
+
+
+def possible_table():
+    """The small world's law with a little of everything, so that every agent's KL is finite."""
+    law = np.exp(dialogue_table()) + 0.02
+    return np.log(law / law.sum(axis=-1, keepdims=True))
+
+
+def env_of(budget_nats):
+    config = small_config(
+        constraint=ConstraintConfig(budget_nats=budget_nats),
+        stages=(Stage(agent_steps=1, n_tokens=N_POSITIONS),),
+    )
+    return small_world(possible_table()).env(config)
+
+
+def model_of(kind, env, *, seed):
+    """An algorithm of the library with weights at random, and who is charged for it."""
+    if kind == "mlp":
+        model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, seed=seed, device="cpu")
+        return model, CategoricalAgent(model.policy)
+    rule = TargetRule.ATTAINABLE
+    kwargs = {"actor_learning_rate": 1e-3, "target_rule": rule}
+    model = PPO(
+        FixedKLPolicy, env, n_steps=8, batch_size=8, seed=seed, device="cpu", policy_kwargs=kwargs
+    )
+    if kind == "fixed KL":
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.policy.actor.parameters():
+            parameter.data.normal_(0.0, 2.0, generator=generator)
+        model.policy.actor.bias.data[-1] = 6.0  # spends nearly all that it may
+    return model, model.policy
+
+
+def law(policy, observation):
+    """The distribution that a policy draws from, as it says itself; shape (n_tokens,)."""
+    with torch.no_grad():
+        found = policy.get_distribution(torch.as_tensor(observation)[None])
+    probabilities = (
+        found.step.log_probs.exp()
+        if isinstance(policy, FixedKLPolicy)
+        else found.distribution.probs
+    )
+    return probabilities[0].double().numpy()
+
+
+def true_kl(probabilities, transcript):
+    """From the table and the last two tokens alone."""
+    base = np.exp(possible_table().astype(np.float32)[tuple(transcript[-2:])].astype(float))
+    return rel_entr(probabilities / probabilities.sum(), base / base.sum()).sum()
+
+
+class Meter(gymnasium.Wrapper):
+    """Sums the true KL of every episode, by its own means."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.policy = None
+        self.totals = []
+
+    def reset(self, **kwargs):
+        self.totals.append(0.0)
+        self.seen, info = self.env.reset(**kwargs)
+        return self.seen, info
+
+    def step(self, action):
+        cost = true_kl(law(self.policy, self.seen), self.env.chat.tokens[0].tolist())
+        self.seen, *rest = self.env.step(action)
+        self.totals[-1] += cost  # only of steps that were taken
+        return self.seen, *rest
+
+
+@pytest.mark.parametrize("budget_nats", [0.0, 0.3, 5.0, 400.0])
+@pytest.mark.parametrize("kind", ["fixed KL", "base", "mlp"])
+@pytest.mark.parametrize("interface", ["one", "two", "learn", "by hand", "unbound"])
+def test_a_budget_holds_for_any_agent_through_any_interface(kind, interface, budget_nats):
+    meters = [Meter(env_of(budget_nats)) for _ in range(2 if interface == "two" else 1)]
+    vectorised = DummyVecEnv([lambda meter=meter: Monitor(meter) for meter in meters])
+    model, agent = model_of(kind, vectorised, seed=3)
+    for meter in meters:
+        meter.policy = model.policy
+    refused = False
+    try:
+        if interface == "by hand":
+            play_by_hand(meters[0], model.policy, n_episodes=2)
+        else:
+            if interface != "unbound":
+                vectorised.env_method("bind", agent)
+            if interface == "learn":
+                model.learn(40)
+            else:
+                evaluate_policy(model, vectorised, n_eval_episodes=4, deterministic=False)
+    except InvalidBudgetError:
+        refused = True
+    totals = np.concatenate([meter.totals for meter in meters])
+    assert (totals <= budget_nats * (1 + 1e-9) + ROUNDING_NATS).all()
+    may_be_refused = (kind == "mlp" and budget_nats < 400) or interface == "unbound"
+    assert refused == may_be_refused
+    if kind == "fixed KL" and 0 < budget_nats < 400 and not refused:
+        assert totals.max() > 0.5 * budget_nats  # the test would notice an agent that overspends
+
+
+def play_by_hand(meter, policy, *, n_episodes):
+    generator = np.random.default_rng(0)
+    for _ in range(n_episodes):
+        meter.reset(seed=0)
+        done = False
+        while not done:
+            probabilities = law(policy, meter.seen)
+            cost = true_kl(probabilities, meter.env.chat.tokens[0].tolist())
+            meter.env.charge(kl_nats=cost if cost > ROUNDING_NATS else 0.0)
+            token = generator.choice(len(probabilities), p=probabilities / probabilities.sum())
+            _, _, done, *_ = meter.step(token)
+
+
+@pytest.mark.parametrize("budget_nats", [0.0, 0.3, 5.0])
+@pytest.mark.parametrize("kind", ["fixed KL", "base"])
+def test_a_budget_holds_in_lockstep(kind, budget_nats):
+    world = small_world(possible_table())
+    model, _ = model_of(kind, env_of(budget_nats), seed=3)
+    played = play_episodes(
+        model.policy,
+        world,
+        n_episodes=6,
+        n_tokens=N_POSITIONS,
+        budget_nats=budget_nats,
+        accounting=Accounting.EXACT,
+        seed=0,
+        stream=(),
+        keep_observations=True,
+    )
+    totals = np.zeros(6)
+    steps = np.argwhere(played.agent_steps)
+    for (episode, t), seen in zip(steps, played.kept_observations, strict=True):
+        totals[episode] += true_kl(law(model.policy, seen), played.tokens[episode, :t])
+    assert (totals <= budget_nats * (1 + 1e-9) + ROUNDING_NATS).all()
+
+
+@pytest.mark.parametrize("kind", ["fixed KL", "mlp"])
+def test_the_likeliest_token_is_another_policy_and_refused(kind):
+    env = env_of(5.0)
+    model, agent = model_of(kind, env, seed=3)
+    env.bind(agent)
+    with pytest.raises(InvalidArgumentError, match="pass deterministic=False"):
+        evaluate_policy(model, Monitor(env), n_eval_episodes=1)
+
+
+def test_a_policy_without_categories_is_no_categorical_agent():
+    model, _ = model_of("base", env_of(5.0), seed=3)
+    with pytest.raises(InvalidArgumentError, match="got FixedKLDistribution"):
+        CategoricalAgent(model.policy)
