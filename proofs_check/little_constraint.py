@@ -229,12 +229,13 @@ def kl_inequality(effort: Effort, *, factor: Fraction = Fraction(1)) -> Outcome:
 
     def decide(case: Case) -> Verdict:
         examined = _examined(case, scope, update=Update.ALL)
-        if not examined.rho:
-            return Verdict.VACUOUS
-        bound = LN_2 * (factor * examined.delta_bits) - LogSum.log(examined.rho)
+        rho = examined.rho
+        truncation = -LogSum.log(rho) if rho else LogSum.infinity()
+        bound = LN_2 * (factor * examined.delta_bits) + truncation
         return verdict_of(
             fixed_kl_nats(examined.pi, examined.xi) <= bound
-            and adaptive_kl_nats(examined.pi, examined.xi) <= bound
+            and adaptive_kl_nats(examined.pi, examined.xi) <= bound,
+            informative=rho > 0,
         )
 
     return examine_all(cases(scope), decide)

@@ -79,18 +79,26 @@ def watch_calls(codes: Iterable[CodeType]) -> Iterator[set[CodeType]]:
     missing = set(codes)
     before = sys.getprofile()
 
-    def profile(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code in missing:
-            missing.discard(frame.f_code)
-            if not missing:
-                sys.setprofile(before)
-
     if missing:
-        sys.setprofile(profile)
+        sys.setprofile(cross_off(missing, lambda: sys.setprofile(before)))
     try:
         yield missing
     finally:
         sys.setprofile(before)
+
+
+def cross_off(
+    missing: set[CodeType], when_empty: Callable[[], None]
+) -> Callable[[FrameType, str, Any], None]:
+    """A profiling function that removes from `missing` what is called."""
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in missing:
+            missing.discard(frame.f_code)
+            if not missing:
+                when_empty()
+
+    return profile
 
 
 def with_result(change: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,5 +1,6 @@
 """A fault is in place wherever the code is held, and only for a while; what ran is seen."""
 
+import inspect
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -10,6 +11,7 @@ import theory
 from proofs_check import checks
 from proofs_check.sabotage import (
     Sabotage,
+    cross_off,
     returning,
     sabotaged,
     watch_calls,
@@ -76,6 +78,22 @@ def test_watching_sees_what_ran_and_restores_the_profiler():
         called(1)
         assert missing == {never_called.__code__}
     assert sys.getprofile() is before
+
+
+def test_only_calls_cross_off_and_the_last_one_ends_the_watch():
+    # The interpreter runs profiling functions unseen by coverage: this one is called by hand.
+    frame, ended = inspect.currentframe(), []
+    missing = {frame.f_code, called.__code__}
+    profile = cross_off(missing, lambda: ended.append(True))
+    profile(frame, "return", None)
+    assert len(missing) == 2
+    profile(frame, "call", None)
+    assert missing == {called.__code__}
+    assert not ended
+    missing |= {frame.f_code}
+    missing -= {called.__code__}
+    profile(frame, "call", None)
+    assert ended
 
 
 def test_watching_ends_once_everything_ran():
