@@ -13,7 +13,7 @@ from rich.text import Text
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
 from mightnt.results import check_writable, write_atomically, write_json
-from proofs_check.verdict import Check, CheckResult, Effort
+from proofs_check.verdict import Check, CheckResult, Effort, Outcome
 
 CHECK_FAILED = 1
 
@@ -28,6 +28,8 @@ class Options:
     """List the checks without running them."""
     thorough: bool = False
     """Examine larger scopes; takes longer."""
+    sabotage: bool = False
+    """Put faults into the code that the checks cover, and see that each check notices its own."""
     json: Path | None = None
     """Also write the checks with their verdicts as JSON to this file."""
     markdown: Path | None = None
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(options: Options) -> None:
-    # The checks import sympy, torch and numba; help and bad options have been answered by now.
+    # The checks import sympy and numba; help and bad options have been answered by now.
     from proofs_check import checks
 
     chosen = checks.select(options.only)
@@ -55,6 +57,9 @@ def _run(options: Options) -> None:
     if options.list:
         Console().print(_list(chosen))
         return
+    if options.sabotage:
+        _sabotage(chosen)
+        return
     effort = Effort.THOROUGH if options.thorough else Effort.DEFAULT
     results = [
         checks.run_check(check, effort) for check in track(chosen, "checking", total=len(chosen))
@@ -63,6 +68,23 @@ def _run(options: Options) -> None:
         write_json(options.json, checks.as_json(results))
     _show(results)
     if not all(result.passed for result in results):
+        sys.exit(CHECK_FAILED)
+
+
+def _sabotage(chosen: Sequence[Check]) -> None:
+    from proofs_check import checks
+
+    uncaught = [
+        name
+        for check in track(chosen, "sabotaging", total=len(chosen))
+        for name in checks.uncaught_sabotages([check])
+    ]
+    console = Console(highlight=False)
+    for name in uncaught:
+        console.print(Text(f"NOT NOTICED {name}", style="bold red"))
+    n_sabotages = sum(len(check.sabotages) for check in chosen)
+    console.print(f"{n_sabotages - len(uncaught)} of {n_sabotages} sabotages were noticed")
+    if uncaught:
         sys.exit(CHECK_FAILED)
 
 
@@ -82,17 +104,24 @@ def _show(results: Sequence[CheckResult]) -> None:
         style, mark = ("green", "") if result.passed else ("bold red", "UNEXPECTED ")
         console.print(
             f"[{style}]{mark}{outcome.verdict.value}[/] [bold]{check.label}[/bold]  "
-            f"{check.kind.value}, {outcome.cases:,} cases, {result.seconds:.1f} s"
+            f"{check.kind.value}, {_counted(outcome)}, {result.seconds:.1f} s"
         )
         lines = [check.words, check.formula, f"scope: {check.scope}", f"code: {check.where}"]
         lines += [f"source: {check.source}"] if check.source else []
         lines += [f"counterexample: {outcome.counterexample}"] if outcome.counterexample else []
         lines += [outcome.note] if outcome.note else []
+        lines += result.shortcomings
         for line in lines:
             console.print(Padding(Text(line), (0, 0, 0, 6)))
     passed = sum(result.passed for result in results)
     seconds = sum(result.seconds for result in results)
     console.print(f"{passed} of {len(results)} checks came out as stated, in {seconds:.0f} s")
+
+
+def _counted(outcome: Outcome) -> str:
+    if not outcome.vacuous:
+        return f"{outcome.cases:,} cases"
+    return f"{outcome.informative:,} informative of {outcome.cases:,} cases"
 
 
 if __name__ == "__main__":

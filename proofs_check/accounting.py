@@ -15,13 +15,18 @@ With `K = x ln(x/p) + (1-x) ln((1-x)/(1-p))` this is `B_0` wherever nothing is c
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from typing import Any, Final
 
+import numpy as np
 import sympy as sp
 from flint import arb
 
-from proofs_check.ball import at_most, ball
+from proofs_check.ball import at_most, ball, within
+from proofs_check.sabotage import Sabotage, returning, with_keyword, with_result
 from proofs_check.symbolic import kl_of, positive, symbolic
 from proofs_check.verdict import (
     Check,
@@ -35,24 +40,60 @@ from proofs_check.verdict import (
     examine_all,
     verdict_of,
 )
-from theory import bounds, overspending
-from theory.budget import BudgetLedger
+from theory import bounds, budget, overspending
+from theory.budget import Accounting, BudgetLedger, open_ledger
+from theory.errors import InvalidBudgetError
 from theory.log_sum import LogSum, kl_log_sum
 from theory.paper import Statement
 
 
-def exact_telescopes(effort: Effort, *, charged: Fraction = Fraction(1)) -> Outcome:
-    """After n steps, each charged `c K_t` (c = 1): `sum K_t = B_0 - B_n`, for n up to 8.
+def exact_ledger_bounds_every_path(
+    effort: Effort, *, charged: Fraction = Fraction(1), overdraft: Fraction = Fraction(0)
+) -> Outcome:
+    """The ledger accepts a path if and only if `c sum K_t <= B_0 + d` (c = 1, d = 0).
 
-    With `B_n >= 0`, which `K_t <= B_t` keeps, the total is at most `B_0`.
+    After each step that it accepts `B_t = B_0 - c sum K`, `spent = sum K` and the leak is 0. All
+    amounts are multiples of 1/4, which floats add without rounding.
     """
-    steps = {Effort.SMALLEST: 2, Effort.DEFAULT: 8, Effort.THOROUGH: 32}[effort]
-    spends = positive(" ".join(f"K{t}" for t in range(steps)))
-    (start,) = positive("B0")
-    left = start
-    for spend in spends:
-        left -= sp.Rational(charged.numerator, charged.denominator) * spend
-    return symbolic(sum(spends) - (start - left), cases=steps)
+
+    def decide(case: tuple[Fraction, tuple[Fraction, ...]]) -> Verdict:
+        start, costs = case
+        ledger, spent = _open(start), Fraction(0)
+        for cost in costs:
+            spent += cost
+            affordable = charged * spent <= start + overdraft
+            try:
+                ledger = ledger.charge(kl_nats=float(cost))
+            except InvalidBudgetError:
+                return verdict_of(not affordable)
+            as_stated = (
+                affordable
+                and ledger.remaining_nats[0] == start - charged * spent
+                and ledger.spent_nats[0] == spent
+                and ledger.leak_nats[0] == 0
+            )
+            if not as_stated:
+                return Verdict.FAILS
+        return Verdict.HOLDS if spent else Verdict.VACUOUS
+
+    return examine_all(_paths(effort), decide, show=_show_path)
+
+
+def _paths(effort: Effort) -> Iterator[tuple[Fraction, tuple[Fraction, ...]]]:
+    """Every sequence of costs with every budget, all of them multiples of 1/4."""
+    steps = {Effort.SMALLEST: 2, Effort.DEFAULT: 4, Effort.THOROUGH: 5}[effort]
+    budgets = [Fraction(quarters, 4) for quarters in (0, 1, 2, 4, 8)]
+    costs = [Fraction(quarters, 4) for quarters in range(4)]
+    yield from product(budgets, product(costs, repeat=steps))
+
+
+def _show_path(case: tuple[Fraction, tuple[Fraction, ...]]) -> str:
+    return f"B_0 = {case[0]}, costs {', '.join(map(str, case[1]))}"
+
+
+def _open(start: Fraction, accounting: Accounting = Accounting.EXACT) -> BudgetLedger:
+    """A ledger of one episode."""
+    return open_ledger(np.array([float(start)]), accounting=accounting)
 
 
 def realized_identity(effort: Effort, *, clamp_forgives: int = 1) -> Outcome:
@@ -82,9 +123,9 @@ def realized_supremum_is_twice_the_budget(
     """
     u, s = positive("u s")
     x = sp.Symbol("x", positive=True)
-    budget = sp.Rational(least_budget.numerator, least_budget.denominator) + s
-    gap = (sp.Rational(factor.numerator, factor.denominator) - 1) * budget - (1 - x) * (
-        budget - sp.log(1 - x)
+    start = sp.Rational(least_budget.numerator, least_budget.denominator) + s
+    gap = (sp.Rational(factor.numerator, factor.denominator) - 1) * start - (1 - x) * (
+        start - sp.log(1 - x)
     )
     slope = sp.simplify(sp.diff(gap, x).subs(x, u / (1 + u)))
     no_more = all_of(symbolic(gap.subs(x, 0)), _nonnegative_with_logs(slope, u, s))
@@ -209,37 +250,90 @@ def largest_share_bracket(effort: Effort, *, budget_share: Fraction = Fraction(1
     """
     del effort
     cases = [
-        (Fraction(p), Fraction(budget))
+        (Fraction(p), Fraction(limit))
         for p in (0.5, 0.03, 2.0**-20)
-        for budget in (0.0, 0.1, 1.0, 3.0, 6.0)
+        for limit in (0.0, 0.1, 1.0, 3.0, 6.0)
     ]
 
     def kl(q: float, p: Fraction) -> LogSum:
         return kl_log_sum((Fraction(q), 1 - Fraction(q)), (p, 1 - p))
 
     def decide(case: tuple[Fraction, Fraction]) -> Verdict:
-        p, budget = case
-        q = bounds.largest_share(float(p), float(budget))
+        p, limit = case
+        if not limit:
+            return Verdict.VACUOUS  # without a budget nothing is gained
+        q = bounds.largest_share(float(p), float(limit))
         return verdict_of(
-            kl(q.lower, p) <= budget * budget_share
-            and (q.lower == 1 or kl(q.upper, p) > budget * budget_share)
+            kl(q.lower, p) <= limit * budget_share
+            and (q.lower == 1 or kl(q.upper, p) > limit * budget_share)
         )
 
     return examine_all(cases, decide, show=lambda case: f"p = {case[0]}, B = {case[1]}")
 
 
 def floor_must_be_charged(effort: Effort, *, charged: int = 1) -> Outcome:
-    """With a floor f under every step's KL, n steps spend `B_0 + n f` if the floor is free.
+    """With a floor f = 1/8 under every step's KL no path that the ledger accepts spends over `B_0`.
 
-    Charging it (c = 1) keeps the total at `B_0`: the floor is then part of `K_t <= B_t`.
+    A step spends `K_t + f` and charges `K_t + c f` (c = 1). Where the floor is free (c = 0) a path
+    of n steps spends up to `B_0 + n f`.
     """
-    del effort
-    floor, start = positive("f B0")
-    steps = 8
-    within_budget = positive(" ".join(f"K{t}" for t in range(steps)))
-    left = start - sum(spend + charged * floor for spend in within_budget)
-    total = sum(spend + floor for spend in within_budget)
-    return symbolic(total - (start - left), cases=steps)
+    floor = Fraction(1, 8)
+
+    def decide(case: tuple[Fraction, tuple[Fraction, ...]]) -> Verdict:
+        start, costs = case
+        ledger, spent = _open(start), Fraction(0)
+        for cost in costs:
+            try:
+                ledger = ledger.charge(kl_nats=float(cost + charged * floor))
+            except InvalidBudgetError:
+                break
+            spent += cost + floor
+        return verdict_of(spent <= start) if spent else Verdict.VACUOUS
+
+    return examine_all(_paths(effort), decide, show=_show_path)
+
+
+def realized_ledger(effort: Effort, *, stretch: Fraction = Fraction(1)) -> Outcome:
+    """The ledger's two steps spend `c T(x, p)` in expectation, and leak what is beyond `B_0`.
+
+    c = 1; to 1e-12, the ledger in float64 and T in balls. The second step spends all that remains.
+    """
+    fractions = [Fraction(1, 4), Fraction(1, 2), Fraction(9, 10)]
+    bases = [Fraction(1, 100), Fraction(1, 8), Fraction(2, 5)]
+    budgets = [Fraction(1, 2), Fraction(1), Fraction(3)][: 1 if effort is Effort.SMALLEST else 3]
+    tolerance = Fraction(1, 10**12)
+
+    def played(bet: tuple[Fraction, Fraction, Fraction], ratio: float) -> tuple[float, float]:
+        x, p, start = bet
+        ledger = _open(start, Accounting.REALIZED)
+        ledger = ledger.charge(kl_nats=_float(_kl(x, p)), log_ratio_nats=ratio)
+        ledger = ledger.charge(kl_nats=ledger.remaining_nats, log_ratio_nats=0.0)
+        return float(ledger.spent_nats[0]), float(ledger.leak_nats[0])
+
+    def decide(bet: tuple[Fraction, Fraction, Fraction]) -> Verdict:
+        x, p, start = bet
+        won, won_leak = played(bet, math.log(x / p))
+        lost, lost_leak = played(bet, math.log((1 - x) / (1 - p)))
+        expected = x * Fraction(won) + (1 - x) * Fraction(lost)
+        leaks = [
+            abs(Fraction(leak) - max(Fraction(spent) - start, Fraction(0))) <= tolerance
+            for spent, leak in ((won, won_leak), (lost, lost_leak))
+        ]
+        return all_verdicts(
+            within(lambda: ball(stretch) * _total(x, p, start), expected, tolerance),
+            verdict_of(all(leaks)),
+        )
+
+    return examine_all(
+        (bet for bet in product(fractions, bases, budgets) if bet[0] > bet[1]),
+        decide,
+        show=lambda bet: f"x = {bet[0]}, p = {bet[1]}, B_0 = {bet[2]}",
+    )
+
+
+def _float(value: Any) -> float:
+    """The middle of a ball."""
+    return float(value.mid())
 
 
 def _kl(x: Fraction, p: Fraction) -> Any:
@@ -258,23 +352,103 @@ def _total(x: Fraction, p: Fraction, b0: Fraction) -> Any:
 CHECKS: Final = (
     Check(
         label="accounting-exact",
-        words="Exact accounting bounds the total KL of every path by the budget.",
+        words="Exact accounting bounds the total KL of every path by the budget: the ledger "
+        "accepts a step if and only if the KLs still sum to at most the budget.",
         formula="B_{t+1} = B_t - K_t, 0 <= K_t <= B_t  =>  sum K_t = B_0 - B_n <= B_0",
-        kind=Kind.SYMBOLIC,
-        scope="8 steps of any cost; longer by induction",
-        examine=exact_telescopes,
-        mutations=(Mutation(name="99% charged", constants={"charged": Fraction(99, 100)}),),
-        covers=(BudgetLedger,),
+        kind=Kind.EXHAUSTIVE,
+        scope="every path of 4 steps that cost 0, 1/4, 1/2 or 3/4, budgets 0, 1/4, 1/2, 1 and 2, "
+        "for which floats are exact; longer by induction",
+        examine=exact_ledger_bounds_every_path,
+        least_informative=60,
+        mutations=(
+            Mutation(name="99% charged", constants={"charged": Fraction(99, 100)}),
+            Mutation(name="1/4 beyond the budget", constants={"overdraft": Fraction(1, 4)}),
+        ),
+        sabotages=(
+            Sabotage(
+                name="half of every step is charged",
+                owner=BudgetLedger,
+                attribute="charge",
+                fault=with_keyword("kl_nats", lambda kl: kl / 2),
+            ),
+            Sabotage(
+                name="a thousandth more is charged",
+                owner=BudgetLedger,
+                attribute="charge",
+                fault=with_keyword("kl_nats", lambda kl: 1.001 * kl),
+            ),
+            Sabotage(
+                name="overspending is not refused",
+                owner=BudgetLedger,
+                attribute="check_spending",
+                fault=returning(None),
+            ),
+            Sabotage(
+                name="the leak is what was spent",
+                owner=BudgetLedger,
+                attribute="leak_nats",
+                fault=lambda _: property(lambda ledger: ledger.spent_nats),
+            ),
+            Sabotage(
+                name="a nat more to begin with",
+                owner=budget,
+                attribute="open_ledger",
+                fault=lambda original: lambda start, **rest: original(start + 1, **rest),
+            ),
+        ),
     ),
     Check(
         label="accounting-floor",
         words="A floor under each step's KL is within the budget only if it is charged.",
-        formula="sum (K_t + f) = B_0 - B_n if and only if f is charged too",
-        kind=Kind.SYMBOLIC,
-        scope="8 steps of any cost",
+        formula="sum (K_t + f) <= B_0 if the ledger accepts K_t + f, not if it accepts K_t",
+        kind=Kind.EXHAUSTIVE,
+        scope="the paths of accounting-exact, f = 1/8",
         examine=floor_must_be_charged,
+        least_informative=30,
         mutations=(Mutation(name="floor not charged", constants={"charged": 0}),),
-        covers=(BudgetLedger,),
+        sabotages=(
+            Sabotage(
+                name="half of every step is charged",
+                owner=BudgetLedger,
+                attribute="charge",
+                fault=with_keyword("kl_nats", lambda kl: kl / 2),
+            ),
+        ),
+    ),
+    Check(
+        label="accounting-realized-ledger",
+        words="Under realised accounting the ledger charges the log-ratio, forgives overdrafts, "
+        "and records what was spent and leaked.",
+        formula="E spent = T(x, p), leak = max(spent - B_0, 0)",
+        kind=Kind.NUMERIC,
+        scope="8 bets of x on p, B_0 = 1/2, 1, 3; to 1e-12, against balls",
+        examine=realized_ledger,
+        least_informative=8,
+        mutations=(Mutation(name="0.1% more", constants={"stretch": Fraction(1001, 1000)}),),
+        sabotages=(
+            Sabotage(
+                name="half of the log-ratio is charged",
+                owner=BudgetLedger,
+                attribute="charge",
+                fault=with_keyword("log_ratio_nats", lambda ratio: ratio / 2),
+            ),
+            Sabotage(
+                name="the KL is charged in place of the log-ratio",
+                owner=BudgetLedger,
+                attribute="charge",
+                fault=lambda original: (
+                    lambda ledger, *, kl_nats, log_ratio_nats: original(
+                        ledger, kl_nats=kl_nats, log_ratio_nats=kl_nats
+                    )
+                ),
+            ),
+            Sabotage(
+                name="no leak is recorded",
+                owner=BudgetLedger,
+                attribute="leak_nats",
+                fault=with_result(lambda leak: 0 * leak),
+            ),
+        ),
     ),
     Check(
         label="accounting-realized-identity",
@@ -285,7 +459,6 @@ CHECKS: Final = (
         scope="two steps, one bet of x on a token of probability p, all x, p, B_0",
         examine=realized_identity,
         mutations=(Mutation(name="no forgiveness", constants={"clamp_forgives": 0}),),
-        covers=(BudgetLedger,),
     ),
     Check(
         label="accounting-realized-supremum",
@@ -300,7 +473,6 @@ CHECKS: Final = (
             Mutation(name="2.1 B_0", constants={"factor": Fraction(21, 10)}),
             Mutation(name="B_0 >= 1/2", constants={"least_budget": Fraction(1, 2)}),
         ),
-        covers=(BudgetLedger,),
     ),
     Check(
         label="accounting-realized-small-budgets",
@@ -311,7 +483,6 @@ CHECKS: Final = (
         scope="three explicit bets",
         examine=realized_below_one,
         mutations=(Mutation(name="3% more", constants={"stretch": Fraction(103, 100)}),),
-        covers=(BudgetLedger,),
     ),
     Check(
         label="accounting-realized-search",
@@ -320,8 +491,24 @@ CHECKS: Final = (
         kind=Kind.CERTIFIED,
         scope="B_0 = 0.01, 0.1, 0.5, 1, 3; to 1e-9",
         examine=searched_supremum,
+        least_informative=5,
         mutations=(Mutation(name="0.1% more", constants={"stretch": Fraction(1001, 1000)}),),
-        covers=(overspending.realized_two_step_supremum, overspending.OverspendingBet),
+        sabotages=(
+            Sabotage(
+                name="a millionth more is said to be spent",
+                owner=overspending,
+                attribute="realized_two_step_supremum",
+                fault=with_result(lambda bet: replace(bet, total_nats=bet.total_nats * (1 + 1e-6))),
+            ),
+            Sabotage(
+                name="the bet costs more than the budget",
+                owner=overspending,
+                attribute="realized_two_step_supremum",
+                fault=with_result(
+                    lambda bet: replace(bet, log_base_probability=bet.log_base_probability - 0.1)
+                ),
+            ),
+        ),
     ),
     Check(
         label="largest-share",
@@ -332,7 +519,23 @@ CHECKS: Final = (
         examine=largest_share_bracket,
         mutations=(Mutation(name="99% of B", constants={"budget_share": Fraction(99, 100)}),),
         statements=(Statement.KL_CONSTRAINT,),
-        covers=(bounds.largest_share, bounds.LargestShare),
+        least_informative=9,
+        sabotages=(
+            Sabotage(
+                name="a float too low",
+                owner=bounds,
+                attribute="largest_share",
+                fault=with_result(
+                    lambda q: replace(q, lower=math.nextafter(q.lower, 0.0), upper=q.lower)
+                ),
+            ),
+            Sabotage(
+                name="the budget is half of what it is",
+                owner=bounds,
+                attribute="largest_share",
+                fault=lambda original: lambda p, budget_nats: original(p, budget_nats / 2),
+            ),
+        ),
     ),
     Check(
         label="accounting-realized-unbounded",
@@ -342,6 +545,5 @@ CHECKS: Final = (
         scope="the limit B_0 -> 0 of one family of affordable bets",
         examine=realized_ratio_is_unbounded,
         mutations=(Mutation(name="forgiveness of order sqrt B_0", constants={"power": 1}),),
-        covers=(BudgetLedger,),
     ),
 )

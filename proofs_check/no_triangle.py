@@ -1,10 +1,12 @@
 """Proposition 1: KL obeys no triangle inequality, for every epsilon."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
 import sympy as sp
 
+from proofs_check.sabotage import Sabotage, with_result
 from proofs_check.symbolic import nonnegative, positive, symbolic
 from proofs_check.verdict import (
     Check,
@@ -61,6 +63,11 @@ def implemented_witness(effort: Effort, *, share_of_epsilon: Fraction = Fraction
     )
 
 
+def _twice_as_often(found: bounds.NoTriangleWitness) -> bounds.NoTriangleWitness:
+    share = 2 * found.beta[1]
+    return replace(found, beta=(1 - share, share), pi=(1 - share, share))
+
+
 CHECKS: Final = (
     Check(
         label="no-triangle-inequality",
@@ -83,6 +90,20 @@ CHECKS: Final = (
         examine=implemented_witness,
         mutations=(Mutation(name="eps / 2", constants={"share_of_epsilon": Fraction(1, 2)}),),
         statements=(Statement.NO_TRIANGLE,),
-        covers=(bounds.no_triangle_witness, bounds.NoTriangleWitness),
+        least_informative=16,
+        sabotages=(
+            Sabotage(
+                name="beta takes the risk twice as often",
+                owner=bounds,
+                attribute="no_triangle_witness",
+                fault=with_result(_twice_as_often),
+            ),
+            Sabotage(
+                name="tau is beta",
+                owner=bounds,
+                attribute="no_triangle_witness",
+                fault=with_result(lambda found: replace(found, tau=found.beta)),
+            ),
+        ),
     ),
 )

@@ -27,6 +27,7 @@ from proofs_check.finite_classes import (
     show_tables,
     two_step_policies,
 )
+from proofs_check.sabotage import Sabotage, returning, with_keyword, with_result
 from proofs_check.symbolic import nonnegative, positive, symbolic
 from proofs_check.verdict import (
     Check,
@@ -39,7 +40,7 @@ from proofs_check.verdict import (
     examine_all,
     verdict_of,
 )
-from theory import bounds
+from theory import bounds, pessimism
 from theory.bayes_mixture import Update, stack_tables
 from theory.constraints import expected_kl_nats, fixed_kl_nats
 from theory.log_sum import LogSum
@@ -90,6 +91,11 @@ def _mixtures(effort: Effort) -> Iterator[tuple[list[Row], tuple[Fraction, ...]]
             yield list(models), prior
 
 
+def _differ(models: list[Row]) -> bool:
+    """Whether some history can tell the models apart."""
+    return any(model != models[0] for model in models)
+
+
 def supermartingale(effort: Effort, *, factor: Fraction = Fraction(1)) -> Outcome:
     """`E_mu[1/w(mu|h x)] <= c / w(mu|h)` (c = 1), for every model class of the grid, one step on.
 
@@ -104,7 +110,7 @@ def supermartingale(effort: Effort, *, factor: Fraction = Fraction(1)) -> Outcom
             for x in range(2)
             if mu[x]
         )
-        return verdict_of(expected <= factor / prior[0])
+        return verdict_of(expected <= factor / prior[0], informative=_differ(models))
 
     return examine_all(_mixtures(effort), decide, show=_show_mixture)
 
@@ -122,10 +128,13 @@ def ville(effort: Effort, *, slack: Fraction = Fraction(1)) -> Outcome:
         bound = 1 - slack * (
             1 - bounds.demonstrator_stays_probability(alpha=alpha, weight=prior[0])
         )
-        return verdict_of(_stays(models, np.array(prior, dtype=object), alpha, horizon) >= bound)
+        stays = _stays(models, np.array(prior, dtype=object), alpha, horizon)
+        return verdict_of(stays >= bound, informative=bound > 0 and _differ(models))
 
     cases = (
-        (models, prior, alpha) for models, prior in _mixtures(effort) for alpha in ALPHAS[:4:2]
+        (models, prior, share * prior[0])
+        for models, prior in _mixtures(effort)
+        for share in (Fraction(1, 5), Fraction(3, 5))
     )
     return examine_all(
         cases, decide, show=lambda case: f"{_show_mixture(case[:2])}, alpha {case[2]}"
@@ -156,7 +165,7 @@ def _two_step_classes(effort: Effort) -> Iterator[tuple[PolicyTable, PolicyTable
 
 
 def never_above_the_demonstrator(
-    effort: Effort, *, update: Update = Update.DEMONSTRATOR, alpha: Fraction = Fraction(2, 5)
+    effort: Effort, *, update: Update = Update.DEMONSTRATOR, alpha: Fraction = Fraction(1, 3)
 ) -> Outcome:
     """With mu in the top set and a frozen posterior, `nu_alpha <= mu` at every history.
 
@@ -169,11 +178,14 @@ def never_above_the_demonstrator(
 
     def decide(case: tuple[PolicyTable, PolicyTable, Table]) -> Verdict:
         mu, other, prior = case
-        if not top_set(prior, alpha)[0]:
-            return Verdict.HOLDS
+        if not top_set(prior, alpha)[0] or show_tables(mu=mu) == show_tables(mu=other):
+            return Verdict.VACUOUS
         base = pessimistic_imitator(prior, stack_tables([mu, other]), alpha=alpha, update=update)
         below = all((b <= m).all() for b, m in zip(base, mu, strict=True))
-        helps = all((level >= 0).all() for level in help_probability(base))
+        helps = all(
+            (asked + acts.sum(axis=-1) == 1).all()
+            for asked, acts in zip(help_probability(base), base, strict=True)
+        )
         return verdict_of(
             below
             and helps
@@ -277,7 +289,27 @@ CHECKS: Final = (
         examine=top_set_size,
         mutations=(Mutation(name="0.9/alpha", constants={"shrink": Fraction(9, 10)}),),
         statements=(Statement.TOP_SET,),
-        covers=(top_set, bounds.top_set_size_bound),
+        least_informative=100,
+        sabotages=(
+            Sabotage(
+                name="every model is in",
+                owner=pessimism,
+                attribute="top_set",
+                fault=with_result(np.ones_like),
+            ),
+            Sabotage(
+                name="no model is in",
+                owner=pessimism,
+                attribute="top_set",
+                fault=with_result(np.zeros_like),
+            ),
+            Sabotage(
+                name="one model fewer",
+                owner=bounds,
+                attribute="top_set_size_bound",
+                fault=with_result(lambda size: size - 1),
+            ),
+        ),
     ),
     Check(
         label="supermartingale-identity",
@@ -298,6 +330,7 @@ CHECKS: Final = (
         kind=Kind.EXHAUSTIVE,
         scope="3 memoryless models with probabilities in quarters, 2 priors",
         examine=supermartingale,
+        least_informative=12,
         mutations=(Mutation(name="99% of it", constants={"factor": Fraction(99, 100)}),),
         statements=(Statement.NOTHING_UNPRECEDENTED,),
     ),
@@ -307,11 +340,26 @@ CHECKS: Final = (
         "alpha / w(mu).",
         formula="P_mu(mu in M^alpha_h for all t <= n) >= 1 - alpha/w(mu)",
         kind=Kind.EXHAUSTIVE,
-        scope="3 memoryless models in quarters, 2 priors, 2 alphas, all histories of 6 steps",
+        scope="3 memoryless models in quarters, 2 priors, alpha a fifth and three fifths of w(mu), "
+        "all histories of 6 steps",
         examine=ville,
         mutations=(Mutation(name="a tenth of the slack", constants={"slack": Fraction(1, 10)}),),
         statements=(Statement.NOTHING_UNPRECEDENTED, Statement.TOP_SET),
-        covers=(bounds.demonstrator_stays_probability,),
+        least_informative=16,
+        sabotages=(
+            Sabotage(
+                name="it never leaves",
+                owner=bounds,
+                attribute="demonstrator_stays_probability",
+                fault=returning(Fraction(1)),
+            ),
+            Sabotage(
+                name="the heaviest model is in alone",
+                owner=pessimism,
+                attribute="top_set",
+                fault=lambda _: lambda weights, alpha: np.arange(len(weights)) == weights.argmax(),
+            ),
+        ),
     ),
     Check(
         label="pessimism-guarantee",
@@ -319,12 +367,34 @@ CHECKS: Final = (
         "the KL to the pessimistic imitator bounds that to the demonstrator.",
         formula="mu in M^alpha  =>  KL(pi||nu_alpha) >= KL(pi||mu)",
         kind=Kind.EXHAUSTIVE,
-        scope="2 models of 2 steps, conditionals in {0, 1/2, 1}, 2 priors, alpha 2/5; "
+        scope="2 models of 2 steps, conditionals in {0, 1/2, 1}, 2 priors, alpha 1/3; "
         "deterministic pi",
         examine=never_above_the_demonstrator,
         mutations=(Mutation(name="the agent's actions update", constants={"update": Update.ALL}),),
         statements=(Statement.NOTHING_UNPRECEDENTED, Statement.PESSIMISTIC_IMITATOR),
-        covers=(pessimistic_imitator, help_probability),
+        least_informative=200,
+        sabotages=(
+            Sabotage(
+                name="the greatest probability in place of the least",
+                owner=pessimism,
+                attribute="_least",
+                fault=lambda _: lambda actions, mask: actions.max(axis=0),
+            ),
+            Sabotage(
+                name="the agent's actions update the posterior",
+                owner=pessimism,
+                attribute="pessimistic_imitator",
+                fault=with_keyword("update", lambda _: Update.ALL),
+            ),
+            Sabotage(
+                name="a tenth of the missing mass is not asked for",
+                owner=pessimism,
+                attribute="help_probability",
+                fault=with_result(
+                    lambda levels: tuple(level * Fraction(9, 10) for level in levels)
+                ),
+            ),
+        ),
     ),
     Check(
         label="pessimism-escape",
@@ -339,7 +409,14 @@ CHECKS: Final = (
             Mutation(name="alpha = 1/20", constants={"alpha": Fraction(1, 20)}),
         ),
         statements=(Statement.NOTHING_UNPRECEDENTED,),
-        covers=(pessimistic_imitator,),
+        sabotages=(
+            Sabotage(
+                name="the agent's actions leave the posterior as it is",
+                owner=pessimism,
+                attribute="pessimistic_imitator",
+                fault=with_keyword("update", lambda _: Update.DEMONSTRATOR),
+            ),
+        ),
     ),
     Check(
         label="limited-querying",
@@ -350,7 +427,15 @@ CHECKS: Final = (
         examine=limited_querying,
         mutations=(Mutation(name="a 100,000th", constants={"scale": Fraction(1, 100_000)}),),
         statements=(Statement.LIMITED_QUERYING,),
-        covers=(bounds.help_cubed_bound,),
+        least_informative=16,
+        sabotages=(
+            Sabotage(
+                name="a 100,000th of the bound",
+                owner=bounds,
+                attribute="help_cubed_bound",
+                fault=with_result(lambda bound: bound / 100_000),
+            ),
+        ),
         source="FGOIL, Theorem 2",
     ),
 )

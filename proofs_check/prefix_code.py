@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Final
 
+from proofs_check.sabotage import Sabotage, with_result
 from proofs_check.verdict import (
     Check,
     Effort,
@@ -96,6 +97,7 @@ CHECKS: Final = (
             Mutation(name="a tag left out", constants={"tags_left_out": 1}),
             Mutation(name="4 times the children", constants={"children_factor": Fraction(4)}),
         ),
+        least_informative=24,
         statements=(Statement.LITTLE_CONSTRAINT,),
     ),
     Check(
@@ -106,7 +108,22 @@ CHECKS: Final = (
         kind=Kind.EXHAUSTIVE,
         scope="all strings of 13 bits, as events, policies and utilities; |A| = 2, |O| = 3",
         examine=every_string_decodes_once,
+        least_informative=3,
         mutations=(Mutation(name="one program more", constants={"count_offset": 1}),),
+        sabotages=(
+            Sabotage(
+                name="a program more of every length",
+                owner=Choice,
+                attribute="counts",
+                fault=with_result(lambda counts: [count + 1 for count in counts]),
+            ),
+            Sabotage(
+                name="a bit fewer",
+                owner=Choice,
+                attribute="encode",
+                fault=with_result(lambda code: code[:-1]),
+            ),
+        ),
         statements=(Statement.LITTLE_CONSTRAINT,),
     ),
 )

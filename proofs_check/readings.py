@@ -14,6 +14,7 @@ from proofs_check.finite_classes import (
     two_step_environments,
     two_step_policies,
 )
+from proofs_check.sabotage import Sabotage, returning, with_result
 from proofs_check.verdict import (
     Check,
     Effort,
@@ -25,7 +26,7 @@ from proofs_check.verdict import (
     examine_all,
     verdict_of,
 )
-from theory import constraints
+from theory import constraints, process
 from theory.log_sum import LogSum
 from theory.paper import Statement
 from theory.process import (
@@ -222,6 +223,18 @@ def value_recursion(effort: Effort, *, lost_utility: Fraction = ZERO) -> Outcome
     return all_of(by_recursion, by_search)
 
 
+def _order_sabotages(fixed: str, expected: str, adaptive: str) -> tuple[Sabotage, ...]:
+    """Too large what is bounded, too small what bounds."""
+    return tuple(
+        Sabotage(name=name, owner=constraints, attribute=attribute, fault=with_result(fault))
+        for name, attribute, fault in (
+            ("a tenth more in advance", fixed, lambda value: value * Fraction(11, 10)),
+            ("a tenth more in expectation", expected, lambda value: value * Fraction(11, 10)),
+            ("a tenth less in answer", adaptive, lambda value: value * Fraction(9, 10)),
+        )
+    )
+
+
 CHECKS: Final = (
     Check(
         label="value",
@@ -232,7 +245,16 @@ CHECKS: Final = (
         examine=value_recursion,
         mutations=(Mutation(name="a little lost", constants={"lost_utility": Fraction(1, 1000)}),),
         statements=(Statement.VALUE,),
-        covers=(values, optimal_values),
+        least_informative=200,
+        sabotages=tuple(
+            Sabotage(
+                name="a thousandth lost at the root",
+                owner=process,
+                attribute=name,
+                fault=with_result(lambda levels: (levels[0] * Fraction(999, 1000), *levels[1:])),
+            )
+            for name in ("values", "optimal_values")
+        ),
     ),
     Check(
         label="readings-kl-order",
@@ -243,11 +265,8 @@ CHECKS: Final = (
         examine=order_of_kl_readings,
         mutations=(Mutation(name="99% of it", constants={"shrink_adaptive": Fraction(99, 100)}),),
         statements=(Statement.KL_CONSTRAINT,),
-        covers=(
-            constraints.fixed_kl_nats,
-            constraints.adaptive_kl_nats,
-            constraints.expected_kl_nats,
-        ),
+        least_informative=1000,
+        sabotages=_order_sabotages("fixed_kl_nats", "expected_kl_nats", "adaptive_kl_nats"),
     ),
     Check(
         label="readings-tvd-order",
@@ -258,7 +277,8 @@ CHECKS: Final = (
         examine=order_of_tvd_readings,
         mutations=(Mutation(name="99% of it", constants={"shrink_adaptive": Fraction(99, 100)}),),
         statements=(Statement.TVD_CONSTRAINT,),
-        covers=(constraints.fixed_tvd, constraints.adaptive_tvd, constraints.expected_tvd),
+        least_informative=1000,
+        sabotages=_order_sabotages("fixed_tvd", "expected_tvd", "adaptive_tvd"),
     ),
     Check(
         label="readings-attained",
@@ -271,11 +291,32 @@ CHECKS: Final = (
         examine=maxima_are_attained,
         mutations=(Mutation(name="99% of them", constants={"share": Fraction(99, 100)}),),
         statements=(Statement.KL_CONSTRAINT,),
-        covers=(
-            constraints.fixed_kl_per_observations,
-            constraints.adaptive_kl_to_go,
-            constraints.observation_sequence,
-            constraints.observation_strategy,
+        least_informative=200,
+        sabotages=(
+            Sabotage(
+                name="the sequences in reverse",
+                owner=constraints,
+                attribute="fixed_kl_per_observations",
+                fault=with_result(lambda kls: kls[::-1]),
+            ),
+            Sabotage(
+                name="always observation 0 in advance",
+                owner=constraints,
+                attribute="observation_sequence",
+                fault=returning((0,)),
+            ),
+            Sabotage(
+                name="what follows is forgotten at the root",
+                owner=constraints,
+                attribute="adaptive_kl_to_go",
+                fault=with_result(lambda levels: (levels[1][:1], *levels[1:])),
+            ),
+            Sabotage(
+                name="always the other observation in answer",
+                owner=constraints,
+                attribute="observation_strategy",
+                fault=with_result(lambda levels: tuple(1 - level for level in levels)),
+            ),
         ),
     ),
     Check(

@@ -15,6 +15,7 @@ universal machine.
 from collections.abc import Iterator
 from typing import Final
 
+from proofs_check.sabotage import Sabotage, returning
 from proofs_check.verdict import (
     Check,
     Effort,
@@ -25,6 +26,7 @@ from proofs_check.verdict import (
     examine_all,
     verdict_of,
 )
+from theory import bounds
 from theory.bounds import elias_delta_bits
 from theory.paper import Statement
 from toy_world.programs.events import simplest_later_clock_event
@@ -103,7 +105,15 @@ CHECKS: Final = (
         examine=inverse_tower_bound,
         mutations=(Mutation(name="3 bits fewer", constants={"fewer_bits": 3}),),
         statements=(Statement.SIMPLE_EVENTS,),
-        covers=(elias_delta_bits,),
+        least_informative=200,
+        sabotages=(
+            Sabotage(
+                name="1 bit for every number",
+                owner=bounds,
+                attribute="elias_delta_bits",
+                fault=returning(1),
+            ),
+        ),
     ),
     Check(
         label="simple-events-monotone",

@@ -76,6 +76,32 @@ def test_an_unexpected_verdict_is_marked_and_exits_with_1(capsys, monkeypatch):
     assert "UNEXPECTED FAILS pinsker" in capsys.readouterr().out
 
 
+def test_vacuous_cases_are_counted_apart(capsys, monkeypatch):
+    def vacuous(check, effort):
+        outcome = Outcome(verdict=Verdict.HOLDS, cases=9, vacuous=8)
+        return CheckResult(check=check, outcome=outcome, seconds=0.0)
+
+    monkeypatch.setattr(checks, "run_check", vacuous)
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--only", "pinsker"])
+    assert exit_.value.code == command.CHECK_FAILED
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "UNEXPECTED HOLDS pinsker SYMBOLIC, 1 informative of 9 cases" in printed
+    assert "1 of 9 cases are informative; 1 and 1/2 of them are needed" in printed
+
+
+def test_sabotages_are_counted_and_one_that_passes_exits_with_1(capsys, monkeypatch):
+    command.main(["--only", "accounting-exact", "--sabotage"])
+    assert "5 of 5 sabotages were noticed" in capsys.readouterr().out
+    monkeypatch.setattr(checks, "catches", lambda check, sabotage: False)
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--only", "accounting-floor", "--sabotage"])
+    assert exit_.value.code == command.CHECK_FAILED
+    printed = capsys.readouterr().out
+    assert "NOT NOTICED accounting-floor: half of every step is charged" in printed
+    assert "0 of 1 sabotages were noticed" in printed
+
+
 @pytest.mark.parametrize("argv", [["--only", "nonsense"], ["--fast"]])
 def test_bad_options_are_one_line_with_exit_code_2(capsys, argv):
     with pytest.raises(SystemExit) as exit_:

@@ -9,11 +9,13 @@ from proofs_check.ball import at_most, ball, precision, within
 from proofs_check.symbolic import kl_of, nonnegative, positive, symbolic
 from proofs_check.verdict import (
     Check,
+    CheckResult,
     Kind,
     Mutation,
     Outcome,
     Verdict,
     all_of,
+    all_verdicts,
     examine_all,
     verdict_of,
 )
@@ -70,6 +72,51 @@ def test_one_undecided_case_leaves_the_whole_undecided():
     outcome = examine_all([1, 2, 3], lambda n: Verdict.UNDECIDED if n == 2 else Verdict.HOLDS)
     assert outcome.verdict is Verdict.UNDECIDED
     assert outcome.note == "1 of 3 cases undecided"
+
+
+def test_cases_that_say_nothing_are_counted_apart():
+    decide = lambda n: verdict_of(True, informative=n > 2)  # noqa: E731 - read as what it is
+    outcome = examine_all([1, 2, 3], decide)
+    assert outcome == Outcome(verdict=Verdict.HOLDS, cases=3, vacuous=2)
+    assert outcome.informative == 1
+    assert examine_all([1, 2], decide).verdict is Verdict.VACUOUS
+    assert verdict_of(False, informative=False) is Verdict.FAILS
+
+
+@pytest.mark.parametrize("vacuous", [-1, 3])
+def test_more_vacuous_cases_than_cases_are_refused(vacuous):
+    with pytest.raises(InvalidArgumentError, match=f"between 0 and the 2 cases, got {vacuous}"):
+        Outcome(verdict=Verdict.HOLDS, cases=2, vacuous=vacuous)
+
+
+@pytest.mark.parametrize(
+    ("cases", "vacuous", "enough"), [(10, 5, True), (10, 6, False), (3, 0, False), (4, 0, True)]
+)
+def test_a_check_needs_its_number_of_informative_cases_and_half_of_them(cases, vacuous, enough):
+    check = make_check(least_informative=4)
+    outcome = Outcome(verdict=Verdict.HOLDS, cases=cases, vacuous=vacuous)
+    result = CheckResult(check=check, outcome=outcome, seconds=0.0)
+    assert check.passes(outcome) is result.passed is enough
+    assert bool(result.shortcomings) is not enough
+
+
+def test_covered_code_that_never_ran_is_a_shortcoming():
+    result = CheckResult(check=make_check(), outcome=HOLDS, seconds=0.0, never_ran=("f", "C.g"))
+    assert not result.passed
+    assert result.shortcomings == ("covers f, C.g and never called it",)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "together"),
+    [
+        ((Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED), Verdict.FAILS),
+        ((Verdict.HOLDS, Verdict.UNDECIDED, Verdict.VACUOUS), Verdict.UNDECIDED),
+        ((Verdict.HOLDS, Verdict.VACUOUS), Verdict.HOLDS),
+        ((Verdict.VACUOUS,), Verdict.VACUOUS),
+    ],
+)
+def test_verdicts_together_are_the_worst_of_them(verdicts, together):
+    assert all_verdicts(*verdicts) is together
 
 
 def test_all_of_holds_with_all_cases_or_is_the_first_that_does_not():

@@ -199,10 +199,10 @@ def findings(options: Theorem2Options, data: Theorem2Data) -> tuple[str, ...]:
     linear = all(set(c.tvd) == {Fraction(c.budget)} for c in contrasts if c.tvd is not None)
     tvd = "exactly c, in all three readings" if linear else "not c in every reading"
     return (
-        "The printed statement holds for the first action that the constraint covers, in all "
-        "three readings. For conditional probabilities of later actions it fails in all three, "
-        "from 2 steps of 3 actions on, even without observations: taking mass from a bad "
-        "sequence makes its siblings more probable.",
+        "Where neither beta nor the environment misses mass, the printed statement holds for the "
+        "first action that the constraint covers, in all three readings. For conditional "
+        "probabilities of later actions it fails in all three, from 2 steps of 3 actions on, even "
+        "without observations: taking mass from a bad sequence makes its siblings more probable.",
         "Corrected: whatever action sequence is more probable than under beta, given its "
         "observations, ends in an optimal action. Its earlier actions are optimal too in the "
         "adaptive reading, but not in the fixed and the expected one.",
