@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -93,6 +94,15 @@ def test_a_run_is_a_function_of_its_seed():
 
 class _Words:
     """The small world's words as a tokenizer."""
+
+    added_tokens_decoder: ClassVar[dict] = {}
+    unk_token_id = bos_token_id = eos_token_id = None
+
+    def __len__(self):
+        return len(PIECES)
+
+    def get_vocab(self):
+        return {f"{x}": x for x in range(len(PIECES))}
 
     def encode(self, text, *, add_special_tokens):
         try:
