@@ -10,6 +10,9 @@ optimal values, and consider histories h that nu can make, `W(h) > 0`. Four clai
 - MASS: `x(ha) > b(ha) => Q*(h, a) = V*(h)`.
 - SEQUENCE: `x(ha) > b(ha) =>` every action in `ha` is optimal where it is taken.
 
+Everything here is about *full laws*: where nu misses mass FIRST and MASS fail in the expected
+reading (what ends early costs no TVD), and where beta misses mass SEQUENCE fails.
+
 MASS holds in all three readings (theory/constraints.py; in the expected one for an environment
 that misses no mass). It is the corrected statement: FIRST is its case `x(root) = b(root) = 1`, and
 it gives the printed conclusion wherever the agent has not withdrawn from h, `x(h) >= b(h)`.
