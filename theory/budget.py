@@ -16,7 +16,8 @@ the step's policy spends is charged, floor included. So under `EXACT` a policy t
 floor after its budget is gone raises.
 
 Rounding: sums are compensated (Neumaier), so that for any number of steps the KLs that an `EXACT`
-ledger accepts sum to at most `B_0 (1 + 1e-12)` in float64, `B_0 (1 + 1e-6)` in float32. An
+ledger accepts sum to at most `B_0 (1 + 1e-12)` in float64, and for up to 10,000 steps to at most
+`B_0 (1 + 1e-6)` in float32, where what the sums of roundings round themselves adds up. An
 infinite budget stays infinite.
 """
 

@@ -132,7 +132,8 @@ def fixed_kl_mixture(
 
     `KL(x||b)` at the returned alpha, in exact arithmetic with a and b normalised exactly, is within
     1e-12 relative of its target, or of 1e-12 where that is smaller. (Rounding x to floats costs
-    more.)
+    more.) With a share below 1 and `KL(a||b) < 1e-20` the weight is the limit's, `sqrt(share)`, and
+    the KL is within 1e-20 nats of its target.
 
     Args:
         log_a: log-probabilities of the proposal, shape (..., d), -inf allowed.

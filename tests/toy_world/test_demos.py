@@ -59,8 +59,8 @@ BAD_OPTIONS = (
 
 KEYS = {
     "joint_predictor": {
-        "": "delta_bits n fixed_nats limit_n limit_nats halving_nats bound_nats printed_nats "
-        "ordinary",
+        "": "delta_bits n fixed_nats follower_nats limit_n limit_nats halving_nats "
+        "bound_nats printed_nats ordinary",
         "ordinary": "k fixed_nats expected_nats bound_nats residual_nats",
     },
     "pessimism": {

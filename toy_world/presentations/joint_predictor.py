@@ -17,6 +17,7 @@ from toy_world.demo import Presentation
 from toy_world.demo_joint_predictor import JointPredictorOptions
 from toy_world.studies.joint_predictor import (
     EXACT_MODELS,
+    FOLLOWER_BITS,
     HalvingCost,
     JointPredictorCosts,
     OrdinaryCost,
@@ -138,7 +139,10 @@ def findings(options: JointPredictorOptions, data: JointPredictorCosts) -> tuple
         f"Worst observations: FAILS. {EXACT_MODELS} pointed models cost "
         f"{data.fixed_nats[-1]:.2f} nats; "
         f"Delta ln 2 - ln rho is {data.bound_nats:.2f}, as printed "
-        f"{data.printed_nats:.2f}. The KL grows like n ln(1 + 2^Delta).",
+        f"{data.printed_nats:.2f}. The KL grows like n ln(1 + 2^Delta). So it is for "
+        "arbitrary finite classes: with a model that follows pi and predicts by coin, of "
+        f"2^-{FOLLOWER_BITS} of their weight, the same models cost {data.follower_nats[-1]:.2f} "
+        "nats. For a universal class it is open.",
         f"Smallest counterexample found: Delta = 1 bit, two models, pointers 1/10 and 1/100: "
         f"KL = {counterexample.kl} = {counterexample.kl_nats:.4f} nats against "
         f"{counterexample.printed_nats:.4f} as printed.",

@@ -165,8 +165,8 @@ def number_up_to(number: Number, limit: int) -> int | None:
         case Plain(n):
             value: int | None = n
         case Round(digits, zeros):
-            # 10^zeros alone is above the limit if it has more digits.
-            value = digits * 10**zeros if zeros < len(str(max(limit, 1))) else None
+            # 10^zeros > 8^zeros alone is above a limit of at most 3 zeros bits.
+            value = digits * 10**zeros if 3 * zeros < max(limit, 1).bit_length() else None
         case Arrow(arrows, operand):
             n_up_to = number_up_to(operand, limit)
             value = None if n_up_to is None else _arrow_up_to(arrows, n_up_to, limit)

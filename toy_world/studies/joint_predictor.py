@@ -16,6 +16,11 @@ originals. Action 0 is pi's action, action 1 a deviation; originals are determin
   observation after the step is the i-th digit of the model. Observations drawn from xi itself
   then mostly name the survivors, among whom the next half deviates.
 
+The families refute Theorem 1's finite form for *arbitrary finite classes*. A universal mixture also
+holds a *follower*, the model "act as pi, observations by coin". With a share `2^-b` of the
+originals' weight the follower alone undoes the pointed family's excess (`with_follower_nats`), and
+not that of others. Whether some family violates the bound over a universal class is open.
+
 How much the bound misses in ordinary worlds: `toy_world.studies.ordinary_joint_worlds`.
 """
 
@@ -54,6 +59,8 @@ ZERO, ONE = Fraction(0), Fraction(1)
 
 EXACT_MODELS: Final = 4
 """Up to here the pointed family is worked out on the whole tree, in rationals."""
+FOLLOWER_BITS: Final = 10
+"""The follower's weight is `2^-FOLLOWER_BITS` of the originals'."""
 FORMULA_MODELS: Final = (8, 16)
 EXACT_HALVINGS: Final = (1, 2, 3)
 HALVINGS: Final = (*EXACT_HALVINGS, 8, 12, 16, 32)
@@ -141,6 +148,28 @@ def joint_costs(family: JointFamily) -> JointCosts:
         expected_under_model_nats=expected_kl_nats(family.agent, base, family.model_environment(0)),
         expected_under_xi_nats=expected_kl_nats(family.agent, base, own),
     )
+
+
+def with_follower_nats(family: JointFamily, *, share_bits: int) -> Nats:
+    """`KL(pi||xi)`, worst fixed observations, if the class holds a follower too.
+
+    Args:
+        family: originals and copies.
+        share_bits: b >= 0; the follower weighs `2^-b` times all originals together.
+    """
+    coin = tuple(np.full_like(level[:1], Fraction(1, 2)) for level in family.environments)
+    base, _ = joint_predictor(
+        (*family.weights, family.n_originals * Fraction(1, 2**share_bits)),
+        tuple(
+            np.concatenate([level, agent[None]])
+            for level, agent in zip(family.policies, family.agent, strict=True)
+        ),
+        tuple(
+            np.concatenate([level, fair])
+            for level, fair in zip(family.environments, coin, strict=True)
+        ),
+    )
+    return fixed_kl_nats(family.agent, base)
 
 
 def pointed_deviators(*, delta_bits: int, likelihoods: Sequence[Fraction]) -> JointFamily:
@@ -283,6 +312,7 @@ class JointPredictorCosts:
         delta_bits: Delta.
         n: pointed models, 1 to `EXACT_MODELS`.
         fixed_nats: KL of so many, worst observations, exact before it was rounded.
+        follower_nats: the same with a follower of `FOLLOWER_BITS` bits in the class.
         limit_n: pointed models, those and `FORMULA_MODELS`.
         limit_nats: what the KL of so many approaches as pointers get sharper.
         halving_nats: KL of halving deviators, n = 1 to `DRAWN_HALVINGS`, own observations.
@@ -297,6 +327,7 @@ class JointPredictorCosts:
     delta_bits: int
     n: tuple[int, ...]
     fixed_nats: tuple[float, ...]
+    follower_nats: tuple[float, ...]
     limit_n: tuple[int, ...]
     limit_nats: tuple[float, ...]
     halving_nats: tuple[float, ...]
@@ -336,6 +367,9 @@ def joint_predictor_costs(
         delta_bits=delta_bits,
         n=tuple(range(1, EXACT_MODELS + 1)),
         fixed_nats=tuple(float(joint_costs(family).fixed_nats) for family in pointed),
+        follower_nats=tuple(
+            float(with_follower_nats(family, share_bits=FOLLOWER_BITS)) for family in pointed
+        ),
         limit_n=limit_n,
         limit_nats=tuple(pointed_deviators_nats(n=n, delta_bits=delta_bits) for n in limit_n),
         halving_nats=tuple(

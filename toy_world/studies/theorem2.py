@@ -10,10 +10,12 @@ optimal values, and consider histories h that nu can make, `W(h) > 0`. Four clai
 - MASS: `x(ha) > b(ha) => Q*(h, a) = V*(h)`.
 - SEQUENCE: `x(ha) > b(ha) =>` every action in `ha` is optimal where it is taken.
 
-MASS holds in all three readings (theory/constraints.py; in the expected one, FIRST included, for
-an environment that misses no mass). It is the corrected statement: FIRST is its case
-`x(root) = b(root) = 1`, and it gives the printed conclusion wherever the agent has not withdrawn
-from h, `x(h) >= b(h)`.
+Everything here is about *full laws*: where nu misses mass FIRST and MASS fail in the expected
+reading (what ends early costs no TVD), and where beta misses mass SEQUENCE fails.
+
+MASS holds in all three readings (theory/constraints.py; in the expected one for an environment
+that misses no mass). It is the corrected statement: FIRST is its case `x(root) = b(root) = 1`, and
+it gives the printed conclusion wherever the agent has not withdrawn from h, `x(h) >= b(h)`.
 
 *Proof of MASS.* A *plan* below h is one action for each history that it reaches from h, so given
 the observations it has one last action (leaf). Suppose `x(ha) > b(ha)` and `Q*(h, a) < V*(h)`.
@@ -35,8 +37,7 @@ Two steps of two actions, whatever the observations: let a be worse than a' at h
 raises the value, as `x(ha) > 0`. Contradiction.
 
 SEQUENCE holds without observations between the actions (a plan then is a sequence: start (ii) at
-the history where the suboptimal action is), and also in the adaptive reading for a base policy
-that misses no mass, shown below. It
+the history where the suboptimal action is), and also in the adaptive reading, shown below. It
 fails in the fixed and the expected reading from shape (2, 2, 2) on, the smallest with an
 observation between two choices: `sequence_counterexample`.
 
@@ -101,8 +102,7 @@ HOLDS: Final = {
     Claim.MASS: frozenset(Reading),
     Claim.SEQUENCE: frozenset({Reading.ADAPTIVE}),
 }
-"""Where beta and nu miss no mass: the readings in which a claim is proved here; in the others it
-has a counterexample. (Where they do: proofs_check, theorem2-environment-misses-mass, -base-.)"""
+"""The readings in which a claim is proved here; in the others it has a counterexample."""
 
 
 @dataclass(frozen=True, kw_only=True)

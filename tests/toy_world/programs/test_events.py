@@ -13,7 +13,7 @@ from toy_world.programs.events import (
     simplest_later_clock_event,
     simplest_later_events,
 )
-from toy_world.programs.language import Language, Latch
+from toy_world.programs.language import Language, Latch, Round
 from toy_world.programs.semantics import (
     Trace,
     first_time,
@@ -165,3 +165,17 @@ def test_times_outside_the_history_are_refused(times):
 def test_a_negative_time_is_refused():
     with pytest.raises(InvalidArgumentError, match="t must be >= 0, got -2"):
         simplest_later_clock_event(LANGUAGE, -2)
+
+
+@pytest.mark.parametrize("t", [2**65536, 2**65536 - 1], ids=["2^65536", "one less"])
+def test_the_clock_s_event_is_found_however_large_the_time(t):
+    """A number of more digits than Python prints; 2^^5 = 2^65536 is the first that may be late."""
+    later = simplest_later_clock_event(LANGUAGE, t)
+    number = later.event.predicate.threshold
+    assert number_up_to(number, t) is None
+    assert all(
+        number_up_to(other, t) is not None
+        for bits, other in LANGUAGE.numbers.up_to(LANGUAGE.numbers.length(number) - 1)
+    )
+    assert number_up_to(Round(3, 2), 300) == 300
+    assert number_up_to(Round(3, 2), 299) is None

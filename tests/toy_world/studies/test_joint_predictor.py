@@ -12,6 +12,7 @@ from toy_world.studies.joint_predictor import (
     halving_deviators,
     joint_costs,
     pointed_deviators,
+    with_follower_nats,
 )
 
 SLOW_DELTAS = [Fraction(1, 10 ** (6 * 3**i)) for i in range(3)]
@@ -123,3 +124,23 @@ def test_the_ordinary_world_is_bounded_with_its_residual(study):
     assert row.n_models > 100
     assert row.residual_nats > 0
     assert 0 < row.expected_nats <= row.fixed_nats <= row.bound_nats + row.residual_nats
+
+
+def test_a_follower_undoes_the_pointed_family_s_excess_and_not_that_of_weaker_pointers():
+    """One model "act as pi, observations by coin" of 2^-10 of the originals' weight."""
+    strong = pointed_deviators(
+        delta_bits=5, likelihoods=[Fraction(1, 10 ** (4 * 3**i)) for i in range(4)]
+    )
+    printed = strong.bound.bound_as_printed_nats
+    assert float(with_follower_nats(strong, share_bits=10)) < printed
+    assert printed < float(joint_costs(strong).fixed_nats)
+    # Sharper pointers cost ln 33 = 3.50 nats each without the follower, and all three together
+    # no more than one with it: ln(1 + 2^5) is also Delta ln 2 - ln rho.
+    sharp = pointed_deviators(delta_bits=5, likelihoods=SLOW_DELTAS)
+    assert float(joint_costs(sharp).fixed_nats) == pytest.approx(3 * math.log(33), abs=0.05)
+    assert float(with_follower_nats(sharp, share_bits=10)) <= math.log(33) + 1e-3
+    # Two models and one bit still violate even the printed bound.
+    pair = pointed_deviators(delta_bits=1, likelihoods=[Fraction(1, 10), Fraction(1, 100)])
+    still = float(with_follower_nats(pair, share_bits=10))
+    assert still == pytest.approx(1.961, abs=0.0005)
+    assert still > pair.bound.bound_as_printed_nats

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.theory.exact_tables import environment_tables, policy_tables, trees
 from theory.process import HistoryTree, environment_table, policy_table, utility_table
 from toy_world.planners.problem import Reading
+from toy_world.planners.tvd import tvd_optimum
 from toy_world.studies.theorem2 import (
     HOLDS,
     READINGS,
@@ -185,3 +186,25 @@ def test_violations_are_what_each_claim_says():
         (1, 1, 0, F(3, 5) - F(1, 4)),
         (1, 1, 1, F(2, 5) - F(1, 4)),
     ]
+
+
+def test_the_first_action_need_not_be_optimal_where_nu_misses_mass():
+    """Q* = 1/100, 0, 3/200: the process mostly ends after action 0, and what ends costs no TVD."""
+    beta = (
+        np.array([[Fraction(0), Fraction(1), Fraction(0)]]),
+        np.full((3, 3), Fraction(1, 3)),
+    )
+    nu = (
+        np.array([[[Fraction(1, 100)], [Fraction(1)], [Fraction(1)]]]),
+        np.full((3, 3, 1), Fraction(1)),
+    )
+    utility = np.array([Fraction(k, 200) for k in (200, 200, 200, 0, 0, 0, 3, 3, 3)])
+    budget = Fraction(1, 10)
+    plan = tvd_optimum(beta, nu, utility, budget=budget, reading=Reading.EXPECTED)
+    assert plan.pi[0][0, 0] > beta[0][0, 0]
+    assert plan.value == plan.bound
+    # Mass d moved from action 1 to action 0 costs (d + d/100) / 2 and gains d/100.
+    assert plan.value == budget * 2 / 101
+    full = (np.full((1, 3, 1), Fraction(1)), nu[1])
+    again = tvd_optimum(beta, full, utility, budget=budget, reading=Reading.EXPECTED)
+    assert again.pi[0][0, 0] == budget  # now optimal, Q* = 1
