@@ -203,11 +203,11 @@ class TwoRateAdam(torch.optim.Adam):
 
     def __init__(self, groups: list[dict[str, Any]], *, first_rate: float, eps: float) -> None:
         super().__init__(groups, eps=eps)
-        self._first_rate = first_rate
+        self.first_rate = first_rate
 
     def step(self, closure: Any = None) -> Any:
         """One step; see `torch.optim.Adam`."""
-        self.param_groups[0]["lr"] = self._first_rate
+        self.param_groups[0]["lr"] = self.first_rate
         return super().step(closure)
 
 
