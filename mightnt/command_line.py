@@ -74,6 +74,8 @@ def run_command(main: Callable[[], None]) -> None:
             main()
         except MightntError as error:
             fail(str(error))
+        except MemoryError as error:
+            fail(f"not enough memory: {error or 'none is left'}; ask for less at a time")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)

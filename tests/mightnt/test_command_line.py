@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import pytest
 
 from mightnt.command_line import BAD_USAGE, INTERRUPTED, parse_command_line, run_command
@@ -93,6 +94,14 @@ def test_the_projects_errors_become_one_line(capsys):
         raise InvalidArgumentError("no sheep\nleft; buy some")
 
     assert one_line_error(capsys, lambda: run_command(main)) == "error: no sheep left; buy some"
+
+
+def test_more_than_the_memory_holds_is_one_line(capsys):
+    def main():
+        np.empty((10**9, 10**9))
+
+    line = one_line_error(capsys, lambda: run_command(main))
+    assert line.startswith("error: not enough memory: Unable to allocate")
 
 
 def test_other_errors_are_not_swallowed():
