@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
@@ -67,6 +68,8 @@ def parse_command_line(
 
 def run_command(main: Callable[[], None]) -> None:
     """Run `main`, turning this project's errors into one line and exit code 2."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `mightnt`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     shown = [_Shown(stream) for stream in (sys.stdout, sys.stderr)]
     out, err = (cast(TextIO, stream) for stream in shown)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -120,6 +121,25 @@ def test_ctrl_c_exits_with_130(capsys):
         run_command(main)
     assert exit_.value.code == INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["llm_experiment.run", "toy_world.demo_planners", "paper_figures", "proofs_check"]
+)
+def test_ctrl_c_during_start_up_is_silent(tmp_path, module):
+    """A module that is imported on the way there sends it, as a person would at that moment."""
+    (tmp_path / "tyro.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(1)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", module],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert process.returncode == -signal.SIGINT  # which a shell calls 130
+    assert process.stderr == b""
+    assert process.stdout == b""
 
 
 # ------------------------------------------------------------------ output that cannot be shown
