@@ -30,6 +30,9 @@ TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
 PROCESS: Final = "process"
 """The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
+LEAST_TEMPERATURE: Final = 1e-6
+"""Below it logits over the temperature overflow in single precision; the largest then always wins
+already."""
 ALL_GPUS: Final = "auto"
 """The name, in place of a device, of all GPUs together."""
 
@@ -197,7 +200,7 @@ class WorldConfig:
                 "base_model process is computed on the processor and has no weights; use it with "
                 f"device cpu and dtype float32, got {self.device} and {self.dtype.value}"
             )
-        positive("student_temperature", self.student_temperature)
+        at_least("student_temperature", self.student_temperature, LEAST_TEMPERATURE)
         at_least("max_reply_tokens", self.max_reply_tokens, 1)
         _finite("reward_shift", self.reward_shift)
 
@@ -315,8 +318,10 @@ class PPOConfig:
     """Bound the norm of the actor's gradient alone and leave the critic's as it is."""
 
     def __post_init__(self) -> None:
-        for name in ("actor_learning_rate", "critic_learning_rate", "adam_epsilon"):
+        for name in ("actor_learning_rate", "critic_learning_rate"):
             positive(name, getattr(self, name))
+            at_most(name, getattr(self, name), 1.0)
+        positive("adam_epsilon", self.adam_epsilon)
         for name in ("clip_range", "max_gradient_norm"):
             positive(name, getattr(self, name))
         for name in ("gae_lambda", "gamma"):
@@ -487,6 +492,16 @@ def at_least(name: str, value: float, least: float) -> None:
     """
     if not (value >= least and math.isfinite(value)):
         raise InvalidArgumentError(f"{name} must be >= {least:g} and finite, got {value}")
+
+
+def at_most(name: str, value: float, most: float) -> None:
+    """Raise unless a number is at most `most`.
+
+    Raises:
+        InvalidArgumentError: with its name and value.
+    """
+    if not value <= most:
+        raise InvalidArgumentError(f"{name} must be <= {most:g}, got {value}")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

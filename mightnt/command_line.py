@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
@@ -67,6 +68,8 @@ def parse_command_line(
 
 def run_command(main: Callable[[], None]) -> None:
     """Run `main`, turning this project's errors into one line and exit code 2."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `mightnt`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     shown = [_Shown(stream) for stream in (sys.stdout, sys.stderr)]
     out, err = (cast(TextIO, stream) for stream in shown)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -74,6 +77,8 @@ def run_command(main: Callable[[], None]) -> None:
             main()
         except MightntError as error:
             fail(str(error))
+        except MemoryError as error:
+            fail(f"not enough memory: {error or 'none is left'}; ask for less at a time")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)

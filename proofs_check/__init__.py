@@ -4,3 +4,5 @@ A check is a function whose keyword arguments are the constants of the statement
 the statement as claimed. A *mutation* of the statement is a call with other constants, under which
 it should be false: a check that cannot tell the two apart is no evidence.
 """
+
+import mightnt  # noqa: F401 - so that Ctrl-C is quiet from the start

@@ -191,6 +191,12 @@ def test_only_a_budget_of_0_with_attainable_targets_is_the_base_policy():
         (lambda: PPOConfig(clip_range=0.0), InvalidArgumentError, "clip_range.*got 0.0"),
         (lambda: PPOConfig(gae_lambda=-0.1), InvalidArgumentError, "gae_lambda.*got -0.1"),
         (lambda: PPOConfig(actor_learning_rate=math.nan), InvalidArgumentError, "got nan"),
+        (lambda: PPOConfig(critic_learning_rate=1e308), InvalidArgumentError, r"<= 1, got 1e\+308"),
+        (
+            lambda: WorldConfig(student_temperature=1e-300),
+            InvalidArgumentError,
+            "student_temperature must be >= 1e-06.*got 1e-300",
+        ),
         (lambda: PPOConfig(batch_size=1), InvalidArgumentError, "batch_size.*>= 2.*got 1"),
         (lambda: PPOConfig(n_epochs=0), InvalidArgumentError, "n_epochs.*got 0"),
         (

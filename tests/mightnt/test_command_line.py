@@ -3,11 +3,13 @@
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import pytest
 
 from mightnt.command_line import BAD_USAGE, INTERRUPTED, parse_command_line, run_command
@@ -95,6 +97,14 @@ def test_the_projects_errors_become_one_line(capsys):
     assert one_line_error(capsys, lambda: run_command(main)) == "error: no sheep left; buy some"
 
 
+def test_more_than_the_memory_holds_is_one_line(capsys):
+    def main():
+        np.empty((10**9, 10**9))
+
+    line = one_line_error(capsys, lambda: run_command(main))
+    assert line.startswith("error: not enough memory: Unable to allocate")
+
+
 def test_other_errors_are_not_swallowed():
     def main():
         raise ZeroDivisionError
@@ -111,6 +121,25 @@ def test_ctrl_c_exits_with_130(capsys):
         run_command(main)
     assert exit_.value.code == INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["llm_experiment.run", "toy_world.demo_planners", "paper_figures", "proofs_check"]
+)
+def test_ctrl_c_during_start_up_is_silent(tmp_path, module):
+    """A module that is imported on the way there sends it, as a person would at that moment."""
+    (tmp_path / "tyro.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(1)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", module],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert process.returncode == -signal.SIGINT  # which a shell calls 130
+    assert process.stderr == b""
+    assert process.stdout == b""
 
 
 # ------------------------------------------------------------------ output that cannot be shown
