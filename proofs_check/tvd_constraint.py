@@ -204,7 +204,7 @@ def _small_problems(effort: Effort) -> Iterator[Problem]:
     """Two actions and two fair observations, with patterns of utilities spread over all of them."""
     levels = (ZERO, HALF, ONE)
     patterns = [p for p in product(levels, repeat=8) if ONE in p and ZERO in p]
-    wanted = {Effort.SMALLEST: 6, Effort.DEFAULT: 40, Effort.THOROUGH: 600}[effort]
+    wanted = {Effort.SMALLEST: 6, Effort.DEFAULT: 25, Effort.THOROUGH: 600}[effort]
     betas = [(HALF, HALF), (Fraction(1, 3), Fraction(2, 3))]
     for i, pattern in enumerate(patterns[7 :: len(patterns) // wanted]):
         yield _two_steps(
@@ -389,7 +389,7 @@ CHECKS: Final = (
         "optimum makes likelier as a whole is optimal where it is taken, in all three readings.",
         formula="prod pi_c(ha) > prod beta(ha) => Q*(h, a) = V*(h)",
         kind=Kind.EXHAUSTIVE,
-        scope="2 actions, 2 fair observations, 2 steps; every 150th pattern of utilities in "
+        scope="2 actions, 2 fair observations, 2 steps; every 242nd pattern of utilities in "
         "{0, 1/2, 1}, 2 betas, 2 budgets; every optimum, exact",
         examine=holds_for_the_mass,
         least_informative=12,
