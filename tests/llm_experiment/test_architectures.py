@@ -38,8 +38,8 @@ from llm_experiment.feasibility.random_models import (
     random_shapes,
     save_random_reward_model,
 )
-from tests.llm_experiment.devices import AGREEMENT_NATS, NO_GPU, NO_TWO_GPUS, PLACES
-from tests.llm_experiment.tiny_hf import (
+from tests.llm_experiment.fakes.devices import AGREEMENT_NATS, NO_GPU, NO_TWO_GPUS, PLACES
+from tests.llm_experiment.fakes.tiny_hf import (
     FAMILIES,
     SHAPE,
     byte_level_tokenizer,

@@ -18,7 +18,7 @@ from llm_experiment.attempts import (
 )
 from llm_experiment.records.folder import exclusive, hash_file, versions
 from llm_experiment.suite import suite_jobs
-from tests.llm_experiment.tiny_run import contents, tiny_models, tiny_settings
+from tests.llm_experiment.fakes.tiny_run import contents, tiny_models, tiny_settings
 from theory.errors import ResultsError
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from llm_experiment.evaluation_tables import main, write_tables
 from mightnt.command_line import BAD_USAGE
-from tests.llm_experiment.recorded_run import RECORDED, copied
+from tests.llm_experiment.fakes.recorded_run import RECORDED, copied
 from theory.errors import ResultsError
 
 

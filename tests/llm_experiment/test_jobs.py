@@ -28,7 +28,7 @@ from llm_experiment.records.reading import RunFolder, read_run
 from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig, suite_jobs
 from mightnt.results import from_jsonable, write_json
-from tests.llm_experiment.tiny_run import (
+from tests.llm_experiment.fakes.tiny_run import (
     PROMPT_TOKENS,
     assert_same_episodes,
     contents,

@@ -12,9 +12,9 @@ import pytest
 
 from llm_experiment.judge import main
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
-from tests.llm_experiment.judged_run import SILENCE, write_run
+from tests.llm_experiment.fakes.judged_run import SILENCE, write_run
+from tests.llm_experiment.fakes.openai_server import KEY, failure, openai_server
 from tests.llm_experiment.judging.test_comparisons import endpoint_judgements, prefer_talk
-from tests.llm_experiment.openai_server import KEY, failure, openai_server
 
 JUDGE_THAT_HEARS_CTRL_C = """
 import signal, sys

@@ -25,7 +25,7 @@ from llm_experiment.price import (
     to_table,
 )
 from mightnt.results import to_jsonable
-from tests.llm_experiment.small_world import (
+from tests.llm_experiment.fakes.small_world import (
     PIECES,
     encode,
     small_world,

@@ -10,7 +10,7 @@ from llm_experiment.records.reading import read_run
 from llm_experiment.report import main, write_report
 from llm_experiment.run import main as run_main
 from mightnt.command_line import BAD_USAGE
-from tests.llm_experiment.report_run import page_data, settings, write_run
+from tests.llm_experiment.fakes.report_run import page_data, settings, write_run
 
 
 @pytest.fixture(scope="module")

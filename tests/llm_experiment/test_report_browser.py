@@ -17,7 +17,7 @@ from llm_experiment.page.data import report_data
 from llm_experiment.page.page import page
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE
 from llm_experiment.records.reading import read_run
-from tests.llm_experiment.report_run import (
+from tests.llm_experiment.fakes.report_run import (
     HOSTILE_TEXTS,
     LENGTHS,
     N_EPISODES,

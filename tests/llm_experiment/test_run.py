@@ -6,7 +6,7 @@ import pytest
 
 from llm_experiment.run import main
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
-from tests.llm_experiment.tiny_run import (
+from tests.llm_experiment.fakes.tiny_run import (
     tiny_models,
 )
 

@@ -30,7 +30,7 @@ from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import to_jsonable
 from mightnt.statistics import MeanOverRuns
 from mightnt.tables import Column, Table
-from tests.llm_experiment.tiny_run import (
+from tests.llm_experiment.fakes.tiny_run import (
     PROMPT_TOKENS,
     assert_same_episodes,
     contents,

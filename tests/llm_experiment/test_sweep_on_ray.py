@@ -13,7 +13,7 @@ from llm_experiment.attempts import read_attempts
 from llm_experiment.records.folder import exclusive
 from mightnt.command_line import INTERRUPTED
 from tests.clusters import kill_session, needs, ray_head, ray_node, until
-from tests.llm_experiment.tiny_run import (
+from tests.llm_experiment.fakes.tiny_run import (
     PROMPT_TOKENS,
     assert_same_episodes,
     contents,

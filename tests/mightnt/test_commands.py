@@ -8,7 +8,7 @@ import pytest
 
 from mightnt import __main__ as command
 from mightnt.commands import COMMANDS, demos
-from tests.llm_experiment.recorded_run import RECORDED
+from tests.llm_experiment.fakes.recorded_run import RECORDED
 
 ALL = {**COMMANDS, **{f"demo {name}": demo for name, demo in demos().items()}}
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.llm_experiment.recorded_run import copied, recorded_numbers, sums
+from tests.llm_experiment.fakes.recorded_run import copied, recorded_numbers, sums
 
 FIGURES = ("figure1", "figure2", "figure4", "figure9", "figure10", "figure11", "table1", "table3")
 HEAVY = ("torch", "transformers", "stable_baselines3", "gymnasium", "sympy", "numba")

@@ -12,7 +12,7 @@ from paper_figures.results import (
     label_of,
     shown_budgets,
 )
-from tests.llm_experiment.recorded_run import RECORDED, copied
+from tests.llm_experiment.fakes.recorded_run import RECORDED, copied
 from theory.errors import MissingDataError
 
 

@@ -15,7 +15,7 @@ from llm_experiment.agent.categorical import CategoricalAgent
 from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
-from tests.llm_experiment.small_world import dialogue_table, small_config, small_world
+from tests.llm_experiment.fakes.small_world import dialogue_table, small_config, small_world
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 

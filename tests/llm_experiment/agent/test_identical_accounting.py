@@ -22,7 +22,7 @@ from llm_experiment.chat import lockstep
 from llm_experiment.chat.observation import pack_observation
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
-from tests.llm_experiment.small_world import small_config, small_world
+from tests.llm_experiment.fakes.small_world import small_config, small_world
 from theory.budget import Accounting
 from theory.constraints import (
     adaptive_kl_nats,

@@ -29,7 +29,7 @@ from llm_experiment.agent.ppo import (
 )
 from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.config import ConstraintConfig, Regulariser, Stage, TargetRule
-from tests.llm_experiment.small_world import small_config, small_world
+from tests.llm_experiment.fakes.small_world import small_config, small_world
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidShapeError, ResultsError
 

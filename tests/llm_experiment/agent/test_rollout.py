@@ -20,7 +20,7 @@ from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat.observation import LARGEST, pack_observation, unpack_observation
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
-from tests.llm_experiment.small_world import (
+from tests.llm_experiment.fakes.small_world import (
     COLON,
     NEWLINE,
     NO,

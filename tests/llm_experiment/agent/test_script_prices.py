@@ -19,7 +19,7 @@ from llm_experiment.base.training import (
 )
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from tests.llm_experiment.small_world import (
+from tests.llm_experiment.fakes.small_world import (
     COLON,
     NEWLINE,
     NO,
@@ -30,7 +30,7 @@ from tests.llm_experiment.small_world import (
     T,
     small_world,
 )
-from tests.llm_experiment.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
+from tests.llm_experiment.fakes.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
 from theory.errors import InvalidArgumentError
 
 TOKENIZER = transcript_tokenizer(DialogueProcess(load_task("classroom")))

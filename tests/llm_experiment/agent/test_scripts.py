@@ -6,7 +6,7 @@ import torch
 
 from llm_experiment.agent.scripts import Cycle, Echo, Say, Then, play_script
 from llm_experiment.chat.turn_records import Speaker
-from tests.llm_experiment.small_world import (
+from tests.llm_experiment.fakes.small_world import (
     NEWLINE,
     NO,
     PLEASE,

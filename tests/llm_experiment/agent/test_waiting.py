@@ -17,8 +17,8 @@ from llm_experiment.chat.observation import N_SCALARS, pack_observation, unpack_
 from llm_experiment.chat.turns import TurnParser
 from llm_experiment.chat.world import World
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
-from tests.llm_experiment.host_sync import nothing_waits
-from tests.llm_experiment.small_world import (
+from tests.llm_experiment.fakes.host_sync import nothing_waits
+from tests.llm_experiment.fakes.small_world import (
     PIECES,
     PROMPT,
     RULES,
@@ -27,7 +27,7 @@ from tests.llm_experiment.small_world import (
     small_config,
     small_world,
 )
-from tests.llm_experiment.tiny_hf import tiny_model
+from tests.llm_experiment.fakes.tiny_hf import tiny_model
 from theory.budget import Accounting, open_ledger
 
 N_EPISODES = 6

@@ -11,7 +11,7 @@ from torch import Tensor
 from llm_experiment.base.ensemble import EnsembleBase, pessimistic
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.protocol import BaseStep
-from tests.llm_experiment.tiny_hf import tiny_model
+from tests.llm_experiment.fakes.tiny_hf import tiny_model
 from theory.bayes_mixture import Update, predictive_log_probs
 from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
 

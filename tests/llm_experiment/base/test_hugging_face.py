@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import load_language_model
-from tests.llm_experiment.tiny_hf import (
+from tests.llm_experiment.fakes.tiny_hf import (
     FAMILIES,
     MAX_POSITIONS,
     N_TOKENS,

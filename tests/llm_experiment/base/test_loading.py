@@ -28,7 +28,12 @@ from llm_experiment.base.loading import (
     settle,
 )
 from llm_experiment.config import ALL_GPUS, Precision
-from tests.llm_experiment.tiny_hf import N_TOKENS, byte_level_tokenizer, save_tiny_model, tiny_model
+from tests.llm_experiment.fakes.tiny_hf import (
+    N_TOKENS,
+    byte_level_tokenizer,
+    save_tiny_model,
+    tiny_model,
+)
 from theory.errors import ModelError
 
 CPU = (torch.device("cpu"),)

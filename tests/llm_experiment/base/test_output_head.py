@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
 from llm_experiment.base.hugging_face import HuggingFaceBase, OutputHead
-from tests.llm_experiment.tiny_hf import FAMILIES, N_TOKENS, SHAPE, tiny_model
+from tests.llm_experiment.fakes.tiny_hf import FAMILIES, N_TOKENS, SHAPE, tiny_model
 
 MANY_TOKENS = 64
 """More than the tiny models have features."""

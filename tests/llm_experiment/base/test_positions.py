@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession, ReplayedSession
-from tests.llm_experiment.host_sync import WaitsForDeviceError, nothing_waits
-from tests.llm_experiment.tiny_hf import FAMILIES, N_TOKENS, tiny_model
+from tests.llm_experiment.fakes.host_sync import WaitsForDeviceError, nothing_waits
+from tests.llm_experiment.fakes.tiny_hf import FAMILIES, N_TOKENS, tiny_model
 
 PROMPT = 7
 LENGTH = 20

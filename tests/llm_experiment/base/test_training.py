@@ -38,7 +38,7 @@ from llm_experiment.base.training import (
 )
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from tests.llm_experiment.tiny_task import TINY_TASK
+from tests.llm_experiment.fakes.tiny_task import TINY_TASK
 from theory.errors import InvalidArgumentError, ResultsError
 
 MOMENT = LanguageModelRecipe(n_tokens=4 * 16 * 24, sequence_length=24, batch_size=16, n_heldout=40)

@@ -25,7 +25,7 @@ from llm_experiment.chat.reward import (
     sentiment_reward,
 )
 from llm_experiment.dialogue.process import DialogueProcess
-from tests.llm_experiment.tiny_task import TINY_TASK
+from tests.llm_experiment.fakes.tiny_task import TINY_TASK
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
 REPLIES = [" It is bad.", "", " Yes.", " It is so good!", " bad!", " ", " Yes.", " xylophone"]

@@ -22,7 +22,7 @@ from llm_experiment.chat.token_texts import (
     token_texts,
     vocabulary_size,
 )
-from tests.llm_experiment.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
+from tests.llm_experiment.fakes.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
 from theory.errors import ModelError
 
 TEXT = "Teacher: Do you like it?\nStudent: Yes, I do.\n"

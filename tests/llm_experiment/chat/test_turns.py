@@ -14,7 +14,7 @@ from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from tests.llm_experiment.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
+from tests.llm_experiment.fakes.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
 from theory.errors import InvalidArgumentError, ModelError
 
 # Pieces that cut names, colons and line breaks in every way, and near misses of them.

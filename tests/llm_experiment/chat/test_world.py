@@ -26,7 +26,7 @@ from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.departure import known_demonstrator
 from llm_experiment.measures.evaluation import BasePolicy, evaluate
-from tests.llm_experiment.small_world import score, small_config, small_world
+from tests.llm_experiment.fakes.small_world import score, small_config, small_world
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, ModelError
 

@@ -18,7 +18,7 @@ from llm_experiment.dialogue.task import (
     load_task,
     tokenize,
 )
-from tests.llm_experiment.tiny_task import TINY_TASK, enumerate_transcripts
+from tests.llm_experiment.fakes.tiny_task import TINY_TASK, enumerate_transcripts
 from theory.errors import InvalidArgumentError, InvalidHistoryError, InvalidShapeError
 
 N_TOKENS = 14

@@ -10,7 +10,7 @@ from llm_experiment.dialogue.task import (
     parse_template,
     task_names,
 )
-from tests.llm_experiment.tiny_task import TINY_TASK
+from tests.llm_experiment.fakes.tiny_task import TINY_TASK
 from theory.errors import InvalidArgumentError
 
 

@@ -26,7 +26,7 @@ from llm_experiment.feasibility.memory import GB, PlannedRun
 from llm_experiment.feasibility.sizes import RandomSize
 from llm_experiment.run import main, parse_options
 from mightnt.command_line import BAD_USAGE
-from tests.llm_experiment.devices import NO_GPU
+from tests.llm_experiment.fakes.devices import NO_GPU
 from theory.errors import InvalidArgumentError, ModelError
 
 

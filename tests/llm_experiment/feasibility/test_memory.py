@@ -51,9 +51,9 @@ from llm_experiment.feasibility.memory import (
 from llm_experiment.measures.evaluation import BasePolicy
 from llm_experiment.settings import Settings
 from llm_experiment.suite import Suite
+from tests.llm_experiment.fakes.small_world import small_config, small_world
+from tests.llm_experiment.fakes.tiny_hf import FAMILIES, tiny_model
 from tests.llm_experiment.measures.measured_world import PROCESS, evaluated, process_world
-from tests.llm_experiment.small_world import small_config, small_world
-from tests.llm_experiment.tiny_hf import FAMILIES, tiny_model
 from theory.errors import ModelError
 
 CPU = torch.device("cpu")

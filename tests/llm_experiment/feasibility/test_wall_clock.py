@@ -16,7 +16,7 @@ from llm_experiment.feasibility.wall_clock import (
     update_flops_per_agent_step,
     weight_bytes_per_position,
 )
-from tests.llm_experiment.tiny_hf import tiny_model
+from tests.llm_experiment.fakes.tiny_hf import tiny_model
 from theory.errors import InvalidArgumentError
 
 AGENT_SHARE = 0.65

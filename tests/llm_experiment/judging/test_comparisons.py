@@ -23,8 +23,8 @@ from llm_experiment.records.folder import (
 from llm_experiment.settings import Settings
 from mightnt.results import from_jsonable, write_json
 from mightnt.tables import print_table
-from tests.llm_experiment.judged_run import SILENCE, tokenizer, write_run
-from tests.llm_experiment.openai_server import KEY, MODEL, completion, openai_server
+from tests.llm_experiment.fakes.judged_run import SILENCE, tokenizer, write_run
+from tests.llm_experiment.fakes.openai_server import KEY, MODEL, completion, openai_server
 from theory.errors import InvalidArgumentError, ResultsError
 
 COMPLEX = [s.value for s in Statistic if s.question is Question.MORE_COMPLEX]

@@ -27,7 +27,7 @@ from llm_experiment.judging.endpoint import (
 from llm_experiment.judging.prompt import make_messages
 from llm_experiment.measures.transcript_statistics import Question
 from mightnt.results import to_jsonable
-from tests.llm_experiment.openai_server import (
+from tests.llm_experiment.fakes.openai_server import (
     KEY,
     MODEL,
     Reply,

@@ -17,8 +17,8 @@ from llm_experiment.config import TargetRule
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.measures.evaluation import BasePolicy, Evaluation, evaluate
 from llm_experiment.measures.metrics import SMOOTHINGS
-from tests.llm_experiment.small_world import NO, encode, small_config, small_world
-from tests.llm_experiment.tiny_task import TINY_TASK
+from tests.llm_experiment.fakes.small_world import NO, encode, small_config, small_world
+from tests.llm_experiment.fakes.tiny_task import TINY_TASK
 from theory.budget import Accounting
 
 PROCESS = DialogueProcess(TINY_TASK)

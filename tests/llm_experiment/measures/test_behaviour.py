@@ -11,8 +11,8 @@ from llm_experiment.measures.behaviour import (
     empty_turn_costs,
     spending,
 )
+from tests.llm_experiment.fakes.small_world import small_world
 from tests.llm_experiment.measures.measured_world import evaluated, hand_made, random_agent
-from tests.llm_experiment.small_world import small_world
 from theory.errors import InvalidArgumentError
 
 SILENT = "\nS:\nT:\nS:\nT:\nS:\nT:"

@@ -15,19 +15,19 @@ from llm_experiment.measures.evaluation import (
 )
 from llm_experiment.measures.metrics import METRICS
 from mightnt.results import write_json
-from tests.llm_experiment.measures.measured_world import (
-    PROCESS,
-    evaluated,
-    process_world,
-    random_agent,
-)
-from tests.llm_experiment.small_world import (
+from tests.llm_experiment.fakes.small_world import (
     COLON,
     NEWLINE,
     S,
     T,
     dialogue_table,
     small_world,
+)
+from tests.llm_experiment.measures.measured_world import (
+    PROCESS,
+    evaluated,
+    process_world,
+    random_agent,
 )
 from theory.errors import InvalidArgumentError, InvalidShapeError
 

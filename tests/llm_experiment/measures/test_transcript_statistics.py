@@ -18,8 +18,8 @@ from llm_experiment.measures.transcript_statistics import (
     episodes_of,
     measure,
 )
+from tests.llm_experiment.fakes.small_world import PIECES, dialogue_table, small_world
 from tests.llm_experiment.measures.measured_world import evaluated, random_agent
-from tests.llm_experiment.small_world import PIECES, dialogue_table, small_world
 
 
 def decode(tokens):

@@ -14,8 +14,8 @@ from llm_experiment.page.data import MARK_EMPTY, report_data
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, UPDATES_FILE, episodes_file
 from llm_experiment.records.reading import read_run
 from mightnt.statistics import share_interval
-from tests.llm_experiment.recorded_run import RECORDED, recorded_numbers
-from tests.llm_experiment.report_run import (
+from tests.llm_experiment.fakes.recorded_run import RECORDED, recorded_numbers
+from tests.llm_experiment.fakes.report_run import (
     HOSTILE_TEXTS,
     LENGTHS,
     N_EPISODES,
@@ -25,7 +25,7 @@ from tests.llm_experiment.report_run import (
     store,
     write_run,
 )
-from tests.llm_experiment.small_world import PIECES
+from tests.llm_experiment.fakes.small_world import PIECES
 from theory.errors import InvalidArgumentError, ResultsError
 
 SHOWN = 3

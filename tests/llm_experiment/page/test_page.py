@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from llm_experiment.page.page import embeddable_json, page
-from tests.llm_experiment.report_run import HOSTILE, page_data
+from tests.llm_experiment.fakes.report_run import HOSTILE, page_data
 
 ASSETS = files("llm_experiment.page") / "assets"
 SCRIPTS = sorted(path.name for path in ASSETS.iterdir() if path.name.endswith(".js"))

@@ -22,7 +22,7 @@ from llm_experiment.records.reading import (
     read_run,
 )
 from llm_experiment.settings import Settings
-from tests.llm_experiment.recorded_run import RECORDED, copied
+from tests.llm_experiment.fakes.recorded_run import RECORDED, copied
 from theory.errors import MissingDataError, ResultsError
 
 AGENTS = ("exact-budget0-seed0", "exact-budget3-seed0", "realized-budget3-seed0")

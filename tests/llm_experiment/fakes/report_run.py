@@ -21,7 +21,7 @@ from llm_experiment.records.folder import (
 from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig, suite_jobs
 from mightnt.results import write_json
-from tests.llm_experiment.small_world import PIECES, small_config, small_world
+from tests.llm_experiment.fakes.small_world import PIECES, small_config, small_world
 from theory.budget import Accounting
 
 LENGTHS = (24, 30)

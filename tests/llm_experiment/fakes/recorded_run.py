@@ -12,7 +12,7 @@ import math
 import shutil
 from pathlib import Path
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 RECORDED = DATA / "tiny-run"
 
 
