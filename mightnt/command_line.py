@@ -22,6 +22,17 @@ from theory.errors import MightntError
 BAD_USAGE: Final = 2
 INTERRUPTED: Final = 130
 
+EXPERIMENT_LIBRARIES: Final = (
+    "gymnasium",
+    "psutil",
+    "safetensors",
+    "stable_baselines3",
+    "tensorboard",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""What the extra `experiment` brings, by the names of its modules."""
 TYRO_CONFIG: Final = (tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues)
 """How every dataclass becomes options: plain flags, enums by their values."""
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -77,6 +88,10 @@ def run_command(main: Callable[[], None]) -> None:
             main()
         except MightntError as error:
             fail(str(error))
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in EXPERIMENT_LIBRARIES:
+                raise
+            fail(f"this needs {error.name}; install it with: pip install 'mightnt[experiment]'")
         except MemoryError as error:
             fail(f"not enough memory: {error or 'none is left'}; ask for less at a time")
         except KeyboardInterrupt:

@@ -6,13 +6,21 @@ import pty
 import signal
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mightnt.command_line import BAD_USAGE, INTERRUPTED, parse_command_line, run_command
+from mightnt.command_line import (
+    BAD_USAGE,
+    EXPERIMENT_LIBRARIES,
+    INTERRUPTED,
+    parse_command_line,
+    run_command,
+)
 from theory.errors import InvalidArgumentError
 
 
@@ -244,3 +252,23 @@ def test_on_a_terminal_a_bad_option_is_the_same_plain_line(capsys, argv, line):
     assert code == BAD_USAGE
     assert shown.splitlines() == [line]
     assert one_line_error(capsys, lambda: parse(*argv)) == line
+
+
+def test_a_library_of_the_experiment_that_is_missing_is_a_line_and_any_other_is_not(capsys):
+    def lacks(name):
+        def main():
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+        return main
+
+    line = one_line_error(capsys, lambda: run_command(lacks("torch.nn")))
+    assert line == "error: this needs torch.nn; install it with: pip install 'mightnt[experiment]'"
+    with pytest.raises(ModuleNotFoundError):
+        run_command(lacks("sheep"))
+
+
+def test_the_libraries_of_the_experiment_are_those_of_its_extra():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]["experiment"]
+    named = {requirement.partition(">")[0].replace("-", "_") for requirement in extra}
+    assert named == set(EXPERIMENT_LIBRARIES)
