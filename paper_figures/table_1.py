@@ -4,12 +4,12 @@ The answers are those that `python -m llm_experiment.judge` stored in the run's 
 built-in judge, which compares numbers of the transcripts, and of a language model if one was asked.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from llm_experiment.records.folder import JUDGE_FILE
+from mightnt.results import read_json
 from mightnt.statistics import MeanOverRuns
 from mightnt.tables import Cell, Column, Table, to_markdown
 from paper_figures.artefact import Data, Product
@@ -72,11 +72,15 @@ def build(sources: Sources) -> Product:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        judged: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    def parse(content: Any) -> dict[str, Any]:
+        judged: dict[str, Any] = content
         judged["protocol"], judged["judgements"], judged["label"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ResultsError(f"cannot read {path}: {error}; delete it and judge again") from error
+        return judged
+
+    remedy = "delete it and judge again"
+    judged = read_json(path, parse, remedy=remedy)
+    if judged is None:
+        raise ResultsError(f"cannot read {path}: there is no such file; {remedy}")
     return judged
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
 from mightnt.results import check_writable, write_atomically, write_json
+from mightnt.tables import Column, Table, print_table
 from proofs_check.verdict import Check, CheckResult, Effort, Outcome
 
 CHECK_FAILED = 1
@@ -55,7 +55,7 @@ def _run(options: Options) -> None:
         text = checks.markdown()
         write_atomically(options.markdown, lambda path: path.write_text(text, encoding="utf-8"))
     if options.list:
-        Console().print(_list(chosen))
+        print_table(_list(chosen), Console())
         return
     if options.sabotage:
         _sabotage(chosen)
@@ -89,12 +89,12 @@ def _sabotage(chosen: Sequence[Check]) -> None:
 
 
 def _list(checks: Sequence[Check]) -> Table:
-    table = Table(title="Checks", title_justify="left")
-    for header in ("label", "kind", "statement", "scope"):
-        table.add_column(header)
-    for check in checks:
-        table.add_row(check.label, check.kind.value, check.words, check.scope)
-    return table
+    headers = ("label", "kind", "statement", "scope")
+    return Table(
+        title="Checks",
+        columns=tuple(Column(header=header) for header in headers),
+        rows=tuple((check.label, check.kind.value, check.words, check.scope) for check in checks),
+    )
 
 
 def _show(results: Sequence[CheckResult]) -> None:
