@@ -170,3 +170,9 @@ def test_a_sign_that_sympy_does_not_see_and_no_point_refutes_stays_undecided():
 def test_symbolic_kl_is_the_sum_over_outcomes():
     a, b = positive("a b")
     assert symbolic(kl_of((a, b), (b, a)) - (a - b) * sp.log(a / b)).verdict is Verdict.HOLDS
+
+
+def test_equal_exact_balls_are_at_most_each_other():
+    one = Fraction(1)
+    assert at_most(lambda: ball(one), lambda: ball(one)) is Verdict.HOLDS
+    assert at_most(lambda: ball(2), lambda: ball(one)) is Verdict.FAILS

@@ -228,3 +228,18 @@ def test_an_accounting_that_is_no_member_is_converted_or_refused():
             open_ledger(np.array([1.0]), accounting=mode)
     with pytest.raises(InvalidArgumentError, match="open_ledger converts"):
         dataclasses.replace(open_ledger(np.array([1.0]), accounting="exact"), accounting="exact")
+
+
+def test_an_exact_step_may_cost_what_rounding_explains_and_no_more():
+    ledger = open_ledger(np.array([1.0]), accounting=Accounting.EXACT)
+    ledger.charge(kl_nats=1.0 + 4e-13)
+    with pytest.raises(InvalidBudgetError):
+        ledger.charge(kl_nats=1.0 + 1e-11)
+
+
+def test_what_remains_knows_what_the_sum_lost_to_rounding():
+    ledger = open_ledger(np.array([1.0]), accounting=Accounting.EXACT).charge(kl_nats=0.5)
+    for _ in range(1000):  # each lost by a plain sum
+        ledger = ledger.charge(kl_nats=2.0**-55)
+    assert float(ledger.spent_nats[0]) == 0.5
+    assert float(ledger.remaining_nats[0]) == 0.5 - 1000 * 2.0**-55

@@ -375,3 +375,9 @@ def test_rounding_of_a_float32_softmax_over_a_large_vocabulary_is_tolerated(rng)
     xp = array_api_compat.array_namespace(log_p)
     assert xp.all(kl_nats(log_p, log_p.flip(0)) > 0)
     assert xp.all(kl_nats(log_p, log_p) == 0)
+
+
+def test_a_row_counts_as_full_from_a_millionth_of_a_millionth_on():
+    short, full = (np.log([0.5, 0.5 - gap]) for gap in (5e-12, 5e-13))
+    assert float(log_missing_mass(short)) == pytest.approx(math.log(5e-12), rel=1e-3)
+    assert float(log_missing_mass(full)) == -math.inf

@@ -18,6 +18,7 @@ from theory.errors import (
 )
 from theory.process import (
     HistoryTree,
+    check_distributions,
     environment_table,
     observation_laws,
     optimal_values,
@@ -268,3 +269,10 @@ def test_tables_of_the_wrong_kind_are_refused():
     for call in (lambda u: values(pi, nu, u), lambda u: optimal_values(nu, u)):
         with pytest.raises(InvalidShapeError, match=r"each of the 16 complete .* got shape \(5,\)"):
             call(np.zeros(5))
+
+
+def test_exact_rows_may_not_exceed_1_by_anything():
+    over = np.array([[Fraction(1, 2), Fraction(1, 2) + Fraction(1, 10**12)]], dtype=object)
+    with pytest.raises(InvalidDistributionError):
+        check_distributions(over, name="rows")
+    check_distributions(over.astype(np.float64), name="rows")

@@ -164,3 +164,13 @@ def test_hidden_files_are_no_part_of_a_run(tmp_path):
         (tmp_path / name).write_text("")
     record_hashes(tmp_path)
     assert list(read_manifest(tmp_path)["sha256"]) == ["result.json"]
+
+
+def test_every_file_of_weights_counts_for_what_identifies_a_model(tmp_path):
+    model = tmp_path / "task" / "model"
+    model.mkdir(parents=True)
+    for number in (1, 2):
+        (model / f"model-{number}.safetensors").write_bytes(b"weights")
+    before = fingerprints(model)
+    (model / "model-2.safetensors").write_bytes(b"WEIGHTS")
+    assert fingerprints(model) != before

@@ -9,6 +9,7 @@ from theory.errors import InvalidArgumentError
 from toy_world.programs.classes import classes_of_conditions
 from toy_world.programs.columns import ColumnLayout, QueryPoint
 from toy_world.programs.events import (
+    UnprecedentedEvent,
     shortest_unprecedented_events,
     simplest_later_clock_event,
     simplest_later_events,
@@ -179,3 +180,10 @@ def test_the_clock_s_event_is_found_however_large_the_time(t):
     )
     assert number_up_to(Round(3, 2), 300) == 300
     assert number_up_to(Round(3, 2), 299) is None
+
+
+def test_an_event_is_the_shortest_if_all_shorter_ones_were_tried():
+    claims = [
+        UnprecedentedEvent(event=None, bits=bits, searched_bits=7).is_shortest for bits in (7, 8, 9)
+    ]
+    assert claims == [True, True, False]
