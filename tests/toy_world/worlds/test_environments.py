@@ -1,6 +1,7 @@
 """Worlds are processes, and their novelties are new."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,3 +83,12 @@ def test_an_impossible_world_is_refused():
         World(**{**good, "emission": (((half[0], Fraction(1, 3)),),)})
     with pytest.raises(InvalidHistoryError, match=r"action at position 0 must lie in 0\.\.0"):
         world.state_after((1, 0))
+
+
+def test_the_metronome_s_novelty_is_its_first_bell_after_a_bell():
+    world = WORLDS[WorldName.METRONOME]
+    cycle = (0, 0, 1)
+    for state, novelty in enumerate(world.novelty):
+        heard = (*cycle, *cycle[:state], *novelty)
+        bells = [pair == (1, 1) for pair in pairwise(heard)]
+        assert bells == [False] * (len(bells) - 1) + [True]
