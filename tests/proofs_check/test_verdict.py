@@ -75,7 +75,9 @@ def test_one_undecided_case_leaves_the_whole_undecided():
 
 
 def test_cases_that_say_nothing_are_counted_apart():
-    decide = lambda n: verdict_of(True, informative=n > 2)  # noqa: E731 - read as what it is
+    def decide(n):
+        return verdict_of(True, informative=n > 2)
+
     outcome = examine_all([1, 2, 3], decide)
     assert outcome == Outcome(verdict=Verdict.HOLDS, cases=3, vacuous=2)
     assert outcome.informative == 1
