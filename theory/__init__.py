@@ -17,6 +17,8 @@ What there is, by module:
 - `theory.constraints`: KL and total variation of whole episodes in three readings (Definition 2).
 - `theory.bayes_mixture`: Bayesian imitators, which Theorem 1 is about.
 - `theory.pessimism`: the pessimistic imitator, which asks for help instead (Definition 4).
+- `theory.missing_mass`: what acting costs where an imitator asks, and where the step goes.
+- `theory.vetoes`: a pessimistic imitator for models of any size: events that were never seen.
 - `theory.bounds`: the right-hand side of every statement.
 - `theory.log_sum`: exact numbers `r + sum c_i ln b_i`, for KLs between rational policies.
 - `theory.paper`: the labels of the paper's statements. `theory.errors`: what is raised.
@@ -139,6 +141,19 @@ _PUBLIC: Final = {
         "predictive_log_probs",
     ),
     "theory.pessimism": ("top_set", "pessimistic_imitator", "help_probability"),
+    "theory.missing_mass": ("Help", "acting_cost_nats", "may_act", "completed", "renormalised"),
+    "theory.vetoes": (
+        "EventEvidence",
+        "event_prior",
+        "never_weights",
+        "is_vetoed",
+        "graded_factors",
+        "surest_alpha",
+        "unvetoed_expectation_bound",
+        "unvetoed_price_bound_nats",
+        "false_vetoes_bound",
+        "blocking_bound",
+    ),
     "theory.bounds": (
         "Theorem1Bound",
         "theorem1_factor",

@@ -59,6 +59,11 @@ from theory.errors import MightntError as MightntError
 from theory.errors import SolverError as SolverError
 from theory.log_sum import LogSum as LogSum
 from theory.log_sum import kl_log_sum as kl_log_sum
+from theory.missing_mass import Help as Help
+from theory.missing_mass import acting_cost_nats as acting_cost_nats
+from theory.missing_mass import completed as completed
+from theory.missing_mass import may_act as may_act
+from theory.missing_mass import renormalised as renormalised
 from theory.overspending import OverspendingBet as OverspendingBet
 from theory.overspending import all_in_spending_nats as all_in_spending_nats
 from theory.overspending import realized_two_step_supremum as realized_two_step_supremum
@@ -81,3 +86,13 @@ from theory.process import values as values
 from theory.projections import KLProjection as KLProjection
 from theory.projections import fixed_kl_mixture as fixed_kl_mixture
 from theory.projections import geometric_projection as geometric_projection
+from theory.vetoes import EventEvidence as EventEvidence
+from theory.vetoes import blocking_bound as blocking_bound
+from theory.vetoes import event_prior as event_prior
+from theory.vetoes import false_vetoes_bound as false_vetoes_bound
+from theory.vetoes import graded_factors as graded_factors
+from theory.vetoes import is_vetoed as is_vetoed
+from theory.vetoes import never_weights as never_weights
+from theory.vetoes import surest_alpha as surest_alpha
+from theory.vetoes import unvetoed_expectation_bound as unvetoed_expectation_bound
+from theory.vetoes import unvetoed_price_bound_nats as unvetoed_price_bound_nats

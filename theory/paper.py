@@ -1,4 +1,4 @@
-"""The paper's statements, by label: the one place where its printed numbers stand.
+"""The paper's statements by label, and our own: the one place where printed numbers stand.
 
 Cohen, Hutter, Bengio, Russell, "RL, but don't do anything I wouldn't do" (arXiv 2410.06213,
 UAI 2025), and FGOIL: Cohen, Hutter, Nanda, "Fully General Online Imitation Learning"
@@ -28,6 +28,7 @@ class Statement(Enum):
     PESSIMISTIC_IMITATOR = "Definition 4 (pessimistic Bayesian imitator)"
     LIMITED_QUERYING = "Theorem 3 (limited querying; FGOIL Theorem 2)"
     NOTHING_UNPRECEDENTED = "Theorem 4 (KL to the demonstrator is bounded)"
+    EVENT_VETOES = "Event vetoes (this toolkit's own)"
 
     def __str__(self) -> str:
         """The citation, as printed in tables."""
