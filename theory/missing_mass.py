@@ -68,11 +68,14 @@ class Help(Enum):
     """The rest is divided by its mass, where no more than a limit is missing."""
 
 
-def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*rows"]:
+def acting_cost_nats(
+    missing_mass: Float[Array, "*rows"], *, unchecked: bool = False
+) -> Float64[Array, "*rows"]:
     """`-ln(1 - theta)`: the least that acting costs where theta is missing.
 
     Args:
         missing_mass: theta, in [0, 1], shape (...,).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         Nats, infinite where all is missing; relative error below 1e-15.
@@ -88,20 +91,24 @@ def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*ro
     """
     xp = common_namespace(missing_mass=missing_mass)
     theta = to_float64(missing_mass)
-    if not bool(xp.all((theta >= 0) & (theta <= 1))):
+    if not unchecked and not bool(xp.all((theta >= 0) & (theta <= 1))):
         raise InvalidDistributionError("missing_mass must lie in [0, 1]")
     some_left = theta < 1
     return xp.where(some_left, 0.0 - xp.log1p(-xp.where(some_left, theta, 0.0)), INF)
 
 
 def may_act(
-    missing_mass: Float[Array, "*rows"], remaining_nats: Float[Array, "*rows"]
+    missing_mass: Float[Array, "*rows"],
+    remaining_nats: Float[Array, "*rows"],
+    *,
+    unchecked: bool = False,
 ) -> Bool[Array, "*rows"]:
     """Whether a budget pays for acting; otherwise the step must be asked for.
 
     Args:
         missing_mass: theta, in [0, 1], shape (...,).
         remaining_nats: what is left of the budget, >= 0, may be inf, shape (...,).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         True where nothing is missing, whatever the budget; False where all is.
@@ -112,17 +119,19 @@ def may_act(
         >>> may_act(np.array([0.0, 0.2, 0.5, 1.0]), np.array([0.0, 0.5, 0.5, np.inf]))
         array([ True,  True, False, False])
     """
-    check_budgets(remaining_nats=remaining_nats)
-    cost = acting_cost_nats(missing_mass)
+    if not unchecked:
+        check_budgets(remaining_nats=remaining_nats)
+    cost = acting_cost_nats(missing_mass, unchecked=unchecked)
     return (cost <= to_float64(remaining_nats)) & (cost < INF)
 
 
-def completed(log_semi: LogRows, log_demonstrator: LogRows) -> LogRows:
+def completed(log_semi: LogRows, log_demonstrator: LogRows, *, unchecked: bool = False) -> LogRows:
     """`ln(nu + theta mu)`: the law in which the demonstrator does what nu leaves out.
 
     Args:
         log_semi: `ln nu`, mass at most 1, shape (..., d).
         log_demonstrator: `ln mu`, mass 1, shape (..., d).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         Log-probabilities of mass 1, shape (..., d); -inf exactly where both are.
@@ -136,7 +145,7 @@ def completed(log_semi: LogRows, log_demonstrator: LogRows) -> LogRows:
         array([0.6, 0. , 0.4])
     """
     xp = common_namespace(log_semi=log_semi, log_demonstrator=log_demonstrator)
-    log_theta = log_missing_mass(log_semi)[..., None]
+    log_theta = log_missing_mass(log_semi, unchecked=unchecked)[..., None]
     from_demonstrator = log_theta + to_float64(log_demonstrator)
     return xp.astype(_log_sum(xp, to_float64(log_semi), from_demonstrator), log_semi.dtype)
 
