@@ -99,13 +99,14 @@ def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*ro
 
 
 def may_act(
-    missing_mass: Float[Array, "*rows"], remaining_nats: Float[Array, "*rows"]
-) -> Bool[Array, "*rows"]:
+    missing_mass: Float[Array, "*#rows"], remaining_nats: Float[Array, "*#rows"]
+) -> Bool[Array, "*#rows"]:
     """Whether a budget pays for acting; otherwise the step must be asked for.
 
     Args:
         missing_mass: theta, in [0, 1], shape (...,).
-        remaining_nats: what is left of the budget, >= 0, may be inf, shape (...,).
+        remaining_nats: what is left of the budget, >= 0, may be inf, shape (...,); the two
+            broadcast.
 
     Returns:
         True where nothing is missing, whatever the budget; False where all is.
