@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -286,7 +287,7 @@ def load_evidence(path: Path, *, made_from: str) -> Evidence | None:
         ResultsError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             head = json.loads(str(stored["head"]))
             if head["made_from"] != made_from:
                 return None
@@ -303,7 +304,7 @@ def load_evidence(path: Path, *, made_from: str) -> Evidence | None:
             }
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ResultsError(f"cannot go on with {path}: {error}; delete it to begin anew") from error
     return evidence
 
