@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from proofs_check import (
     accounting,
+    asking,
     divergence_lemmas,
     little_constraint,
     no_triangle,
@@ -19,6 +20,7 @@ from proofs_check import (
     readings,
     simple_events,
     tvd_constraint,
+    vetoes,
 )
 from proofs_check.sabotage import Sabotage, sabotaged, watch_calls
 from proofs_check.verdict import Check, CheckResult, Effort, Kind
@@ -35,6 +37,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     *simple_events.CHECKS,
     *tvd_constraint.CHECKS,
     *pessimism.CHECKS,
+    *asking.CHECKS,
+    *vetoes.CHECKS,
 )
 
 

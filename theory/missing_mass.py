@@ -29,6 +29,8 @@ nothing is missing any more and nothing is charged; each says what is given up f
 from enum import Enum
 from typing import Final
 
+from array_api_compat import size
+
 from theory.arguments import check_probability
 from theory.arrays import (
     INF,
@@ -39,7 +41,9 @@ from theory.arrays import (
     LogRows,
     PerRow,
     check_budgets,
+    check_log_probabilities,
     common_namespace,
+    common_shape,
     to_float64,
 )
 from theory.divergences import log_missing_mass
@@ -68,11 +72,14 @@ class Help(Enum):
     """The rest is divided by its mass, where no more than a limit is missing."""
 
 
-def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*rows"]:
+def acting_cost_nats(
+    missing_mass: Float[Array, "*rows"], *, unchecked: bool = False
+) -> Float64[Array, "*rows"]:
     """`-ln(1 - theta)`: the least that acting costs where theta is missing.
 
     Args:
         missing_mass: theta, in [0, 1], shape (...,).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         Nats, infinite where all is missing; relative error below 1e-15.
@@ -88,23 +95,32 @@ def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*ro
     """
     xp = common_namespace(missing_mass=missing_mass)
     theta = to_float64(missing_mass)
-    if not bool(xp.all((theta >= 0) & (theta <= 1))):
+    if not unchecked and not bool(xp.all((theta >= 0) & (theta <= 1))):
         raise InvalidDistributionError("missing_mass must lie in [0, 1]")
     some_left = theta < 1
     return xp.where(some_left, 0.0 - xp.log1p(-xp.where(some_left, theta, 0.0)), INF)
 
 
 def may_act(
-    missing_mass: Float[Array, "*rows"], remaining_nats: Float[Array, "*rows"]
-) -> Bool[Array, "*rows"]:
+    missing_mass: Float[Array, "*#rows"],
+    remaining_nats: Float[Array, "*#rows"],
+    *,
+    unchecked: bool = False,
+) -> Bool[Array, "*#rows"]:
     """Whether a budget pays for acting; otherwise the step must be asked for.
 
     Args:
         missing_mass: theta, in [0, 1], shape (...,).
-        remaining_nats: what is left of the budget, >= 0, may be inf, shape (...,).
+        remaining_nats: what is left of the budget, >= 0, may be inf, shape (...,); the two
+            broadcast.
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         True where nothing is missing, whatever the budget; False where all is.
+
+    Raises:
+        InvalidDistributionError: theta outside [0, 1].
+        InvalidBudgetError: a negative budget, or NaN.
 
     Example:
         >>> import numpy as np
@@ -112,20 +128,27 @@ def may_act(
         >>> may_act(np.array([0.0, 0.2, 0.5, 1.0]), np.array([0.0, 0.5, 0.5, np.inf]))
         array([ True,  True, False, False])
     """
-    check_budgets(remaining_nats=remaining_nats)
-    cost = acting_cost_nats(missing_mass)
+    common_namespace(missing_mass=missing_mass, remaining_nats=remaining_nats)
+    if not unchecked:
+        check_budgets(remaining_nats=remaining_nats)
+    cost = acting_cost_nats(missing_mass, unchecked=unchecked)
     return (cost <= to_float64(remaining_nats)) & (cost < INF)
 
 
-def completed(log_semi: LogRows, log_demonstrator: LogRows) -> LogRows:
+def completed(log_semi: LogRows, log_demonstrator: LogRows, *, unchecked: bool = False) -> LogRows:
     """`ln(nu + theta mu)`: the law in which the demonstrator does what nu leaves out.
 
     Args:
         log_semi: `ln nu`, mass at most 1, shape (..., d).
         log_demonstrator: `ln mu`, mass 1, shape (..., d).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
-        Log-probabilities of mass 1, shape (..., d); -inf exactly where both are.
+        Log-probabilities of mass 1, shape (..., d); -inf where both are, or where nothing is
+        missing of a nu that is -inf there.
+
+    Raises:
+        InvalidDistributionError: no semi-distribution, or a demonstrator that misses mass.
 
     Example:
         >>> import numpy as np
@@ -136,7 +159,10 @@ def completed(log_semi: LogRows, log_demonstrator: LogRows) -> LogRows:
         array([0.6, 0. , 0.4])
     """
     xp = common_namespace(log_semi=log_semi, log_demonstrator=log_demonstrator)
-    log_theta = log_missing_mass(log_semi)[..., None]
+    common_shape(log_semi=log_semi, log_demonstrator=log_demonstrator)
+    if not unchecked:
+        check_log_probabilities(full=True, log_demonstrator=log_demonstrator)
+    log_theta = log_missing_mass(log_semi, unchecked=unchecked)[..., None]
     from_demonstrator = log_theta + to_float64(log_demonstrator)
     return xp.astype(_log_sum(xp, to_float64(log_semi), from_demonstrator), log_semi.dtype)
 
@@ -149,7 +175,7 @@ def renormalised(log_semi: LogRows, *, limit: float = RENORMALISE_LIMIT) -> LogR
         limit: the most that may be missing, in [0, 1].
 
     Raises:
-        InvalidDistributionError: a row that misses more.
+        InvalidDistributionError: a row that misses more, or everything.
 
     Example:
         >>> import numpy as np
@@ -159,13 +185,13 @@ def renormalised(log_semi: LogRows, *, limit: float = RENORMALISE_LIMIT) -> LogR
     """
     check_probability(limit=limit)
     xp = common_namespace(log_semi=log_semi)
-    log_theta: PerRow = log_missing_mass(log_semi)
-    theta = xp.exp(log_theta)
-    worst = float(xp.max(theta)) if theta.shape != () else float(theta)
-    if worst > limit:
+    theta: PerRow = xp.exp(log_missing_mass(log_semi))
+    refused = theta[(theta > limit) | (theta == 1)]
+    if size(refused):
         raise InvalidDistributionError(
-            f"a law that misses {worst:.3g} of its mass cannot stand for what is left of it (limit "
-            f"{limit:g}); have the step asked for, or let the demonstrator fill it"
+            f"a law that misses {float(xp.max(refused)):.3g} of its mass cannot stand for what is "
+            f"left of it (limit {limit:g}); have the step asked for, or let the demonstrator fill "
+            "it"
         )
     log_mass = xp.log1p(-theta)[..., None]
     return xp.astype(to_float64(log_semi) - log_mass, log_semi.dtype)

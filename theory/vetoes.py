@@ -36,7 +36,9 @@ nothing else does.
 **Dirty data.** One occurrence lifts a veto for good. The *graded* form compares the models `r b` on
 E for r in 1, 0, 2^-1, ..., 2^-20: r = 1 has the prior `1 - s_E`, and the others share `s_E`; the
 likelihood is Poisson's, `r^c e^(-r lambda)` up to a factor; and the least r in the top set
-multiplies b. (What it takes from E is missing mass like any other.)
+multiplies b. (What it takes from E is missing mass like any other.) An event that never occurred
+is vetoed, r = 0, iff `lambda >= ln(21 (1-s)/s) + min(0, ln(alpha/(1-alpha)))`: "never" has but a
+21st of `s_E`, so that safety asks for `alpha <= s_E/21`.
 """
 
 import math
@@ -49,7 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.arguments import check_alpha, check_bits, check_positive_probability
-from theory.arrays import Bool, Float64, Shaped
+from theory.arrays import Bool, Float64, Shaped, broadcast_shape
 from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
 from theory.pessimism import top_set
 from theory.process import Probability, Table
@@ -185,7 +187,12 @@ def is_vetoed(
         priors: `s_E`, in (0, 1), shape (...,), float64 or `Fraction`.
         never_likelihoods: `m_E`, in [0, 1].
         occurrences: `c_E`.
-        alpha: the threshold, 0 < alpha <= 1.
+        alpha: the threshold, 0 < alpha <= 1; a float counts as the binary number that it is.
+
+    Raises:
+        InvalidArgumentError: alpha outside (0, 1], or a negative count.
+        InvalidDistributionError: no probabilities.
+        InvalidShapeError: shapes that do not broadcast.
 
     Example:
         >>> from theory import is_vetoed
@@ -194,7 +201,9 @@ def is_vetoed(
     """
     check_alpha(alpha)
     s, m, c = _checked(priors, never_likelihoods, occurrences)
-    return np.asarray((c == 0) & ((1 - s) * m * alpha <= s * (1 - alpha)), dtype=np.bool_)
+    threshold = Fraction(alpha) if s.dtype == object else float(alpha)
+    never = (1 - s) * m * threshold <= s * (1 - threshold)
+    return np.asarray((c == 0) & never, dtype=np.bool_)
 
 
 def graded_factors(
@@ -327,6 +336,7 @@ def _checked(priors: Any, likelihoods: Any, occurrences: Any) -> tuple[Table, Ta
         given if isinstance(given, np.ndarray) else np.array(given)
         for given in (priors, likelihoods, occurrences)
     )
+    broadcast_shape(priors=s.shape, never_likelihoods=m.shape, occurrences=c.shape)
     if not np.all((s > 0) & (s < 1)):
         raise InvalidDistributionError("priors must lie in (0, 1)")
     if not np.all((m >= 0) & (m <= 1)):

@@ -53,6 +53,11 @@ def call_with_batches(library, precision, *, gradients):
         assert theory.renyi_nats(log_p, log_q, order=order).shape == (3, 2)
     assert theory.log_missing_mass(log_p).shape == (3, 1)
     assert theory.with_missing_outcome(log_p).shape == (3, 1, 5)
+    assert theory.completed(log_p - 1, log_q).shape == (3, 2, 4)
+    assert theory.renormalised(log_p - 1, limit=0.9).shape == (3, 1, 4)
+    missing, budgets = array([[0.1], [0.2]]), array([0.1, 0.2, 0.3])
+    assert theory.acting_cost_nats(missing).shape == (2, 1)
+    assert theory.may_act(missing, budgets).shape == (2, 3)
     for project in (theory.fixed_kl_mixture, theory.geometric_projection):
         for k, share in ((0.1, 1.0), (array([0.0, 0.1]), 0.5), (0.1, array([[0.3], [0.5], [1.0]]))):
             found = project(log_p, log_q, k, share=share)
