@@ -332,6 +332,11 @@ class FeatureReader:
         self._visible_closing = _mask([_shows(before) for before, _, _ in closing])
         self._visible_rest = _mask([_shows(rest) for rest in rests])
 
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are expected: where the parser's tables lie."""
+        return self.parser.begin(1).line.device
+
     def begin(self, n: int) -> FeatureState:
         """The state of `n` empty transcripts."""
         turn = self.parser.begin(n)

@@ -16,6 +16,7 @@ visited.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -33,13 +34,14 @@ from llm_experiment.chat.features import (
     token_pieces,
 )
 from llm_experiment.chat.turns import TurnParser
-from mightnt.results import from_jsonable, read_json, to_jsonable, write_atomically
+from mightnt.results import from_jsonable, to_jsonable, write_atomically
 from theory.arguments import check_alpha
 from theory.errors import InvalidArgumentError, ModelError, ResultsError
 
 THE_END: Final = "(the turn ends)"
 """How a veto names the class of tokens that end the turn."""
 _VETOES: Final = "vetoes"
+_LAST_COMMA: Final = re.compile(r",(\s*\n\s*\])")
 _REMEDY: Final = "learn the vetoes again with `python -m llm_experiment.vetoes`"
 
 
@@ -301,7 +303,7 @@ class _FactorTable:
         last = len(self._keys)
         if not last:
             return torch.zeros_like(values)
-        at = torch.searchsorted(self._keys, values).clamp(max=last - 1)
+        at = torch.searchsorted(self._keys, values.contiguous()).clamp(max=last - 1)
         return torch.where(self._keys[at] == values, at, last)
 
 
@@ -392,10 +394,17 @@ def read_veto_set(path: Path) -> VetoSet:
     Raises:
         ResultsError: there is no such file, or it is no veto set; the message says where.
     """
-    found = read_json(path, _parse, remedy=f"mend the line, or {_REMEDY}")
-    if found is None:
-        raise ResultsError(f"there is no file {path}; {_REMEDY}")
-    return found
+    remedy = f"mend the line, or {_REMEDY}"
+    try:
+        # Whoever deletes the last veto leaves a comma behind the one before it.
+        text = _LAST_COMMA.sub(r"\1", path.read_text(encoding="utf-8"))
+        return _parse(json.loads(text))
+    except FileNotFoundError:
+        raise ResultsError(f"there is no file {path}; {_REMEDY}") from None
+    except RecursionError:
+        raise ResultsError(f"cannot read {path}: it is nested too deeply; {remedy}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ResultsError(f"cannot read {path}: {error}; {remedy}") from error
 
 
 def _parse(content: Any) -> VetoSet:

@@ -5,6 +5,8 @@ takes away is missing mass, and not given to anything else. The partner speaks a
 is learnt while an agent acts: the vetoes are frozen.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -103,9 +105,9 @@ def apply_vetoes(step: BaseStep, vetoes: CompiledVetoes, state: FeatureState) ->
     if not touched.any():
         return step
     vetoed = step_from_semi_distribution(semi_log_probs(step) + log_factors.double(), step.features)
-    return BaseStep(
+    return replace(
+        step,
         log_probs=torch.where(touched[:, None], vetoed.log_probs, step.log_probs),
-        features=step.features,
         missing_mass=torch.where(touched, vetoed.missing_mass, step.missing_mass),
     )
 

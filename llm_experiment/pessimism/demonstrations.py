@@ -155,7 +155,7 @@ def sample_demonstrations(
     partner: str,
     n_silences: int = 0,
 ) -> tuple[Tokens, ...]:
-    """Dialogues of two roles that a process makes up; either begins, with equal probability.
+    """Dialogues of two roles that a process makes up; the partner begins, as a chat's prompt does.
 
     Args:
         process: the demonstrator.
@@ -175,11 +175,7 @@ def sample_demonstrations(
         raise InvalidArgumentError(
             f"n_dialogues must be >= 1 and n_tokens >= 2, got {n_dialogues} and {n_tokens}"
         )
-    agent_begins = rng.random(n_dialogues) < 0.5
-    tokens = np.empty((n_dialogues, n_tokens), dtype=np.int64)
-    for first, speakers in ((True, (agent, partner)), (False, (partner, agent))):
-        rows = np.flatnonzero(agent_begins == first)
-        tokens[rows] = process.sample(rng, len(rows), n_tokens, speakers=speakers)
+    tokens = process.sample(rng, n_dialogues, n_tokens, speakers=(partner, agent))
     return _with_silences(process, tokens, rng, agent=agent, n_silences=n_silences)
 
 

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, BaseStep
+from llm_experiment.base.protocol import BaseModel, BaseStep, Session
 from llm_experiment.chat.features import Feature, FeatureReader, FeatureState, token_pieces
 from llm_experiment.chat.veto_set import (
     FeatureCoverage,
@@ -50,60 +51,84 @@ _COUNTS: Final = ("occurrences", "expected", "log_never")
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """One token of n transcripts, before it is read.
+    """One token of n transcripts with the same first token, before it is read.
 
     Attributes:
         rows: which transcripts, int64, shape (n,).
-        position: the token's place.
+        position: the token's place, 1 at least.
         acts: where there is such a token and the agent wrote it, bool, shape (n,).
         state: the features before it.
-        step: what the base model says of it.
         tokens: it itself, int64, shape (n,).
+        first: the first token of all, int64, shape (1,).
+        longest: the length of the longest of the transcripts.
     """
 
     rows: NDArray[np.int64]
     position: int
     acts: Tensor
     state: FeatureState
-    step: BaseStep
     tokens: Tensor
+    first: Tensor
+    longest: int
 
 
-def walk(
-    base: BaseModel, reader: FeatureReader, transcripts: Sequence[Tokens], rows: Sequence[int]
+def moments(
+    reader: FeatureReader, transcripts: Sequence[Tokens], rows: Sequence[int]
 ) -> Iterator[Moment]:
     """Read transcripts in lockstep, those with the same first token at once.
 
-    A base model does not predict a transcript's first token, which has no moment.
-
     Args:
-        base: predicts.
-        reader: of features, on the base model's device.
+        reader: of features.
         transcripts: of any lengths, 2 at least.
         rows: their numbers.
     """
+    device = reader.device
     for first in sorted({int(transcripts[row][0]) for row in rows}):
         group = np.array([row for row in rows if transcripts[row][0] == first])
-        lengths = torch.tensor([len(transcripts[row]) for row in group], device=base.device)
+        lengths = torch.tensor([len(transcripts[row]) for row in group], device=device)
         longest = int(lengths.max())
         tokens = torch.zeros(len(group), longest, dtype=torch.int64)
         for i, row in enumerate(group):
             tokens[i, : len(transcripts[row])] = torch.from_numpy(transcripts[row])
-        tokens = tokens.to(base.device)
-        session, step = base.begin(tokens[0, :1], n_episodes=len(group), n_positions=longest + 1)
-        state = reader.read(tokens[:, :1])
+        tokens = tokens.to(device)
+        state = reader.begin(len(group))
         for position in range(1, longest):
+            state = reader.advance(state, tokens[:, position - 1])
             yield Moment(
                 rows=group,
                 position=position,
                 acts=reader.agent_acts(state) & (lengths > position),
                 state=state,
-                step=step,
                 tokens=tokens[:, position],
+                first=tokens[0, :1],
+                longest=longest,
             )
-            if position + 1 < longest:
-                step = session.append(tokens[:, position])
-                state = reader.advance(state, tokens[:, position])
+
+
+def walk(
+    base: BaseModel, reader: FeatureReader, transcripts: Sequence[Tokens], rows: Sequence[int]
+) -> Iterator[tuple[Moment, BaseStep]]:
+    """What a base policy says of every token of transcripts but the first.
+
+    Args:
+        base: predicts; on a device of its own, where its steps are.
+        reader: of features.
+        transcripts: of any lengths, 2 at least.
+        rows: their numbers.
+    """
+    session: Session | None = None
+    last: Tensor | None = None
+    for moment in moments(reader, transcripts, rows):
+        if session is None or last is None or moment.position == 1:
+            session, step = base.begin(
+                moment.first.to(base.device),
+                n_episodes=len(moment.rows),
+                n_positions=moment.longest,
+            )
+        else:
+            step = session.append(last)
+        last = moment.tokens.to(base.device)
+        yield moment, step
 
 
 # ----------------------------------------------------------------------------- evidence
@@ -166,6 +191,10 @@ class FeatureEvidence:
         for name, sums in self._sums.items():
             self._sums[name] = torch.cat([sums, _zeros(more, sums.shape[1])])
 
+    def copy(self) -> "FeatureEvidence":
+        """The same, which further steps do not change."""
+        return FeatureEvidence.restored(self.stored())
+
     def stored(self) -> dict[str, NDArray[Any]]:
         """All of it, as arrays."""
         values = np.array(self.values, dtype=np.int64)
@@ -205,18 +234,26 @@ class Evidence:
         self.n_demonstrations = 0
         self.n_steps = 0
 
-    def add(self, moment: Moment, reader: FeatureReader) -> None:
+    def copy(self) -> "Evidence":
+        """The same, which further transcripts do not change."""
+        other = Evidence((), 1)
+        other.features = {name: feature.copy() for name, feature in self.features.items()}
+        other.n_demonstrations, other.n_steps = self.n_demonstrations, self.n_steps
+        return other
+
+    def add(self, moment: Moment, step: BaseStep, reader: FeatureReader) -> None:
         """Count one token of several transcripts.
 
         Args:
             moment: the token.
+            step: what the base policy says of it.
             reader: of the features.
         """
         acts = moment.acts
         n_steps = int(acts.sum())
         if not n_steps:
             return
-        b = semi_log_probs(moment.step)[acts].exp()
+        b = semi_log_probs(step)[acts].exp()
         b = torch.cat([b, b[:, reader.ends].sum(dim=1, keepdim=True)], dim=1).clamp(max=1.0).cpu()
         tokens = moment.tokens[acts]
         occurred = torch.zeros_like(b)
@@ -255,8 +292,8 @@ def gather_evidence(
         start = evidence.n_demonstrations
         if not start < end <= len(transcripts):
             continue
-        for moment in walk(base, reader, transcripts, range(start, end)):
-            evidence.add(moment, reader)
+        for moment, step in walk(base, reader, transcripts, range(start, end)):
+            evidence.add(moment, step, reader)
         evidence.n_demonstrations = end
         yield evidence
 
@@ -286,7 +323,7 @@ def load_evidence(path: Path, *, made_from: str) -> Evidence | None:
         ResultsError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             head = json.loads(str(stored["head"]))
             if head["made_from"] != made_from:
                 return None
@@ -303,7 +340,7 @@ def load_evidence(path: Path, *, made_from: str) -> Evidence | None:
             }
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ResultsError(f"cannot go on with {path}: {error}; delete it to begin anew") from error
     return evidence
 

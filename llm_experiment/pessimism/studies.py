@@ -26,10 +26,11 @@ from llm_experiment.chat.features import FeatureReader, features_for, find_featu
 from llm_experiment.chat.token_texts import encode_start
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser, TurnRules
-from llm_experiment.chat.veto_set import vocabulary_hash
+from llm_experiment.chat.veto_set import VetoForm, vocabulary_hash
 from llm_experiment.config import PROCESS, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
+from llm_experiment.pessimism.audit import Audit, audited_sets, done_by, measure
 from llm_experiment.pessimism.demonstrations import (
     Tokens,
     encode_transcripts,
@@ -73,7 +74,13 @@ class Imitator:
         return self.reader.parser.rules
 
     def demonstrations(
-        self, path: Path | None, *, n_dialogues: int, n_tokens: int, n_silences: int, seed: int
+        self,
+        path: Path | None,
+        *,
+        n_dialogues: int,
+        n_tokens: int,
+        n_silences: int,
+        seed: int | tuple[int, ...],
     ) -> tuple[Tokens, ...]:
         """Those in a file, or those that the task's process makes up.
 
@@ -170,41 +177,79 @@ def load_imitator(config: WorldConfig, *, features: Sequence[str] = ()) -> Imita
 
 
 def evidence_of(
-    imitator: Imitator, transcripts: Sequence[Tokens], *, batch: int, partial: Path | None
-) -> Evidence:
+    imitator: Imitator,
+    transcripts: Sequence[Tokens],
+    *,
+    stops: Sequence[int] = (),
+    batch: int,
+    partial: Path | None,
+) -> list[Evidence]:
     """What demonstrations say, with a bar, gone on with where an interrupted pass stopped.
 
     Args:
         imitator: reads them.
         transcripts: the demonstrations.
+        stops: numbers N of which the evidence of the first N is wanted; all of them if left out.
         batch: how many it reads at a time.
-        partial: where to keep what is unfinished; deleted when it is finished.
+        partial: the stem of files that keep what is unfinished (see `forget`).
+
+    Returns:
+        The evidence at each stop.
 
     Raises:
         ResultsError: what is unfinished cannot be written or read.
     """
-    made_from = fingerprint(imitator, transcripts, batch=batch)
-    found = None if partial is None else load_evidence(partial, made_from=made_from)
-    evidence = found or Evidence(imitator.reader.features, imitator.reader.n_tokens)
+    ends = sorted(set(stops)) or [len(transcripts)]
+    made_from = fingerprint(imitator, transcripts, batch=batch, stops=ends)
+    found: list[Evidence] = []
+    for end in ends:
+        kept = partial and load_evidence(_kept(partial, end), made_from=made_from)
+        if not kept:
+            break
+        found.append(kept)
+    if len(found) == len(ends):
+        return found
+    last = found[-1].copy() if found else None
+    begun = partial and load_evidence(_kept(partial, None), made_from=made_from)
+    if begun and (last is None or begun.n_demonstrations > last.n_demonstrations):
+        last = begun
+    evidence = last or Evidence(imitator.reader.features, imitator.reader.n_tokens)
     saved = time.monotonic()
     with progress_bar() as bar:
-        task = bar.add_task(
-            "demonstrations", total=len(transcripts), completed=evidence.n_demonstrations
-        )
+        task = bar.add_task("demonstrations", total=ends[-1], completed=evidence.n_demonstrations)
         for _ in gather_evidence(
-            imitator.base, imitator.reader, transcripts, begin_with=evidence, batch=batch
+            imitator.base,
+            imitator.reader,
+            transcripts[: ends[-1]],
+            stops=ends,
+            begin_with=evidence,
+            batch=batch,
         ):
-            bar.update(task, completed=evidence.n_demonstrations)
-            unfinished = evidence.n_demonstrations < len(transcripts)
-            if partial and unfinished and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                save_evidence(partial, evidence, made_from=made_from)
+            number = evidence.n_demonstrations
+            bar.update(task, completed=number)
+            if number in ends:
+                found.append(evidence.copy())
+            if partial and (number in ends or time.monotonic() - saved > SAVE_EVERY_SECONDS):
+                at = number if number in ends else None
+                save_evidence(_kept(partial, at), evidence, made_from=made_from)
                 saved = time.monotonic()
-    if partial is not None:
-        partial.unlink(missing_ok=True)
-    return evidence
+    return found
 
 
-def fingerprint(imitator: Imitator, transcripts: Sequence[Tokens], *, batch: int) -> str:
+def forget(partial: Path) -> None:
+    """Delete what `evidence_of` keeps of an unfinished pass, once its result is written."""
+    for path in partial.parent.glob(f"{partial.name}.partial*.npz"):
+        path.unlink(missing_ok=True)
+
+
+def _kept(partial: Path, stop: int | None) -> Path:
+    """Where evidence is kept: at a stop, or on the way to one."""
+    return partial.with_name(f"{partial.name}.partial{'' if stop is None else f'-{stop}'}.npz")
+
+
+def fingerprint(
+    imitator: Imitator, transcripts: Sequence[Tokens], *, batch: int, stops: Sequence[int]
+) -> str:
     """Tells apart what evidence may be of: a model, features and demonstrations; SHA-256.
 
     A model is known by its name and by what it predicts after the first token.
@@ -215,11 +260,71 @@ def fingerprint(imitator: Imitator, transcripts: Sequence[Tokens], *, batch: int
     )
     rules = imitator.rules
     features = [(feature.name, feature.bits) for feature in reader.features]
-    head = [
-        imitator.name, vocabulary_hash(reader.parser), rules.agent, rules.partner, features, batch,
-    ]  # fmt: skip
+    names = (imitator.name, rules.agent, rules.partner, vocabulary_hash(reader.parser))
+    head = [*names, features, batch, *stops]
     digest = hashlib.sha256(json.dumps(head).encode())
     digest.update(step.log_probs.cpu().numpy().tobytes())
     for tokens in transcripts:
         digest.update(np.int64(len(tokens)).tobytes() + tokens.tobytes())
     return digest.hexdigest()
+
+
+def audit_vetoes(
+    imitator: Imitator,
+    transcripts: Sequence[Tokens],
+    held_out: Sequence[Tokens],
+    *,
+    numbers: Sequence[int],
+    alphas: Sequence[float],
+    form: VetoForm,
+    law_known: bool,
+    batch: int,
+    partial: Path | None,
+) -> Audit:
+    """What the veto sets of several numbers of demonstrations and several alpha do elsewhere.
+
+    Args:
+        imitator: the base model.
+        transcripts: the demonstrations.
+        held_out: other dialogues of the demonstrator.
+        numbers: of demonstrations, each at most as many as there are.
+        alphas: thresholds.
+        form: what one occurrence does to a veto.
+        law_known: whether the task's process is the demonstrator.
+        batch: dialogues that are read at a time.
+        partial: see `evidence_of`.
+
+    Raises:
+        InvalidArgumentError: more demonstrations than there are.
+    """
+    too_many = [number for number in numbers if not 1 <= number <= len(transcripts)]
+    if too_many:
+        raise InvalidArgumentError(
+            f"numbers of demonstrations must lie in 1..{len(transcripts)}, got {too_many[0]}"
+        )
+    stages = evidence_of(imitator, transcripts, stops=numbers, batch=batch, partial=partial)
+    transcripts = transcripts[: max(numbers)]
+    demonstrator = ProcessBase(imitator.process) if law_known else None
+    reader = imitator.reader
+    done = Evidence(reader.features, reader.n_tokens)
+    with progress_bar() as bar:
+        task = bar.add_task("what is done", total=len(transcripts) + len(held_out))
+        for dialogues in (transcripts, held_out):
+            for _ in done_by(
+                reader, dialogues, demonstrator=demonstrator, begin_with=done, batch=batch
+            ):
+                bar.update(task, completed=done.n_demonstrations)
+        sets = audited_sets(
+            stages, reader, alphas=alphas, form=form, done=done, device=imitator.base.device
+        )
+        task = bar.add_task("held-out dialogues", total=len(held_out))
+        return measure(
+            imitator.base,
+            reader,
+            held_out,
+            sets,
+            done=done,
+            demonstrator=demonstrator,
+            batch=batch,
+            on_batch=lambda number: bar.update(task, completed=number),
+        )
