@@ -71,6 +71,9 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "vetoes": Command(
             module="llm_experiment.vetoes", summary="learn what the demonstrator never does"
         ),
+        "pessimists": Command(
+            module="llm_experiment.pessimists", summary="compare pessimistic base policies"
+        ),
         "veto-rounds": Command(
             module="llm_experiment.veto_rounds", summary="attack vetoes, and widen them"
         ),
