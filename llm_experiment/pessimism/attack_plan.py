@@ -40,7 +40,7 @@ class AttackPlan:
     """Features of the first vetoes; the others of the table are left to be proposed."""
     rounds: int = 5
     """Rounds at most."""
-    n_dialogues: int = 300
+    n_dialogues: int = 1439
     """Demonstrations that the task's process makes up."""
     n_held_out: int = 64
     """Dialogues of the audit."""
