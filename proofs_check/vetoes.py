@@ -534,8 +534,6 @@ def false_vetoes_of_a_mixture(effort: Effort, *, power: int = 1) -> Outcome:
                 found = by_rate
                 break
             total = weight * by_rate + (1 - weight) * by_other
-            if not total:
-                break
             predicted = (weight * by_rate * rate + (1 - weight) * by_other * other) / total
             by_rate, by_other = by_rate * (1 - rate), by_other * (1 - other)
             never *= 1 - predicted
