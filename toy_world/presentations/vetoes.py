@@ -298,9 +298,9 @@ def findings(options: VetoesOptions, data: Vetoes) -> tuple[str, ...]:
         f"{sum(hard[half:]) / len(hard[half:]):.1%} of the next {len(hard[half:])}"
         + (f", most often at k = {', '.join(often)}" if often else "")
         + ": a clock that reaches a simple number is new (Proposition 2).",
-        f"False vetoes stay below the bound for an imitator with the demonstrator's rates, nearest "
-        f"at alpha = {worst.alpha}: {worst.n_false:.2f} of {data.n_events} events against "
-        f"{worst.bound:.2f}.",
+        f"False vetoes are at most {worst.n_false / worst.bound:.0%} of the bound for an imitator "
+        f"with the demonstrator's rates (alpha = {worst.alpha}: {worst.n_false:.2f} of "
+        f"{data.n_events} events against {worst.bound:.2f}).",
         f"Each of {len(data.left)} never-events that the audit leaves has a mean price above "
         f"ln n - ln C, by {_margin(tightest):.2f} nats and more ({tightest.event}). At its "
         f"cheapest visit {n_cheaper} of them cost less than that.",

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mightnt.progress import track
 from mightnt.results import json_key
+from theory.arrays import FULL_MASS_ROUNDING
 from theory.bayes_mixture import Update
 from theory.missing_mass import completed
 from theory.pessimism import help_probability, pessimistic_imitator
@@ -35,7 +36,6 @@ from theory.process import HistoryTree, PolicyTable, UtilityTable, utility_table
 from theory.vetoes import unvetoed_price_bound_nats
 from toy_world.planners.ask import asking_optimum
 from toy_world.planners.expected_kl import expected_kl_optimum
-from toy_world.planners.problem import full_but_for_rounding
 from toy_world.programs.vocabulary import vocabulary
 from toy_world.studies.mixtures import Demonstration, Mixture, mixture_at
 from toy_world.studies.veto_evidence import (
@@ -400,7 +400,7 @@ def outcomes(situation: Situation, *, budgets_nats: Sequence[float]) -> list[Vet
     mixture, found = situation.mixture, []
     for imitator in Imitator:
         base = situation.base(imitator)
-        missing_mass = float(help_probability((full_but_for_rounding(base[0]),))[0][0])
+        missing_mass = float(help_probability(base)[0][0])
         for budget in budgets_nats:
             plan = asking_optimum(
                 base, mixture.nu, situation.utility, help_policy=mixture.tau, budget_nats=budget
@@ -413,7 +413,7 @@ def outcomes(situation: Situation, *, budgets_nats: Sequence[float]) -> list[Vet
                     budget_nats=budget,
                     never_probability=ever_probability(plan.law, mixture.nu, BAD),
                     bound=plan.bound,
-                    missing_mass=missing_mass,
+                    missing_mass=missing_mass if missing_mass > FULL_MASS_ROUNDING else 0.0,
                 )
             )
     return found
