@@ -68,6 +68,9 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "price": Command(
             module="llm_experiment.price", summary="price scripted behaviours under a base model"
         ),
+        "vetoes": Command(
+            module="llm_experiment.vetoes", summary="learn what the demonstrator never does"
+        ),
         "sweep": Command(module="llm_experiment.sweep", summary="many runs, here or on a cluster"),
         "tiny-models": Command(
             module="llm_experiment.tiny_models", summary="train the shipped models again"

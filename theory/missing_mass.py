@@ -72,11 +72,14 @@ class Help(Enum):
     """The rest is divided by its mass, where no more than a limit is missing."""
 
 
-def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*rows"]:
+def acting_cost_nats(
+    missing_mass: Float[Array, "*rows"], *, unchecked: bool = False
+) -> Float64[Array, "*rows"]:
     """`-ln(1 - theta)`: the least that acting costs where theta is missing.
 
     Args:
         missing_mass: theta, in [0, 1], shape (...,).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         Nats, infinite where all is missing; relative error below 1e-15.
@@ -92,14 +95,17 @@ def acting_cost_nats(missing_mass: Float[Array, "*rows"]) -> Float64[Array, "*ro
     """
     xp = common_namespace(missing_mass=missing_mass)
     theta = to_float64(missing_mass)
-    if not bool(xp.all((theta >= 0) & (theta <= 1))):
+    if not unchecked and not bool(xp.all((theta >= 0) & (theta <= 1))):
         raise InvalidDistributionError("missing_mass must lie in [0, 1]")
     some_left = theta < 1
     return xp.where(some_left, 0.0 - xp.log1p(-xp.where(some_left, theta, 0.0)), INF)
 
 
 def may_act(
-    missing_mass: Float[Array, "*#rows"], remaining_nats: Float[Array, "*#rows"]
+    missing_mass: Float[Array, "*#rows"],
+    remaining_nats: Float[Array, "*#rows"],
+    *,
+    unchecked: bool = False,
 ) -> Bool[Array, "*#rows"]:
     """Whether a budget pays for acting; otherwise the step must be asked for.
 
@@ -107,6 +113,7 @@ def may_act(
         missing_mass: theta, in [0, 1], shape (...,).
         remaining_nats: what is left of the budget, >= 0, may be inf, shape (...,); the two
             broadcast.
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         True where nothing is missing, whatever the budget; False where all is.
@@ -122,17 +129,19 @@ def may_act(
         array([ True,  True, False, False])
     """
     common_namespace(missing_mass=missing_mass, remaining_nats=remaining_nats)
-    check_budgets(remaining_nats=remaining_nats)
-    cost = acting_cost_nats(missing_mass)
+    if not unchecked:
+        check_budgets(remaining_nats=remaining_nats)
+    cost = acting_cost_nats(missing_mass, unchecked=unchecked)
     return (cost <= to_float64(remaining_nats)) & (cost < INF)
 
 
-def completed(log_semi: LogRows, log_demonstrator: LogRows) -> LogRows:
+def completed(log_semi: LogRows, log_demonstrator: LogRows, *, unchecked: bool = False) -> LogRows:
     """`ln(nu + theta mu)`: the law in which the demonstrator does what nu leaves out.
 
     Args:
         log_semi: `ln nu`, mass at most 1, shape (..., d).
         log_demonstrator: `ln mu`, mass 1, shape (..., d).
+        unchecked: skip the checks that read the data (see `theory.arrays`).
 
     Returns:
         Log-probabilities of mass 1, shape (..., d); -inf where both are, or where nothing is
@@ -151,8 +160,9 @@ def completed(log_semi: LogRows, log_demonstrator: LogRows) -> LogRows:
     """
     xp = common_namespace(log_semi=log_semi, log_demonstrator=log_demonstrator)
     common_shape(log_semi=log_semi, log_demonstrator=log_demonstrator)
-    check_log_probabilities(full=True, log_demonstrator=log_demonstrator)
-    log_theta = log_missing_mass(log_semi)[..., None]
+    if not unchecked:
+        check_log_probabilities(full=True, log_demonstrator=log_demonstrator)
+    log_theta = log_missing_mass(log_semi, unchecked=unchecked)[..., None]
     from_demonstrator = log_theta + to_float64(log_demonstrator)
     return xp.astype(_log_sum(xp, to_float64(log_semi), from_demonstrator), log_semi.dtype)
 

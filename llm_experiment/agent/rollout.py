@@ -6,7 +6,9 @@ its partner in the others; what the agent would have done in the others is never
 
 The ledger of `theory.budget` is charged with the KL of the distribution that the agent draws
 from, computed from that distribution; so under exact accounting the recorded KLs of an episode
-sum to at most its budget, which `play_episodes` verifies before it returns.
+sum to at most its budget, which `play_episodes` verifies before it returns. Where the base policy
+misses mass the KL is that to the semi-distribution (`theory.missing_mass`): `-ln(1 - theta)` is a
+part of it, and an agent that has not so much left asks.
 
 Nothing here waits for the device between positions. What acting does not need waits for the end
 of the episodes: replies are then found and scored in one batch, and what the critic thinks of the
@@ -32,6 +34,7 @@ from llm_experiment.chat.world import World
 from theory.arrays import reading_waits
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.errors import InvalidArgumentError
+from theory.missing_mass import acting_cost_nats, may_act
 
 BATCH_STREAM: Final = 2_000_000
 """Batches of episodes after the first draw from streams that nothing else draws from."""
@@ -62,14 +65,21 @@ class Rollout:
         prompt_length: how many of the tokens are the starting transcript.
         tokens: the transcripts, int64, shape (n, t).
         writers: who wrote each token, a `Speaker`, int64, shape (n, t).
-        kl_nats: KL of the agent's step policy to the base policy, shape (n, t).
+        kl_nats: KL of the agent's step policy to the base policy, with `-ln(1 - theta)` where it
+            misses mass, shape (n, t).
         target_nats: the KL that the step aimed at, shape (n, t).
         log_ratio_nats: log(x/b) of the token taken, shape (n, t).
         log_probs: log x of the token taken, in nats, shape (n, t).
         budget_nats: the budget before each token, whoever wrote it, shape (n, t); inf without a
             budget, and the initial budget at the tokens of the prompt.
-        rewards: what the reply to a step earned, at the step that handed the turn over, shape
+        rewards: what the reply to a step earned, at the step that handed the turn over, or the
+            agent's last one before it if that was asked for, shape (n, t).
+        asked: which tokens of the agent's turns the demonstrator was asked for, bool, shape
             (n, t).
+        help_mass: the share of the base policy's law that the demonstrator filled, at the agent's
+            steps, shape (n, t).
+        stopped_at: where the episode stopped for want of somebody to ask, int64, shape (n,); t if
+            it did not.
         spent_nats: the ledger's total of the KLs, shape (n,).
         leak_nats: how much of it lies beyond the initial budget, shape (n,).
         replies: the partner's replies that ended, in order of episode and time.
@@ -89,6 +99,9 @@ class Rollout:
     log_probs: NDArray[np.float64]
     budget_nats: NDArray[np.float64]
     rewards: NDArray[np.float64]
+    asked: NDArray[np.bool_]
+    help_mass: NDArray[np.float64]
+    stopped_at: NDArray[np.int64]
     spent_nats: NDArray[np.float64]
     leak_nats: NDArray[np.float64]
     replies: tuple[Reply, ...]
@@ -100,7 +113,13 @@ class Rollout:
     @property
     def agent_steps(self) -> NDArray[np.bool_]:
         """Which tokens the agent wrote, shape (n, t); the prompt's are nobody's."""
-        played = np.arange(self.tokens.shape[1]) >= self.prompt_length
+        return np.asarray(self.turn_steps & ~self.asked)
+
+    @property
+    def turn_steps(self) -> NDArray[np.bool_]:
+        """Which tokens were written in the agent's turns, by whomever, shape (n, t)."""
+        at = np.arange(self.tokens.shape[1])
+        played = (at >= self.prompt_length) & (at < self.stopped_at[:, None])
         return np.asarray(played & (self.writers == Speaker.AGENT))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -219,22 +238,28 @@ def play_episodes(
     ledger.check_spending()
 
     kl_nats, target_nats, log_ratio_nats, log_probs = played.numbers.cpu().numpy()
+    asked, help_mass = played.asked.cpu().numpy(), played.help_mass.cpu().numpy()
+    writers = writers_before(chat.speakers).cpu().numpy()
     replies = chat.replies()
     reply_rewards = world.reward([reply.text for reply in replies])
     rewards = np.zeros_like(kl_nats)
+    acted = (writers == Speaker.AGENT) & ~asked
     for reply, reward in zip(replies, reply_rewards, strict=True):
-        rewards[reply.episode, chat.prompt_length + reply.agent_step] += reward
+        rewards[reply.episode, _credited(acted, chat.prompt_length, reply)] += reward
     turns = turns_between(chat.speakers)
     return Rollout(
         prompt_length=chat.prompt_length,
         tokens=chat.tokens.cpu().numpy(),
-        writers=writers_before(chat.speakers).cpu().numpy(),
+        writers=writers,
         kl_nats=kl_nats,
         target_nats=target_nats,
         log_ratio_nats=log_ratio_nats,
         log_probs=log_probs,
         budget_nats=played.budgets_nats.cpu().numpy(),
         rewards=rewards,
+        asked=asked,
+        help_mass=help_mass,
+        stopped_at=chat.stopped_at.cpu().numpy(),
         spent_nats=ledger.spent_nats.cpu().numpy(),
         leak_nats=ledger.leak_nats.cpu().numpy(),
         replies=replies,
@@ -243,6 +268,16 @@ def play_episodes(
         empty_turns=world.parser.are_empty(turns),
         observations=played.kept_observations() if keep_observations else None,
     )
+
+
+def _credited(acted: NDArray[np.bool_], prompt_length: int, reply: Reply) -> int:
+    """The token to credit for a reply: the agent's last one up to the hand-over.
+
+    The hand-over itself if it wrote none.
+    """
+    handed_over = prompt_length + reply.agent_step
+    own = np.flatnonzero(acted[reply.episode, prompt_length : handed_over + 1])
+    return prompt_length + int(own[-1]) if len(own) else handed_over
 
 
 def batches(
@@ -311,6 +346,8 @@ class PlayedPositions:
         ledger: at the end of the episodes.
         numbers: what `_STEP_NUMBERS` names, 0 where the agent did not act, shape (4, n, t).
         budgets_nats: before each token, shape (n, t).
+        asked: where the agent asked, shape (n, t).
+        help_mass: filled by the demonstrator, 0 where the agent did not act, shape (n, t).
         observations: for each position, what the agent was shown, one row an episode of `rows`.
         rows: the episodes that it was shown, for each position.
         acting: in which of these it acted, for each position.
@@ -319,6 +356,8 @@ class PlayedPositions:
     ledger: BudgetLedger
     numbers: Tensor
     budgets_nats: Tensor
+    asked: Tensor
+    help_mass: Tensor
     observations: list[Tensor]
     rows: list[Tensor]
     acting: list[Tensor]
@@ -359,13 +398,22 @@ def play_positions(
         (len(_STEP_NUMBERS), n_episodes, n_tokens), dtype=torch.float64, device=device
     )
     budgets = ledger.remaining_nats[:, None].repeat(1, n_tokens)
+    asked = torch.zeros((n_episodes, n_tokens), dtype=torch.bool, device=base_device)
+    help_mass = torch.zeros((n_episodes, n_tokens), dtype=torch.float64, device=base_device)
     everyone = torch.arange(n_episodes, device=base_device)
     observations: list[Tensor] = []
     shown: list[Tensor] = []
     acting: list[Tensor] = []
     while not chat.done:
         t = chat.position
-        acts = chat.agent_acts
+        missing = chat.base_step.missing_mass
+        remaining = ledger.remaining_nats.to(base_device)
+        able = may_act(missing, remaining, unchecked=True)
+        surcharge = acting_cost_nats(missing, unchecked=True).where(able, 0.0)
+        acts, asks = chat.agent_acts & able, chat.agent_acts & ~able
+        asked[:, t] = asks
+        if chat.base_step.help_mass is not None:
+            help_mass[:, t] = chat.base_step.help_mass.double().where(acts, 0.0)
         rows = everyone if reading_waits(acts) else acts.nonzero().squeeze(-1)
         budgets[:, t] = ledger.remaining_nats
         tokens = torch.zeros(n_episodes, dtype=torch.int64, device=base_device)
@@ -373,14 +421,15 @@ def play_positions(
             observation = pack_observation(
                 _of_rows(chat.base_step, rows),
                 fraction_left=chat.fraction_left,
-                budget_nats=ledger.remaining_nats.to(base_device)[rows],
+                budget_nats=(remaining - surcharge)[rows].clamp(min=0.0),
                 head=head,
             ).to(device)
             step = agent.act_on(observation)
             chosen = step.sample(generator=generator)
             tokens[rows] = chosen.to(base_device)
             where, acted = rows.to(device), acts[rows].to(device)
-            dense[:, where, t] = _step_numbers(step, chosen).where(acted, 0.0)
+            extra = surcharge[rows].to(device)
+            dense[:, where, t] = _step_numbers(step, chosen, extra).where(acted, 0.0)
             if keep_observations:
                 observations.append(observation)
                 shown.append(where)
@@ -388,11 +437,13 @@ def play_positions(
         ledger = ledger.charge(
             kl_nats=dense[0, :, t], log_ratio_nats=dense[2, :, t], unchecked=True
         )
-        chat.step(tokens)
+        chat.step(tokens, asks=asks)
     return PlayedPositions(
         ledger=ledger,
         numbers=dense,
         budgets_nats=budgets,
+        asked=asked,
+        help_mass=help_mass,
         observations=observations,
         rows=shown,
         acting=acting,
@@ -408,7 +459,14 @@ def _of_rows(step: BaseStep, rows: Tensor) -> BaseStep:
     )
 
 
-def _step_numbers(step: StepPolicy, tokens: Tensor) -> Tensor:
-    """What `_STEP_NUMBERS` names, shape (4, m)."""
-    log_ratio = step.log_ratio_nats(tokens)
-    return torch.stack([step.kl_nats, step.target_nats, log_ratio, step.log_prob(tokens)])
+def _step_numbers(step: StepPolicy, tokens: Tensor, surcharge_nats: Tensor) -> Tensor:
+    """What `_STEP_NUMBERS` names, shape (4, m).
+
+    Args:
+        step: what the agent drew from.
+        tokens: what it drew, shape (m,).
+        surcharge_nats: `-ln(1 - theta)` of the base policy, shape (m,).
+    """
+    kl = step.kl_nats + surcharge_nats
+    log_ratio = step.log_ratio_nats(tokens) + surcharge_nats
+    return torch.stack([kl, step.target_nats, log_ratio, step.log_prob(tokens)])

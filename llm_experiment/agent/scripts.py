@@ -31,11 +31,12 @@ import torch
 from numpy.typing import NDArray
 
 from llm_experiment.agent.rollout import random_stream
-from llm_experiment.chat.lockstep import LockstepChat, sample_tokens
+from llm_experiment.chat.lockstep import LockstepChat, sample_tokens, without_gaps
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.world import World
 from theory.bounds import elias_delta_bits
 from theory.errors import InvalidArgumentError
+from theory.missing_mass import acting_cost_nats
 
 Tokens = tuple[int, ...]
 
@@ -142,7 +143,8 @@ class ScriptedEpisodes:
 
     Attributes:
         tokens: the transcripts, shape (n, t).
-        costs_nats: `-log b` of each scripted turn, its words and the hand-over, shape
+        costs_nats: `-log b` of each scripted turn, its words and the hand-over, with the charge
+            for acting where b misses mass, infinite where b never does it, shape
             (n, n_turns); nan from the first turn on that the episode's end leaves unfinished.
         rewards: what the reply to each scripted turn earned, shape (n, n_turns); nan where no
             reply to it ended.
@@ -198,7 +200,9 @@ def play_script(
     while not chat.done:
         acts = chat.agent_acts.tolist()
         log_probs = chat.base_step.log_probs
-        tokens = sample_tokens(log_probs, generator=streams[Speaker.AGENT])
+        surcharges = acting_cost_nats(chat.base_step.missing_mass, unchecked=True).tolist()
+        played = without_gaps(chat.base_step)
+        tokens = sample_tokens(played, generator=streams[Speaker.AGENT])
         for row, player in enumerate(players):
             if acted[row] and not acts[row]:
                 player.reply_starts = chat.position
@@ -207,7 +211,8 @@ def play_script(
                 player.begin_turn(tuple(takewhile(separator.__ne__, reply)))
             if acts[row] and player.queue:
                 tokens[row] = player.queue.pop(0)
-                player.cost_nats -= float(log_probs[row, tokens[row]].double())
+                price = surcharges[row] - float(log_probs[row, tokens[row]].double())
+                player.cost_nats += price
                 if not player.queue and player.index < n_turns:
                     costs[row, player.index] = player.cost_nats
         chat.step(tokens)

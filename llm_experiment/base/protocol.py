@@ -6,6 +6,10 @@ of every next token, some features of the transcript for the actor and critic to
 pessimistic imitator the probability that it asks for help). So a language model, the exact
 dialogue process, a Bayesian mixture and a pessimistic imitator can stand in for one another.
 
+Missing mass is charged (`theory.missing_mass`): who acts where theta is missing pays
+`-ln(1 - theta)` besides the KL to the normalised row, and who cannot pay asks. What is then
+written is the demonstrator's, if the step carries its law; otherwise the episode stops.
+
 A policy plays many episodes at once. They share a prompt, which is read once, and then advance
 in lockstep, one token each per call, so that every call is one batched forward of the model with
 the keys and values of earlier tokens cached.
@@ -31,15 +35,22 @@ class BaseStep:
     """What the base policy says of the next token of n episodes.
 
     Attributes:
-        log_probs: in nats, float32, shape (n, n_tokens); every row is normalised.
+        log_probs: in nats, float32, shape (n, n_tokens); every row is normalised. A row of which
+            all was missing is uniform, and nobody acts by it.
         features: what actor and critic may read, float32, shape (n, n_features).
         missing_mass: the mass that was missing before the rows were normalised, float32 in
             [0, 1], shape (n,); log_probs plus log1p(-missing_mass) is the semi-distribution.
+        help_mass: the share of the row that was missing at first and that somebody else has
+            filled since, float32 in [0, 1], shape (n,); None: nothing was.
+        demonstrator_log_probs: what the demonstrator does where it is asked, in nats, float32,
+            shape (n, n_tokens), every row normalised; None where nobody can be asked.
     """
 
     log_probs: Tensor
     features: Tensor
     missing_mass: Tensor
+    help_mass: Tensor | None = None
+    demonstrator_log_probs: Tensor | None = None
 
 
 class Head(Protocol):
@@ -138,7 +149,8 @@ def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
 
     Args:
         log_semi: log-probabilities whose mass is at most 1, in nats, float64, (n, n_tokens). A
-            row of zero mass, where nothing at all is predicted, becomes uniform.
+            row of zero mass, where nothing at all is predicted, misses all of it; its normalised
+            form is a uniform one that nobody acts by (`theory.missing_mass.may_act`).
         features: shape (n, n_features).
     """
     n_tokens = log_semi.shape[-1]

@@ -7,7 +7,9 @@ The budget holds there too. The environment sees tokens, and what a step costs i
 the distribution that the token was drawn from. So it is *bound* to the agent who acts
 (`ChatEnv.bind`) and asks it, at every step, for its distribution at the observation that it was
 given; or whoever acts says what the next step costs (`ChatEnv.charge`). Under a finite budget a
-step that neither way was charged for is refused.
+step that neither way was charged for is refused. Where the base policy misses mass, what acting
+costs is charged too, and steps that the budget does not pay for are the demonstrator's: the agent
+sees the next one that it can pay for.
 """
 
 import math
@@ -23,12 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.base.protocol import BaseModel
-from llm_experiment.chat.lockstep import LockstepChat, check_chat
+from llm_experiment.chat.lockstep import LockstepChat, Reply, check_chat
 from llm_experiment.chat.observation import LARGEST, N_SCALARS, pack_observation
 from llm_experiment.chat.turns import TurnParser
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.divergences import kl_nats as divergence_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError
+from theory.missing_mass import acting_cost_nats, may_act
 
 KL_TOLERANCE_NATS: Final = 1e-3
 """How far the KL that an agent reports may be from the one to this environment's base policy: far
@@ -165,7 +168,8 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """Charge the step that comes next to the budget; see `BudgetLedger.charge`.
 
         Args:
-            kl_nats: KL of the distribution that the action is drawn from to the base policy's.
+            kl_nats: KL of the distribution that the action is drawn from to the base policy's; what
+                acting costs where the base policy misses mass is added here.
             log_ratio_nats: log-ratio of the action, which realised accounting needs.
 
         Raises:
@@ -177,9 +181,10 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
                 "this environment is bound to an agent and charges its steps by itself; do not "
                 "call charge(), or make an environment that is not bound"
             )
+        extra = self._surcharge_nats
         self._ledger = self._ledger.charge(
-            kl_nats=self._nats(kl_nats),
-            log_ratio_nats=None if log_ratio_nats is None else self._nats(log_ratio_nats),
+            kl_nats=self._nats(kl_nats + extra),
+            log_ratio_nats=None if log_ratio_nats is None else self._nats(log_ratio_nats + extra),
         )
         self._charged = True
 
@@ -193,6 +198,7 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self._chat = self._new_chat(generator=generator)
         self._ledger = self._new_ledger()
         self._charged = False
+        self._play_on()
         self._seen = self._observation()
         return self._seen.copy(), {}
 
@@ -215,13 +221,36 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         token = torch.full((1,), int(action), device=self._base.device)
         if not chat.done:
             self._settle(token)
-        replies = chat.advance(token)
-        while not (chat.done or bool(chat.agent_acts)):
-            replies += chat.advance(token)
+        replies = chat.advance(token) + self._play_on()
         texts = [reply.text for reply in replies]
         reward = float(self._score(texts).sum()) if texts else 0.0
         self._seen = self._observation()
         return self._seen.copy(), reward, chat.done, False, {"replies": texts}
+
+    def _play_on(self) -> tuple[Reply, ...]:
+        """Let others write until it is the agent's turn and it can pay for acting."""
+        chat = self.chat
+        replies: tuple[Reply, ...] = ()
+        nothing = torch.zeros(1, dtype=torch.int64, device=self._base.device)
+        while not (chat.done or (bool(chat.agent_acts) and self._able)):
+            replies += chat.advance(nothing, asks=torch.ones_like(nothing, dtype=torch.bool))
+        return replies
+
+    @property
+    def _able(self) -> bool:
+        """Whether the budget pays for acting where the base policy misses mass."""
+        return bool(
+            may_act(
+                self.chat.base_step.missing_mass, self._ledger.remaining_nats.to(self._base.device)
+            )
+        )
+
+    @property
+    def _surcharge_nats(self) -> float:
+        """What acting costs at the present step besides the KL to the normalised law."""
+        if self._chat is None:  # nothing is known of a step before the first
+            return 0.0
+        return float(acting_cost_nats(self._chat.base_step.missing_mass))
 
     def _settle(self, token: Tensor) -> None:
         """Have the step paid for before it is taken."""
@@ -253,16 +282,28 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
                 f"{expected:.6g} nats, got {kl:.6g}; bind an agent of this base policy"
             )
         ratio = float(step.log_ratio_nats(token.to(step.log_probs.device)))
-        self._ledger = self._ledger.charge(kl_nats=self._nats(kl), log_ratio_nats=self._nats(ratio))
+        extra = self._surcharge_nats
+        self._ledger = self._ledger.charge(
+            kl_nats=self._nats(kl + extra), log_ratio_nats=self._nats(ratio + extra)
+        )
 
     def _observation(self) -> NDArray[np.float32]:
         packed = pack_observation(
             self.chat.base_step,
             fraction_left=self.chat.fraction_left,
-            budget_nats=self._ledger.remaining_nats,
+            budget_nats=self._payable_nats,
             head=self._base.head,
         )
         return packed[0].clamp(-LARGEST, LARGEST).cpu().numpy()
+
+    @property
+    def _payable_nats(self) -> Tensor:
+        """What the agent may spend beyond the surcharge of the present step, shape (1,)."""
+        remaining: Tensor = self._ledger.remaining_nats
+        if self.chat.done or not self._able:
+            return remaining
+        left: Tensor = (remaining - self._surcharge_nats).clamp(min=0.0)
+        return left
 
     @staticmethod
     def _nats(value: float) -> Tensor:

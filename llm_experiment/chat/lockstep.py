@@ -5,6 +5,11 @@ the turn it writes the next token; while its partner has, the base policy does, 
 temperature. A reply that has not ended after `TurnRules.max_reply_tokens` tokens is cut off by
 forcing the agent's name. Who has the turn is for `llm_experiment.chat.turns` to say.
 
+Where the base policy misses mass (`llm_experiment.base.protocol`) an agent's step may be *asked*
+for: the demonstrator writes it, or, where nobody can be asked, the episode *stops*: what is
+written from there on opens no turn and earns nothing. The partner pays for nothing: what it misses
+the demonstrator fills; without one it plays what is left, normalised.
+
 A reply earns its reward when it ends, that is when the agent's name and colon after it are
 complete, and the reward belongs to the agent's step that the reply answers: its last step before
 the reply. A reply that the end of the episode cuts short earns nothing, as published.
@@ -19,10 +24,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, check_start
+from llm_experiment.base.protocol import BaseModel, BaseStep, check_start
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser, turns_between
 from theory.errors import InvalidArgumentError, InvalidShapeError
+from theory.missing_mass import completed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,7 @@ class LockstepChat:
     Attributes:
         base_step: what the base policy says of the next token.
         position: tokens of every episode so far, the prompt included.
+        stopped_at: where each episode stopped, int64, shape (n,); `n_positions` if it has not.
         prompt_length: how many of them are the prompt.
         n_positions: how many there will be.
 
@@ -98,6 +105,8 @@ class LockstepChat:
         self._turn = parser.read(self.tokens)
         self._speakers = torch.empty_like(self._tokens)
         self._speakers[:, : self.position] = parser.speakers(self.tokens)
+        self.stopped_at = torch.full_like(self._turn.line, n_positions)
+        self._stop_where_nothing_is_left()
 
     @property
     def tokens(self) -> Tensor:
@@ -112,7 +121,12 @@ class LockstepChat:
     @property
     def agent_acts(self) -> Tensor:
         """In which episodes the next token is the agent's, bool, shape (n,)."""
-        return self._turn.speaker == Speaker.AGENT
+        return (self._turn.speaker == Speaker.AGENT) & ~self.stopped
+
+    @property
+    def stopped(self) -> Tensor:
+        """Which episodes have stopped, bool, shape (n,)."""
+        return self.stopped_at < self.n_positions
 
     @property
     def fraction_left(self) -> float:
@@ -124,24 +138,25 @@ class LockstepChat:
         """Whether the episodes are complete."""
         return self.position == self.n_positions
 
-    def advance(self, agent_tokens: Tensor) -> tuple[Reply, ...]:
+    def advance(self, agent_tokens: Tensor, *, asks: Tensor | None = None) -> tuple[Reply, ...]:
         """One more token of every episode, and the replies that it ends.
 
         Args:
             agent_tokens: the agent's choices, int64, shape (n,); read where `agent_acts`.
+            asks: where it acts, whether it asks instead, bool, shape (n,); nowhere if None.
 
         Raises:
             InvalidShapeError: not one token an episode.
             InvalidArgumentError: the episodes are complete.
         """
         before = self._turn
-        ended = self.step(agent_tokens)
+        ended = self.step(agent_tokens, asks=asks)
         return tuple(
             self._reply(episode, opened=int(before.opened[episode]), closed=self.position - 1)
             for episode in ended.nonzero().flatten().tolist()
         )
 
-    def step(self, agent_tokens: Tensor) -> Tensor:
+    def step(self, agent_tokens: Tensor, *, asks: Tensor | None = None) -> Tensor:
         """`advance` without waiting for the device to look at what it did.
 
         Returns:
@@ -156,14 +171,37 @@ class LockstepChat:
                 f"agent_tokens must have shape {tuple(self._turn.line.shape)}, got "
                 f"{tuple(agent_tokens.shape)}"
             )
-        agent_acts = self.agent_acts
-        tokens = torch.where(agent_acts, agent_tokens, self._partner_tokens())
+        had_turn = self.agent_acts
+        agent_wrote = had_turn
+        tokens = torch.where(had_turn, agent_tokens, self._partner_tokens())
+        if asks is not None:
+            asked = had_turn & asks
+            agent_wrote = had_turn & ~asks
+            answer = self.base_step.demonstrator_log_probs
+            if answer is None:
+                self._stop(asked)
+            else:
+                tokens = torch.where(
+                    asked, sample_tokens(answer, generator=self._generator), tokens
+                )
+        tokens = torch.where(self.stopped, self._parser.inert_token, tokens)
         self._tokens[:, self.position] = tokens
-        self.base_step = self._session.append(tokens, agent_wrote=agent_acts)
+        self.base_step = self._session.append(tokens, agent_wrote=agent_wrote)
         self._turn = self._parser.advance(self._turn, tokens)
         self._speakers[:, self.position] = self._turn.speaker
         self.position += 1
-        return self.agent_acts & ~agent_acts
+        self._stop_where_nothing_is_left()
+        return self.agent_acts & ~had_turn
+
+    def _stop(self, episodes: Tensor) -> None:
+        """End some episodes here, those that have not stopped before."""
+        new = episodes & ~self.stopped
+        self.stopped_at = torch.where(new, self.position, self.stopped_at)
+
+    def _stop_where_nothing_is_left(self) -> None:
+        """End the episodes in which nothing is predicted and nobody can be asked."""
+        if self.base_step.demonstrator_log_probs is None:
+            self._stop(self.base_step.missing_mass >= 1)
 
     def replies(self) -> tuple[Reply, ...]:
         """All replies so far that have ended, in order of episode and time."""
@@ -178,7 +216,7 @@ class LockstepChat:
 
     def _partner_tokens(self) -> Tensor:
         """What the partner says next: a sample, or the next token that is forced; shape (n,)."""
-        logits = self.base_step.log_probs / self._temperature
+        logits = without_gaps(self.base_step) / self._temperature
         sampled = sample_tokens(logits, generator=self._generator)
         written = self.position - 1 - self._turn.opened
         excess = written - self._parser.rules.max_reply_tokens
@@ -193,6 +231,20 @@ class LockstepChat:
             tokens=tuple(tokens[opened + 1 :]),
             text=self._parser.turn_text(tokens, opened=opened, closed=closed),
         )
+
+
+def without_gaps(step: BaseStep) -> Tensor:
+    """What a speaker who pays for nothing writes, in nats, (n, n_tokens).
+
+    The base policy's law, with the demonstrator's in place of what it misses; without a
+    demonstrator, its normalised form.
+    """
+    if step.demonstrator_log_probs is None:
+        return step.log_probs
+    theta = step.missing_mass.double()[:, None]
+    log_semi = step.log_probs.double().log_softmax(dim=-1) + torch.log1p(-theta)
+    full = completed(log_semi, step.demonstrator_log_probs.double(), unchecked=True)
+    return torch.where(theta > 0, full.to(step.log_probs), step.log_probs)
 
 
 def sample_tokens(logits: Tensor, *, generator: torch.Generator | None) -> Tensor:

@@ -162,6 +162,15 @@ class TurnParser:
         """
         return len(self.partner_opening)
 
+    @property
+    def inert_token(self) -> int:
+        """A token that opens no turn wherever it is written, for episodes that have stopped."""
+        return next(
+            token
+            for token, piece in enumerate(self._pieces)
+            if piece.strip(_BLANKS) and not set(piece) & {NEWLINE, COLON}
+        )
+
     def to(self, device: torch.device) -> "TurnParser":
         """Move the automaton's tables to `device`."""
         self._next_line = self._next_line.to(device)

@@ -31,11 +31,13 @@ def half(texts):
     return np.full(len(texts), 0.5)
 
 
-def env_of(base: BaseModel, *, n_positions=30, budget_nats=1.0, score=half, **options) -> ChatEnv:
+def env_of(
+    base: BaseModel, *, prompt=None, n_positions=30, budget_nats=1.0, score=half, **options
+) -> ChatEnv:
     return ChatEnv(
         base,
         parser(),
-        tokens_of(PROMPT),
+        tokens_of(PROMPT) if prompt is None else prompt,
         n_positions=n_positions,
         partner_temperature=1.0,
         score=score,
@@ -67,7 +69,8 @@ class Uniform:
 
 @pytest.mark.parametrize("base", [ProcessBase(PROCESS), untrained_model()], ids=["process", "lm"])
 def test_the_environment_keeps_gymnasium_s_and_stable_baselines_contracts(base):
-    env = env_of(base, budget_nats=math.inf)
+    prompt = torch.from_numpy(PROCESS.prompt)  # of another one the process has nothing to say
+    env = env_of(base, prompt=prompt, n_positions=60, budget_nats=math.inf)
     check_env_of_gymnasium(env, skip_render_check=True)
     check_env_of_sb3(env)
 
@@ -160,7 +163,7 @@ def test_the_environment_plays_as_the_lockstep_chat_does():
 
 
 def test_the_agent_reports_what_a_step_costs():
-    env = env_of(ProcessBase(PROCESS), budget_nats=2.0)
+    env = env_of(untrained_model(), budget_nats=2.0)
     env.reset(seed=0)
     env.charge(kl_nats=0.5)
     observation, *_ = env.step(np.int64(0))
@@ -170,7 +173,7 @@ def test_the_agent_reports_what_a_step_costs():
         env.charge(kl_nats=1.6)
     env.reset(seed=0)
     assert float(env.ledger.remaining_nats) == 2.0
-    realized = env_of(ProcessBase(PROCESS), budget_nats=2.0, accounting=Accounting.REALIZED)
+    realized = env_of(untrained_model(), budget_nats=2.0, accounting=Accounting.REALIZED)
     realized.charge(kl_nats=0.5, log_ratio_nats=-1.0)
     assert float(realized.ledger.remaining_nats) == 3.0
 

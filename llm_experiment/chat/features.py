@@ -1,0 +1,445 @@
+r"""What may be vetoed: features of a transcript, and how long it takes to describe an event.
+
+An *event* (`theory.vetoes`) is a feature of the transcript, a value of it, and what is written
+next. Only the agent's steps have events: who speaks is a condition of all of them. What is written
+next is one token, or the class of all tokens that *end the turn here*: those whose text, blanks
+aside, begins with a line break. So silence is one event, "the turn has nothing in it, and ends",
+however a tokenizer spells it.
+
+`FEATURES` is the table of features: small pure functions of where the transcript stands. All but
+the last three are of the *turn*: what was said in it so far, beside what its speaker said last and
+what the reply was. The last three name tokens, and have as many values as the vocabulary; a
+vocabulary above `MOST_TOKENS_AS_VALUES` does without them, since most of what is legal there is
+never seen.
+
+The code of an event is that of its feature (a prefix code over the table), then of the value
+(equal lengths for the values of one feature), then one bit for "a token" or "the end", then the
+token (log2 of the vocabulary). By Kraft's inequality the priors `2^-bits` of all events sum to at
+most 1.
+
+What a turn says is compared token by token: its *body* are its tokens up to the last one with
+visible text before the line that hands over. The same words spelt by other tokens are not
+recognised, and neither are turns of more than `MEMORY` tokens.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from llm_experiment.chat.turn_records import NEWLINE, Speaker
+from llm_experiment.chat.turns import TurnParser, TurnState
+from theory.errors import InvalidArgumentError
+
+MOST_TOKENS_AS_VALUES: Final = 1024
+"""A vocabulary of more tokens has no features whose values are tokens."""
+MEMORY: Final = 64
+"""A turn is remembered by so many of its first tokens; a longer one is equal to no other."""
+_BLANKS: Final = " \t"
+_MANY: Final = 3
+_NEVER: Final = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """A turn of each of n transcripts, as far as it is remembered.
+
+    Attributes:
+        tokens: its first tokens, int64, shape (n, MEMORY).
+        length: tokens of its body, int64, shape (n,); -1 if there was no such turn.
+    """
+
+    tokens: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureState:
+    """Where n transcripts of equal length stand.
+
+    Attributes:
+        turn: who has the turn.
+        tokens: the present turn's first tokens, int64, shape (n, MEMORY).
+        count: the present turn's tokens so far, int64, shape (n,).
+        visible: those of them with visible text, int64, shape (n,).
+        spoken: tokens up to the last visible one, int64, shape (n,).
+        body: tokens up to the last visible one before the last line break, int64, shape (n,).
+        own: the agent's last turn that has ended.
+        reply: its partner's.
+        follows_own: whether the present turn is a beginning of `own`, or all of it; bool, (n,).
+        follows_reply: the same of `reply`.
+        previous: the last token and the one before it, int64, shape (n, 2); the size of the
+            vocabulary where there was none.
+    """
+
+    turn: TurnState
+    tokens: Tensor
+    count: Tensor
+    visible: Tensor
+    spoken: Tensor
+    body: Tensor
+    own: Said
+    reply: Said
+    follows_own: Tensor
+    follows_reply: Tensor
+    previous: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One row of the table.
+
+    Attributes:
+        name: for files and options.
+        bits: its length in the prefix code over the table.
+        read: its value in n transcripts, from where they stand and the size of the vocabulary;
+            int64, shape (n,).
+        values: its values in clear; none if they are tokens.
+        n_tokens_in_value: how many tokens make a value of it.
+    """
+
+    name: str
+    bits: int
+    read: Callable[[FeatureState, int], Tensor]
+    values: tuple[str, ...] = ()
+    n_tokens_in_value: int = 0
+
+    def n_values(self, n_tokens: int) -> int:
+        """How many values it has with a vocabulary of `n_tokens`; "no token" counts as one."""
+        return len(self.values) or (n_tokens + 1) ** self.n_tokens_in_value
+
+    def event_bits(self, n_tokens: int, *, ends: bool) -> float:
+        """The code length of an event of this feature, in bits.
+
+        Args:
+            n_tokens: size of the vocabulary.
+            ends: whether what is written next is "the end", not a token.
+        """
+        token = 0.0 if ends else math.log2(n_tokens)
+        return self.bits + math.log2(self.n_values(n_tokens)) + 1 + token
+
+    def in_clear(self, value: int, pieces: Sequence[str]) -> str:
+        """A value for a person.
+
+        Args:
+            value: of the feature, in 0..n_values-1.
+            pieces: the text of every token.
+        """
+        if self.values:
+            return self.values[value]
+        tokens = []
+        for _ in range(self.n_tokens_in_value):
+            value, token = divmod(value, len(pieces) + 1)
+            tokens.append("nothing" if token == len(pieces) else repr(pieces[token]))
+        return " ".join(reversed(tokens))
+
+
+# --------------------------------------------------------------------- the features
+
+
+def always(state: FeatureState, n_tokens: int) -> Tensor:
+    """The agent speaks: nothing else is asked."""
+    del n_tokens
+    return torch.zeros_like(state.count)
+
+
+def said_so_far(state: FeatureState, n_tokens: int) -> Tensor:
+    """Visible tokens of the turn so far: 0, 1, 2, or more."""
+    del n_tokens
+    return state.visible.clamp(max=_MANY)
+
+
+def opening_after_reply(state: FeatureState, n_tokens: int) -> Tensor:
+    """Whether the turn has nothing in it, and whether the reply before it was empty."""
+    del n_tokens
+    return _opening_after(state, state.reply)
+
+
+def opening_after_own(state: FeatureState, n_tokens: int) -> Tensor:
+    """Whether the turn has nothing in it, and whether the agent's last turn was empty."""
+    del n_tokens
+    return _opening_after(state, state.own)
+
+
+def _opening_after(state: FeatureState, said: Said) -> Tensor:
+    kind = torch.where(said.length < 0, 1, torch.where(said.length > 0, 2, 3))
+    return torch.where(state.visible == 0, kind, 0)
+
+
+def begins_as_own(state: FeatureState, n_tokens: int) -> Tensor:
+    """Whether the turn so far is a beginning of the agent's last turn, or all of it."""
+    del n_tokens
+    return state.follows_own.long()
+
+
+def equals_own(state: FeatureState, n_tokens: int) -> Tensor:
+    """Whether the turn so far is the agent's last turn."""
+    del n_tokens
+    return (state.follows_own & (state.count == state.own.length)).long()
+
+
+def equals_reply(state: FeatureState, n_tokens: int) -> Tensor:
+    """Whether the turn so far is the reply that it answers."""
+    del n_tokens
+    return (state.follows_reply & (state.count == state.reply.length)).long()
+
+
+def previous_token(state: FeatureState, n_tokens: int) -> Tensor:
+    """The last token."""
+    del n_tokens
+    return state.previous[:, 0]
+
+
+def previous_two_tokens(state: FeatureState, n_tokens: int) -> Tensor:
+    """The last two tokens."""
+    return state.previous[:, 1] * (n_tokens + 1) + state.previous[:, 0]
+
+
+def same_place(state: FeatureState, n_tokens: int) -> Tensor:
+    """The token at this place of the agent's last turn; nothing where that had ended."""
+    place = state.count.clamp(max=MEMORY - 1)
+    token = state.own.tokens.gather(1, place[:, None])[:, 0]
+    return torch.where(_is_within(state.count, state.own), token, n_tokens)
+
+
+_NO_YES: Final = ("no", "yes")
+
+FEATURES: Final = (
+    Feature(name="always", bits=4, read=always, values=("the agent speaks",)),
+    Feature(
+        name="said_so_far",
+        bits=3,
+        read=said_so_far,
+        values=("nothing", "1 token", "2 tokens", "3 tokens or more"),
+    ),
+    Feature(
+        name="opening_after_reply",
+        bits=3,
+        read=opening_after_reply,
+        values=(
+            "something was said",
+            "opening, no reply yet",
+            "opening after words",
+            "opening after an empty reply",
+        ),
+    ),
+    Feature(
+        name="opening_after_own",
+        bits=3,
+        read=opening_after_own,
+        values=(
+            "something was said",
+            "opening its first turn",
+            "opening, its last turn had words",
+            "opening, its last turn was empty",
+        ),
+    ),
+    Feature(name="begins_as_own", bits=4, read=begins_as_own, values=_NO_YES),
+    Feature(name="equals_own", bits=4, read=equals_own, values=_NO_YES),
+    Feature(name="equals_reply", bits=4, read=equals_reply, values=_NO_YES),
+    Feature(name="previous_token", bits=4, read=previous_token, n_tokens_in_value=1),
+    Feature(name="same_place", bits=5, read=same_place, n_tokens_in_value=1),
+    Feature(name="previous_two_tokens", bits=5, read=previous_two_tokens, n_tokens_in_value=2),
+)
+"""All features, the shortest descriptions first among their kind."""
+
+
+def features_for(n_tokens: int) -> tuple[Feature, ...]:
+    """The features that a vocabulary of `n_tokens` tokens can have."""
+    if n_tokens <= MOST_TOKENS_AS_VALUES:
+        return FEATURES
+    return tuple(feature for feature in FEATURES if feature.values)
+
+
+def find_features(names: Sequence[str], n_tokens: int) -> tuple[Feature, ...]:
+    """The features of these names, in the order of the table.
+
+    Args:
+        names: any of those of `features_for`.
+        n_tokens: size of the vocabulary.
+
+    Raises:
+        InvalidArgumentError: another name, no name, or one that the vocabulary is too large for.
+    """
+    known = {feature.name: feature for feature in features_for(n_tokens)}
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InvalidArgumentError(
+            f"features must be some of {', '.join(known)} (for a vocabulary of {n_tokens} tokens), "
+            f"got {unknown[0] if unknown else 'none'}"
+        )
+    return tuple(feature for name, feature in known.items() if name in names)
+
+
+# ------------------------------------------------------------------- how they are read
+
+
+def token_pieces(parser: TurnParser) -> tuple[str, ...]:
+    """The text of every token of a parser's vocabulary."""
+    return parser._pieces
+
+
+def opened_text(parser: TurnParser, token: int) -> str:
+    """What a token that may open a turn already says in it; nothing for other tokens."""
+    piece = parser._pieces[token]
+    return piece[len(piece) - parser._rest.get(token, 0) :]
+
+
+def ends_turn(piece: str) -> bool:
+    """Whether a token of this text ends the turn where it is written."""
+    return piece.lstrip(_BLANKS).startswith(NEWLINE)
+
+
+class FeatureReader:
+    """Reads the features of n transcripts at a time, token by token.
+
+    Args:
+        parser: says whose turn it is.
+        features: which to read; all that the vocabulary can have if left out.
+        ending: further tokens that end the agent's turn though they have no line break, such as
+            a model's end of text.
+
+    Attributes:
+        features: which are read.
+        ends: which tokens end the turn where they are written, bool, shape (n_tokens,).
+    """
+
+    def __init__(
+        self,
+        parser: TurnParser,
+        features: Sequence[Feature] | None = None,
+        *,
+        ending: Sequence[int] = (),
+    ) -> None:
+        self.parser = parser
+        self.features = features_for(parser.n_tokens) if features is None else tuple(features)
+        self.n_tokens = parser.n_tokens
+        pieces = token_pieces(parser)
+        rests = [opened_text(parser, token) for token in range(len(pieces))]
+        parts = [piece.rpartition(NEWLINE) for piece in pieces]
+        # Of a token that opens a turn, only what is left of its colon belongs to the last one.
+        lefts = [piece.removesuffix(rest) for piece, rest in zip(pieces, rests, strict=True)]
+        closing = [left.rpartition(NEWLINE) for left in lefts]
+        self.ends = _mask([ends_turn(piece) for piece in pieces])
+        self.ends[list(ending)] = True
+        self._breaks = _mask([NEWLINE in piece for piece in pieces])
+        self._visible_before = _mask([_shows(before) for before, _, _ in parts])
+        self._visible = _mask([_shows(piece) for piece in pieces])
+        self._breaks_closing = _mask([NEWLINE in left for left in lefts])
+        self._visible_closing = _mask([_shows(before) for before, _, _ in closing])
+        self._visible_rest = _mask([_shows(rest) for rest in rests])
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are expected: where the parser's tables lie."""
+        return self.parser.begin(1).line.device
+
+    def begin(self, n: int) -> FeatureState:
+        """The state of `n` empty transcripts."""
+        turn = self.parser.begin(n)
+        self._to(turn.line.device)
+        nothing = torch.zeros_like(turn.line)
+        tokens = nothing[:, None].repeat(1, MEMORY)
+        never = Said(tokens=tokens, length=torch.full_like(nothing, _NEVER))
+        return FeatureState(
+            turn=turn,
+            tokens=tokens,
+            count=nothing,
+            visible=nothing,
+            spoken=nothing,
+            body=nothing,
+            own=never,
+            reply=never,
+            follows_own=torch.zeros_like(nothing, dtype=torch.bool),
+            follows_reply=torch.zeros_like(nothing, dtype=torch.bool),
+            previous=torch.full_like(tokens[:, :2], self.n_tokens),
+        )
+
+    def advance(self, state: FeatureState, tokens: Tensor) -> FeatureState:
+        """The state after one more token of every transcript, int64, shape (n,)."""
+        turn = self.parser.advance(state.turn, tokens)
+        opened = turn.opened != state.turn.opened
+        visible = self._visible[tokens]
+        count = state.count + 1
+        places = torch.arange(MEMORY, device=tokens.device)
+        kept = torch.where(places == state.count[:, None], tokens[:, None], state.tokens)
+        breaks = torch.where(opened, self._breaks_closing[tokens], self._breaks[tokens])
+        before = torch.where(opened, self._visible_closing[tokens], self._visible_before[tokens])
+        body = torch.where(breaks, torch.where(before, count, state.spoken), state.body)
+        said = Said(tokens=kept, length=body)
+        own = _where(opened & (state.turn.speaker == Speaker.AGENT), said, state.own)
+        reply = _where(opened & (state.turn.speaker == Speaker.PARTNER), said, state.reply)
+        rest = self._visible_rest[tokens]
+        return FeatureState(
+            turn=turn,
+            tokens=kept,
+            count=torch.where(opened, 0, count),
+            visible=torch.where(opened, rest.long(), state.visible + visible),
+            spoken=torch.where(opened, 0, torch.where(visible, count, state.spoken)),
+            body=torch.where(opened, 0, body),
+            own=own,
+            reply=reply,
+            follows_own=torch.where(
+                opened,
+                (own.length >= 0) & ~rest,
+                state.follows_own & _goes_on(state.own, state.count, tokens),
+            ),
+            follows_reply=torch.where(
+                opened,
+                (reply.length >= 0) & ~rest,
+                state.follows_reply & _goes_on(state.reply, state.count, tokens),
+            ),
+            previous=torch.stack([tokens, state.previous[:, 0]], dim=1),
+        )
+
+    def read(self, tokens: Tensor) -> FeatureState:
+        """The state after transcripts, int64, shape (n, t)."""
+        state = self.begin(len(tokens))
+        for column in tokens.T:
+            state = self.advance(state, column)
+        return state
+
+    def agent_acts(self, state: FeatureState) -> Tensor:
+        """In which transcripts the agent writes the next token, bool, shape (n,)."""
+        return state.turn.speaker == Speaker.AGENT
+
+    def values(self, state: FeatureState) -> dict[str, Tensor]:
+        """The value of every feature by its name, int64, shape (n,)."""
+        return {feature.name: feature.read(state, self.n_tokens) for feature in self.features}
+
+    def _to(self, device: torch.device) -> None:
+        """Move the tables of tokens to `device`."""
+        for name, table in vars(self).items():
+            if isinstance(table, Tensor):
+                setattr(self, name, table.to(device))
+
+
+def _mask(flags: Sequence[bool]) -> Tensor:
+    return torch.tensor(flags, dtype=torch.bool)
+
+
+def _shows(text: str) -> bool:
+    """Whether a text has anything visible in it."""
+    return bool(text.strip())
+
+
+def _where(condition: Tensor, one: Said, other: Said) -> Said:
+    """`one` in the transcripts where `condition` is, else `other`."""
+    return Said(
+        tokens=torch.where(condition[:, None], one.tokens, other.tokens),
+        length=torch.where(condition, one.length, other.length),
+    )
+
+
+def _is_within(count: Tensor, said: Said) -> Tensor:
+    """Whether place `count` is one of `said` that is remembered, bool, shape (n,)."""
+    return count < said.length.clamp(max=MEMORY)
+
+
+def _goes_on(said: Said, count: Tensor, tokens: Tensor) -> Tensor:
+    """Whether `said` has these tokens at place `count`, bool, shape (n,)."""
+    at = said.tokens.gather(1, count.clamp(max=MEMORY - 1)[:, None])[:, 0]
+    return _is_within(count, said) & (at == tokens)
