@@ -59,9 +59,12 @@ from theory.log_sum import LogSum
 from theory.paper import Statement
 from theory.process import PolicyTable, as_table
 from theory.vetoes import (
+    GRADES,
+    EventEvidence,
     blocking_bound,
     event_prior,
     false_vetoes_bound,
+    graded_factors,
     is_vetoed,
     never_weights,
     surest_alpha,
@@ -612,6 +615,39 @@ def audit_of_a_mixture(effort: Effort, *, share: Fraction = ONE) -> Outcome:
     )
 
 
+# ---------------------------------------------------------------- dirty data
+
+
+def graded(effort: Effort, *, others: int = len(GRADES) - 1) -> Outcome:
+    """Without an occurrence the graded factor is 0 iff lambda is at least a threshold.
+
+    `ln(c (1-s)/s) + min(0, ln(alpha/(1-alpha)))`, c the number of grades that share s. Where the
+    imitator is right, `c_E = lambda_E`, the factor is 1.
+    """
+    steps = 30 if effort is Effort.SMALLEST else 120
+    cases = product((1, 5, 20), (Fraction(1, 50), HALF, Fraction(9, 10)), range(1, steps + 1))
+
+    def decide(case: tuple[int, Fraction, int]) -> Verdict:
+        bits, alpha, step = case
+        s, expected = Fraction(1, 2**bits), Fraction(30 * step, steps)
+        threshold = LogSum.log(others * (1 - s) / s)
+        if alpha < HALF:
+            threshold += LogSum.log(alpha / (1 - alpha))
+        factors = graded_factors(
+            EventEvidence(
+                bits=np.full(2, float(bits)),
+                visits=np.full(2, 10**6),
+                occurrences=np.array([0, 50]),
+                expected=np.array([float(expected), 50.0]),
+                log_never=np.array([-float(expected), -51.0]),
+            ),
+            float(alpha),
+        )
+        return verdict_of((factors[0] == 0) == (expected >= threshold) and factors[1] == 1)
+
+    return examine_all(cases, decide, show=lambda c: f"{c[0]} bits, alpha {c[1]}, step {c[2]}")
+
+
 # ---------------------------------------------------------------- blocking
 
 
@@ -970,6 +1006,26 @@ CHECKS: Final = (
         mutations=(Mutation(name="nine tenths", constants={"share": Fraction(9, 10)}),),
         statements=_OWN,
         least_informative=40,
+    ),
+    Check(
+        label="vetoes-graded",
+        words="The graded form rules out what never occurred from a certain number of expected "
+        "occurrences on, and leaves an imitator that is right as it is.",
+        formula="r = 0 iff lambda >= ln(21 (1-s)/s) + min(0, ln(alpha/(1-alpha)))",
+        kind=Kind.NUMERIC,
+        scope="s = 2^-1, 2^-5, 2^-20; alpha = 1/50, 1/2, 9/10; lambda up to 30 in quarters",
+        examine=graded,
+        mutations=(Mutation(name="the grades do not share s", constants={"others": 1}),),
+        statements=_OWN,
+        least_informative=200,
+        sabotages=(
+            Sabotage(
+                name="the next grade",
+                owner=vetoes,
+                attribute="graded_factors",
+                fault=with_result(lambda factors: factors / 2),
+            ),
+        ),
     ),
     Check(
         label="vetoes-blocking-maximum",

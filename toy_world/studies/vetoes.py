@@ -4,7 +4,8 @@ A Bayesian imitator, the mixture of every policy program of at most L bits, watc
 for k steps. Every event of at most n bits of the language (`toy_world.programs.vocabulary`) is
 weighed against it and vetoed or not (`theory.vetoes`), and an agent that is paid for what the
 demonstrator never does plans against what is left, within a budget. Its own actions change neither
-the vetoes nor, where there is one, the top set. Two thresholds make two products:
+the vetoes nor, where there is one, the top set; what the imitator expects goes on to depend on the
+whole history, as a language model's predictions do. Two thresholds make two products:
 
 - *audit*, alpha = 1/20: what the imitator is badly wrong about. A Bayesian imitator is wrong about
   next to nothing: the mean of `-ln m_E` of an event that the demonstrator never does is at most the
