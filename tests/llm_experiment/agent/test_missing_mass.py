@@ -15,7 +15,7 @@ from llm_experiment.base.ensemble import EnsembleBase, pessimistic
 from llm_experiment.base.helped import HelpedBase
 from llm_experiment.base.protocol import step_from_semi_distribution
 from llm_experiment.chat.gym_env import ChatEnv
-from llm_experiment.chat.observation import unpack_observation
+from llm_experiment.chat.observation import LARGEST, unpack_observation
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
 from llm_experiment.measures.behaviour import behaviour
@@ -102,12 +102,11 @@ class Leaning:
 
     def act_on(self, observation):
         seen = unpack_observation(observation, n_tokens=len(PIECES))
-        residual = torch.zeros_like(seen.log_probs)
+        log_b = seen.log_probs.where(seen.log_probs > -LARGEST, -math.inf)
+        residual = torch.zeros_like(log_b)
         residual[:, self.token] = self.strength
         neuron = torch.full((len(observation),), 2.0)
-        return step_policy(
-            seen.log_probs, residual, neuron, seen.budget_nats, rule=TargetRule.ATTAINABLE
-        )
+        return step_policy(log_b, residual, neuron, seen.budget_nats, rule=TargetRule.ATTAINABLE)
 
 
 def play(agent, world, *, budget_nats, n_episodes=16, seed=0):
