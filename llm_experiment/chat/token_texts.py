@@ -12,6 +12,10 @@ Two things that a tokenizer's own `decode` does are not what a transcript says:
 - Where a character is cut off within its bytes, tokenizers with a token for every byte give up the
   whole run of byte tokens, complete characters and line breaks included. Here every byte that is
   part of no character is one replacement sign, and takes nothing else away.
+
+A token may be a part of a character: then its text is replacement signs, while a transcript that
+holds the rest of the character too has it whole. `token_bytes` gives what every token writes as
+bytes of UTF-8, which add up.
 """
 
 import importlib
@@ -33,6 +37,12 @@ _PLAIN_CLASSES: Final = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast
 _BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 """The token of a byte, in tokenizers that have one for each."""
 _REPLACEMENT: Final = "\ufffd"
+_PRINTABLE: Final = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTE_OF_SIGN: Final = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(0x100 + place): byte
+    for place, byte in enumerate(byte for byte in range(0x100) if byte not in _PRINTABLE)
+}
+"""How byte-level tokenizers spell bytes: printable ones as themselves, the rest from U+0100 on."""
 
 
 class Tokenizer(Protocol):
@@ -265,6 +275,24 @@ def token_texts(tokenizer: Tokenizer, *, speaker: str, n_tokens: int) -> tuple[s
     size = vocabulary_size(tokenizer)
     texts = [decode([*colon, token])[start:] for token in range(size)]
     return (*texts, *[""] * (n_tokens - size))
+
+
+def token_bytes(tokenizer: Tokenizer, *, speaker: str, n_tokens: int) -> tuple[bytes, ...]:
+    """What each token adds to a transcript, in bytes of UTF-8; the arguments of `token_texts`."""
+    texts = token_texts(tokenizer, speaker=speaker, n_tokens=n_tokens)
+    pieces = [text.encode() for text in texts]
+    for spelt, token in tokenizer.get_vocab().items():
+        if _REPLACEMENT not in texts[token]:
+            continue
+        if found := _BYTE.fullmatch(spelt):
+            written = bytes([int(found[1], 16)])
+        elif all(sign in _BYTE_OF_SIGN for sign in spelt):
+            written = bytes(_BYTE_OF_SIGN[sign] for sign in spelt)
+        else:
+            continue
+        if written.decode(errors="replace") == texts[token]:
+            pieces[token] = written
+    return tuple(pieces)
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
