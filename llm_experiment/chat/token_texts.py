@@ -295,6 +295,42 @@ def token_bytes(tokenizer: Tokenizer, *, speaker: str, n_tokens: int) -> tuple[b
     return tuple(pieces)
 
 
+def spelt_texts(pieces: Sequence[bytes], tokens: Sequence[int]) -> list[str]:
+    """The text of every token of one transcript, such that they add up to the transcript's text.
+
+    A character that is split over tokens belongs to the one that begins it, and the others may have
+    no text. A byte that is part of no character is one replacement sign.
+
+    Args:
+        pieces: of every token of the vocabulary its bytes (`token_bytes`).
+        tokens: the transcript.
+    """
+    written = [pieces[token] for token in tokens]
+    try:
+        return [piece.decode() for piece in written]
+    except UnicodeDecodeError:
+        pass
+    whole = b"".join(written)
+    owners = [place for place, piece in enumerate(written) for _ in piece]
+    stray = frozenset(_undecodable(whole))
+    texts = [""] * len(written)
+    start = 0
+    while start < len(whole):
+        if start in stray:
+            end, text = start + 1, _REPLACEMENT
+        else:
+            end = start + _character_length(whole[start])
+            text = whole[start:end].decode()
+        texts[owners[start]] += text
+        start = end
+    return texts
+
+
+def _character_length(lead: int) -> int:
+    """Bytes of a character of UTF-8, by its first."""
+    return 1 + sum(lead >= least for least in (0xC0, 0xE0, 0xF0))
+
+
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """The tokens of a text, no special ones added."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
