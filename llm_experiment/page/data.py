@@ -42,7 +42,8 @@ from llm_experiment.chat.turn_records import (
     Turns,
     count_turns,
 )
-from llm_experiment.config import WorldConfig
+from llm_experiment.config import PROCESS, TINY, WorldConfig
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.closed_form import closed_form_of, episodes_interval
 from llm_experiment.measures.metrics import BASE_POLICY, QUARTILES, AgentRow
 from llm_experiment.measures.tables import make_tables, shown
@@ -438,7 +439,8 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
         )
     yield (
         f"An episode is silent if more than {SILENT_ABOVE:.0%} of the agent's finished turns in it "
-        "are empty."
+        "are empty: no words between its name and the handing over of the turn."
+        f"{_of_training(run.agent.world)}"
     )
     if run.suite.n_seeds > 1:
         yield (
@@ -465,6 +467,16 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
         "prompt and nothing else."
     )
     yield "Transcripts are written by models; nothing in them was said by a person."
+
+
+def _of_training(world: WorldConfig) -> str:
+    """That the agent's role is never silent in the dialogues that the base model learnt from."""
+    if world.base_model not in (TINY, PROCESS):
+        return ""
+    role = load_task(world.task).roles.get(world.agent_name)
+    if role is None or role.may_be_silent:
+        return ""
+    return f" The {world.agent_name} of the training dialogues never leaves a turn empty."
 
 
 def _of_base(run: RunFolder) -> str:

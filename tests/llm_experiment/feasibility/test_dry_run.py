@@ -132,6 +132,36 @@ def test_a_dry_run_measures_every_part_and_says_what_it_is(finished):
     assert to_table(result).title == result.label
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e4])
+def test_no_time_is_rounded_to_nothing(finished, scale):
+    """The shipped models take seconds an agent, which one decimal of an hour would show as 0."""
+    result, _ = finished
+    found = result.projection
+    scaled = replace(
+        found,
+        **{name: getattr(found, name) * scale for name in ("low", "likely", "high", "updates")},
+        stages=tuple(hours * scale for hours in found.stages),
+    )
+    table = to_table(replace(result, projection=scaled))
+    hours = [row for row in table.texts if row[1] == "h"]
+    assert len(hours) == 4 + len(found.stages)
+    for _, _, least, most in hours:
+        for text in (least, most):
+            assert float(text.replace(",", "")) > 0
+    n = result.n_agents
+    assert float(hours[-1][2].replace(",", "")) == pytest.approx(n * scaled.low, rel=6e-3)
+
+
+def test_the_two_things_that_are_called_tiny_are_told_apart(finished, capsys):
+    """The shipped models, and random ones of a size with that name."""
+    result, _ = finished
+    assert "tiny random models" in result.label
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "its tiny is not the shipped models" in shown.replace("`", "")
+
+
 def test_a_dry_run_leaves_no_agent_and_no_manifest_of_a_run(finished):
     _, out = finished
     files = {path.name for path in out.rglob("*") if path.is_file()}

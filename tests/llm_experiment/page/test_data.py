@@ -5,11 +5,13 @@ import json
 import math
 import shutil
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.page.data import MARK_EMPTY, report_data
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, UPDATES_FILE, episodes_file
 from llm_experiment.records.reading import read_run
@@ -264,6 +266,24 @@ def test_an_unfinished_run_is_reported_as_far_as_it_went(part):
     assert subjects["exact-budget3-seed0"]["evaluations"] == []
     assert subjects["exact-budget3-seed1"]["updates"]["agent_steps"] == []
     assert len(subjects["realized-budget3-seed0"]["evaluations"]) == len(LENGTHS)
+
+
+def test_silence_is_defined_and_said_to_be_none_of_the_teachers_where_that_is_so(folder):
+    run = read_run(folder)
+    never = "The Teacher of the training dialogues never leaves a turn empty."
+
+    def definition(**world):
+        agent = replace(run.agent, world=replace(run.agent.world, **world))
+        data = report_data(replace(run, agent=agent), in_bytes(PIECES), n_episodes=SHOWN)
+        (found,) = [c for c in data["caveats"] if c.startswith("An episode is silent if more than")]
+        assert "no words between its name and the handing over of the turn" in found
+        return found
+
+    assert never in definition()
+    assert not load_task("classroom").roles["Teacher"].may_be_silent
+    assert load_task("classroom").roles["Student"].may_be_silent
+    for other in ({"agent_name": "Student", "partner_name": "Teacher"}, {"base_model": "mine"}):
+        assert "never leaves a turn empty" not in definition(**other)
 
 
 def test_a_run_that_only_trained_so_far_shows_its_curves(part):
