@@ -273,8 +273,8 @@ def check_reward(name: str, *, positive_label: str | None = None) -> None:
     shape = read_configuration("reward model", name)
     check_weights("reward model", name)
     check_quantisation("reward model", name, shape)
+    find_positive_label(shape, positive_label)
     with one_line_errors("reward model", name):
-        find_positive_label(shape, positive_label)
         check_padding(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 
