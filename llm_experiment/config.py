@@ -167,6 +167,9 @@ class WorldConfig:
     very process that `tiny` learnt from, so that nothing is due to errors of imitation."""
     reward_model: str = TINY
     """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
+    positive_label: str | None = None
+    """The classifier's label of what is positive, such as LABEL_1; known if its labels are POSITIVE
+    and NEGATIVE."""
     device: str = "cpu"
     """Torch device of the base model, such as `cpu` or `cuda:0`; several GPUs as `cuda:0,cuda:1`,
     or `auto` for all that there are (with the extra `multi-gpu`)."""
@@ -202,6 +205,8 @@ class WorldConfig:
     """Temperature at which the partner's tokens (the Student's) are sampled."""
     max_reply_tokens: int = 512
     """A partner's reply of more tokens than this is cut off."""
+    eos_ends_reply: bool = False
+    """End a partner's reply where it writes the tokenizer's end-of-text token, too."""
     score_blank_replies: bool = False
     """Let the classifier score replies without words too, as published; else they earn 1/2."""
     reward_shift: tyro.conf.Suppress[float] = 0.0

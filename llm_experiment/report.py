@@ -54,7 +54,7 @@ def write_report(
         ModelError: the tokenizer of the run's base model cannot be loaded.
     """
     from llm_experiment.base.shipped import model_names
-    from llm_experiment.chat.token_texts import read_tokenizer, token_texts, vocabulary_size
+    from llm_experiment.chat.token_texts import read_tokenizer, token_bytes, vocabulary_size
     from llm_experiment.page.data import report_data
     from llm_experiment.page.page import page
     from llm_experiment.records.folder import REPORT_FILE
@@ -68,8 +68,8 @@ def write_report(
     world = run.agent.world
     language_model, _ = model_names(world)
     tokenizer = read_tokenizer(language_model)
-    texts = token_texts(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
-    text = page(report_data(run, texts, n_episodes=n_episodes))
+    pieces = token_bytes(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
+    text = page(report_data(run, pieces, n_episodes=n_episodes))
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 

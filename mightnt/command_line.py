@@ -92,8 +92,11 @@ def run_command(main: Callable[[], None]) -> None:
             if (error.name or "").partition(".")[0] not in EXPERIMENT_LIBRARIES:
                 raise
             fail(f"this needs {error.name}; install it with: pip install 'mightnt[experiment]'")
-        except MemoryError as error:
-            fail(f"not enough memory: {error or 'none is left'}; ask for less at a time")
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            asked_for = _first_sentences(error) or "none is left"
+            fail(f"not enough memory: {asked_for}; ask for less at a time")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -102,6 +105,19 @@ def run_command(main: Callable[[], None]) -> None:
                 stream.flush()
         if shown[0].failure is not None:
             fail(f"cannot print: {shown[0].failure}; everything else is done")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether Python, or torch (which may not be here), found no memory, on a GPU or elsewhere."""
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return of_torch or isinstance(error, MemoryError)
+
+
+def _first_sentences(error: Exception) -> str:
+    """What was asked for, without torch's advice and addresses."""
+    line = str(error).strip().partition("\n")[0]
+    said = line[max(line.find("DefaultCPUAllocator"), 0) :].split(". ")
+    return ". ".join(said[:2]).rstrip(".")
 
 
 class _Shown:

@@ -19,7 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from llm_experiment.base.shipped import model_names
-from llm_experiment.chat.token_texts import read_tokenizer, token_texts, vocabulary_size
+from llm_experiment.chat.token_texts import (
+    read_tokenizer,
+    spelt_texts,
+    token_bytes,
+    vocabulary_size,
+)
 from llm_experiment.chat.turn_records import NEWLINE, Speaker
 from llm_experiment.config import WorldConfig
 from llm_experiment.records.reading import EvaluatedAgent, Experiment
@@ -87,9 +92,9 @@ def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
     world = experiment.agent.world
-    texts = _token_texts(world)
+    pieces = _token_bytes(world)
     transcripts = [
-        median_transcript(_first_run(experiment, budget), texts, name=world.agent_name)
+        median_transcript(_first_run(experiment, budget), pieces, name=world.agent_name)
         for budget in shown_budgets(experiment)
     ]
     laid_out = [list(_lines(transcript.tokens)) for transcript in transcripts]
@@ -165,18 +170,18 @@ def _first_run(experiment: Experiment, budget: float) -> EvaluatedAgent:
     return min(runs, key=lambda run: run.seed)
 
 
-def _token_texts(world: WorldConfig) -> tuple[str, ...]:
+def _token_bytes(world: WorldConfig) -> tuple[bytes, ...]:
     """What each token of the base model adds to a transcript."""
     tokenizer = read_tokenizer(model_names(world)[0])
-    return token_texts(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
+    return token_bytes(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
 
 
-def median_transcript(run: EvaluatedAgent, texts: Sequence[str], *, name: str) -> Transcript:
+def median_transcript(run: EvaluatedAgent, pieces: Sequence[bytes], *, name: str) -> Transcript:
     """The episode of median return.
 
     Args:
         run: whose episodes.
-        texts: of all tokens.
+        pieces: the bytes of all tokens.
         name: the agent's in the transcript.
     """
     stored = run.episodes.arrays(
@@ -195,7 +200,8 @@ def median_transcript(run: EvaluatedAgent, texts: Sequence[str], *, name: str) -
         stored["writers"][episode],
     )
     costliest = [i for i in np.argsort(-kl, kind="stable")[:N_FOOTNOTES].tolist() if kl[i] > 0]
-    spoken = [texts[token].replace(NEWLINE, SHOWN_NEWLINE) for token in stored["tokens"][episode]]
+    texts = spelt_texts(pieces, stored["tokens"][episode].tolist())
+    spoken = [text.replace(NEWLINE, SHOWN_NEWLINE) for text in texts]
     opening = _opening(spoken, name)
     return Transcript(
         run=run,

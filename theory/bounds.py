@@ -10,9 +10,10 @@ printed bound divides by `ln 2` where the proof multiplies: true, and looser by 
 If xi is a *joint predictor* the bound holds as it stands only with observations drawn from `xi~`,
 here the mixture of the credited programs (those of rho) alone, whose switched versions must
 predict observations as they do (see bayes_mixture.py); from an environment e it gains
-`-ln w~(e)`; with the worst observations it fails. Three families show by how much, of models that
-agree with pi = "never deviate" until they deviate, and switched copies of them, `2^-Delta` as
-heavy, that never do:
+`-ln w~(e)`; with the worst observations it fails for arbitrary finite classes of models (for a
+universal class it is open). Three families show by how much, of models that agree with pi = "never
+deviate" until they deviate, and switched copies of them, `2^-Delta` as heavy, that never do; a
+further model that follows pi and expects any observation mends some of them:
 
 - one of n models deviates at each step and the observation before it points at that model, each
   pointing much harder than the one before: `n ln(1 + 2^Delta)` in the limit;

@@ -15,10 +15,10 @@ overspending.py says how large it can be. A floor under a step's target KL is no
 the step's policy spends is charged, floor included. So under `EXACT` a policy that keeps to a
 floor after its budget is gone raises.
 
-Rounding: sums are compensated (Neumaier), so that for any number of steps the KLs that an `EXACT`
-ledger accepts sum to at most `B_0 (1 + 1e-12)` in float64, and for up to 10,000 steps to at most
-`B_0 (1 + 1e-6)` in float32, where what the sums of roundings round themselves adds up. An
-infinite budget stays infinite.
+Rounding: sums are pairs of floats, of which the second holds what the first cannot, so that a step
+loses at most the square of the precision, relatively. The KLs that an `EXACT` ledger accepts sum to
+at most `B_0 (1 + 1e-12)` in float64 and `B_0 (1 + 1e-6)` in float32, for up to 10^8 steps whatever
+they cost. An infinite budget stays infinite.
 """
 
 from dataclasses import dataclass, replace
@@ -76,7 +76,7 @@ class BudgetLedger:
         initial_nats: B_0.
         remaining_nats: B, what the next step may cost at most; never negative.
         spent_nats: the sum of the steps' true KLs, under either accounting.
-        rounding_nats: what `spent_nats` lost to rounding, the compensated sum's second part.
+        rounding_nats: what `spent_nats` lost to rounding, the second part of the sum.
 
     Example:
         Two episodes take a step of 0.3 nats; in the first, the action taken was 5 times as
@@ -258,7 +258,11 @@ def open_ledger(
 def _compensated_sum(
     total: PerEpisode, rounding: PerEpisode, amount: PerEpisode
 ) -> tuple[PerEpisode, PerEpisode]:
-    """One step of Neumaier's sum, for amounts and totals that are not negative."""
+    """The sum of a pair, total and rounding, and an amount, as such a pair; none is negative.
+
+    Neumaier's step alone would let the rounding part grow, and round it: charges of half a unit in
+    the total's last place then add up unseen.
+    """
     xp = array_namespace(total)
     new_total = total + amount
     # Once a total is infinite there is nothing left to compensate, and inf - inf would be NaN.
@@ -266,8 +270,12 @@ def _compensated_sum(
     # What the addition lost: exact, because the larger of the two comes first.
     larger = xp.where(finite, xp.maximum(total, amount), 0.0)
     smaller = xp.where(finite, xp.minimum(total, amount), 0.0)
-    lost = (larger - xp.where(finite, new_total, 0.0)) + smaller
-    return new_total, rounding + lost
+    high = xp.where(finite, new_total, 0.0)
+    low = rounding + ((larger - high) + smaller)
+    # As much of it as the total can hold goes there, exactly again.
+    total = high + low
+    low = (high - total) + low
+    return xp.where(finite, total, new_total), xp.where(finite, low, 0.0)
 
 
 def _refuse(values: Array, wrong: Array, requirement: str) -> None:

@@ -64,7 +64,10 @@ MARGIN: Final = 2.0**-53
 HIGHEST_LOG_ODDS: Final = 36.7
 """Log-odds of the largest weight, rounded down."""
 NEAR_BASE_NATS: Final = 1e-20
-"""Below this KL(a||b) a share of it has the limit's weight, right to about the KL's root."""
+"""Below this KL(a||b) a share of it has the limit's weight.
+
+It is right to about the largest of `|a/b - 1|`, which may exceed 1 where b is tiny; the KL is then
+off, but by less than this."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,8 +100,8 @@ class KLProjection:
         target_nats: the KL that was aimed at, `share min(k, KL(a||b))`; shape (...), float64.
         kl_nats: KL(x||b) at `weight`, shape (...), float64: the target but for
             `relative_residual`.
-        relative_residual: their relative difference as evaluated at `weight`, 0 at the ends and
-            at the limit (whose own is near 1e-10); shape (...), float64.
+        relative_residual: their relative difference as evaluated at `weight`, shape (...), float64;
+            0 at the ends, and at the limit, where it is not evaluated.
 
     Example:
         >>> import numpy as np
@@ -132,8 +132,9 @@ def fixed_kl_mixture(
 
     `KL(x||b)` at the returned alpha, in exact arithmetic with a and b normalised exactly, is within
     1e-12 relative of its target, or of 1e-12 where that is smaller. (Rounding x to floats costs
-    more.) With a share below 1 and `KL(a||b) < 1e-20` the weight is the limit's, `sqrt(share)`, and
-    the KL is within 1e-20 nats of its target.
+    more.) With a share below 1 and `KL(a||b) < 1e-20` the weight is the limit's, `sqrt(share)`,
+    which is right where a/b is near 1; where a tiny symbol of b is many times as likely under a,
+    the KL misses its target, by less than 1e-20 nats whatever the rows.
 
     Args:
         log_a: log-probabilities of the proposal, shape (..., d), -inf allowed.

@@ -37,6 +37,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import (
     BaseCallback,
+    CallbackList,
     ConvertCallback,
     ProgressBarCallback,
 )
@@ -207,18 +208,27 @@ class UpdateRecord:
 
 
 class AgentStepBar(ProgressBarCallback):
-    """The library's progress bar, in steps of the agent."""
+    """The library's progress bar, in steps of the agent, of which a rollout may take more."""
 
     _steps: int = 0
 
     def _on_step(self) -> bool:
-        self.pbar.update(self.num_timesteps - self._steps)
+        taken = self.num_timesteps - self._steps
+        self.pbar.total = max(self.pbar.total, self.pbar.n + taken)
+        self.pbar.update(taken)
         self._steps = self.num_timesteps
         return True
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
         self._steps = self.model.num_timesteps
+
+
+def _in_agent_steps(callback: BaseCallback) -> BaseCallback:
+    """The library's own bar counts calls, of which there is one a rollout: ours in its place."""
+    if isinstance(callback, CallbackList):
+        return CallbackList([_in_agent_steps(part) for part in callback.callbacks])
+    return AgentStepBar() if type(callback) is ProgressBarCallback else callback
 
 
 class LockstepPPO(PPO):
@@ -318,12 +328,12 @@ class LockstepPPO(PPO):
                 f"this agent has taken {self.num_timesteps} steps, on which its stage and budget "
                 "depend; pass reset_num_timesteps=False to go on, or make a new agent"
             )
-        callbacks = [callback] if isinstance(callback, BaseCallback) else callback
+        callbacks = [callback] if isinstance(callback, BaseCallback) else callback or []
+        if callable(callbacks):
+            callbacks = [ConvertCallback(callbacks)]
+        callbacks = [_in_agent_steps(part) for part in callbacks]
         if progress_bar:
-            bar = AgentStepBar()
-            if callable(callbacks):
-                callbacks = [ConvertCallback(callbacks)]
-            callbacks = [*(callbacks or []), bar]
+            callbacks.append(AgentStepBar())
         super().learn(
             total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps=False
         )

@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
@@ -180,6 +181,24 @@ def read_configuration(kind: str, name: str) -> PreTrainedConfig:
             _check_safetensors(Path(name))
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
         return config
+
+
+def check_quantisation(kind: str, name: str, config: PreTrainedConfig) -> None:
+    """Raise unless this machine can read weights that another library has quantised, if they are.
+
+    Args:
+        kind: what the model is for, to say so in an error.
+        name: local folder or hub id.
+        config: of the model.
+
+    Raises:
+        ModelError: in one line: an unknown method (as GPTQ and AWQ are named), or a library or
+            device that it needs is missing.
+    """
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        with one_line_errors(kind, name):
+            AutoHfQuantizer.from_config(quantised, pre_quantized=True).validate_environment()
 
 
 def check_weights(kind: str, name: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llm_experiment.config import PROCESS, TINY, WorldConfig, at_least, positive
+from llm_experiment.config import PROCESS, TINY, WorldConfig, at_least, at_most, positive
 from theory.errors import InvalidArgumentError, ModelError
 
 COMMAND: Final = "python -m llm_experiment.tiny_models"
@@ -45,6 +45,7 @@ class LanguageModelRecipe:
         for name, bound in least.items():
             at_least(name, getattr(self, name), bound)
         positive("learning_rate", self.learning_rate)
+        at_most("learning_rate", self.learning_rate, 1.0)
         if self.sequence_length > MAX_TOKENS:
             raise InvalidArgumentError(
                 f"sequence_length must be at most {MAX_TOKENS}, got {self.sequence_length}"
@@ -75,6 +76,7 @@ class RewardModelRecipe:
         for name, bound in {"seed": 0, "n_steps": 1, "batch_size": 1, "n_heldout": 2}.items():
             at_least(name, getattr(self, name), bound)
         positive("learning_rate", self.learning_rate)
+        at_most("learning_rate", self.learning_rate, 1.0)
 
 
 def language_model_folder(task_name: str, *, weights: Path = SHIPPED) -> Path:

@@ -47,7 +47,7 @@ from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import LABELS, PAD, POSITIVE, SPECIAL_TOKENS, UNKNOWN
 from mightnt.results import write_json
 from mightnt.statistics import CONFIDENCE, normal_interval
-from theory.errors import ResultsError
+from theory.errors import ModelError, ResultsError
 
 MANIFEST: Final = "manifest.json"
 
@@ -402,7 +402,11 @@ def _train(
     learning_rate: float,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """AdamW with warm-up and cosine decay; leaves the model in evaluation mode."""
+    """AdamW with warm-up and cosine decay; leaves the model in evaluation mode.
+
+    Raises:
+        ModelError: the loss is no number any more.
+    """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -427,6 +431,11 @@ def _train(
         optimizer.step()
         schedule.step()
         recent.append(value.item())
+        if not math.isfinite(recent[-1]):
+            raise ModelError(
+                f"training diverged: the loss is {recent[-1]} at step {step} of {n_steps}; lower "
+                f"the learning rate, {learning_rate:g}"
+            )
         if step * _N_REPORTS // n_steps > (step - 1) * _N_REPORTS // n_steps:
             on_progress(
                 Progress(

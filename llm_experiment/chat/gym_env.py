@@ -188,6 +188,16 @@ class ChatEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         )
         self._charged = True
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which tokens the base policy might write next, shape (n_tokens,).
+
+        What it never writes no budget pays for. MaskablePPO of sb3-contrib asks for masks by this
+        name; they bound no KL, which is still for `bind` or `charge`.
+        """
+        possible = torch.isfinite(self.chat.base_step.log_probs[0])
+        masks: NDArray[np.bool_] = possible.cpu().numpy()
+        return masks
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:

@@ -3,7 +3,8 @@
 An episode is one transcript of a fixed number of tokens, the prompt included. While the agent has
 the turn it writes the next token; while its partner has, the base policy does, at the partner's
 temperature. A reply that has not ended after `TurnRules.max_reply_tokens` tokens is cut off by
-forcing the agent's name. Who has the turn is for `llm_experiment.chat.turns` to say.
+forcing the agent's name, and so is, by `eos_ends_reply`, one that the partner ends with the
+tokenizer's end-of-text token. Who has the turn is for `llm_experiment.chat.turns` to say.
 
 Where the base policy misses mass (`llm_experiment.base.protocol`) an agent's step may be *asked*
 for: the demonstrator writes it, or, where nobody can be asked, the episode *stops*: what is
@@ -97,6 +98,8 @@ class LockstepChat:
         self._temperature = partner_temperature
         self._generator = generator
         self._forced = torch.tensor(parser.agent_opening, device=base.device)
+        # Where the partner last wrote the token that ends a reply, if one does.
+        self._reply_end = prompt_tokens.new_full((n_episodes,), -1)
         self._session, self.base_step = base.begin(
             prompt_tokens, n_episodes=n_episodes, n_positions=n_positions
         )
@@ -186,6 +189,9 @@ class LockstepChat:
                 )
         tokens = torch.where(self.stopped, self._parser.inert_token, tokens)
         self._tokens[:, self.position] = tokens
+        if self._parser.reply_end is not None:
+            ends = (tokens == self._parser.reply_end) & ~had_turn
+            self._reply_end = torch.where(ends, self.position, self._reply_end)
         self.base_step = self._session.append(tokens, agent_wrote=agent_wrote)
         self._turn = self._parser.advance(self._turn, tokens)
         self._speakers[:, self.position] = self._turn.speaker
@@ -220,6 +226,10 @@ class LockstepChat:
         sampled = sample_tokens(logits, generator=self._generator)
         written = self.position - 1 - self._turn.opened
         excess = written - self._parser.rules.max_reply_tokens
+        if self._parser.reply_end is not None:
+            ended = self._reply_end > self._turn.opened
+            since = self.position - 1 - self._reply_end
+            excess = torch.where(ended, torch.maximum(excess, since), excess)
         forced = self._forced[excess.clamp(0, len(self._forced) - 1)]
         return torch.where(excess >= 0, forced, sampled)
 

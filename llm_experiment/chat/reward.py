@@ -6,13 +6,20 @@ NEGATIVE, and the reward is (r + 1) / 2, in [0, 1]:
 
     (1 + P) / 2  if P > 1/2,   P / 2  if P <= 1/2.
 
-So it jumps by 1/2 at P = 1/2: what the published experiment does, not a calibrated scale. A reply
-without words says nothing good or bad, yet the formula cannot give it the middle, 1/2, which no P
-reaches. Here a blank reply is worth `BLANK_REWARD` = 1/2 by definition, unless the classifier is
-asked to score the blank text too, as in the published experiment.
+P is read from the classifier's logits by a `PositiveLabel`: of labels that exclude each other, the
+share of the positive one in their softmax (so that NEUTRAL, if there is one, counts as not
+positive); of a single logit, or of labels that do not exclude each other, its logistic function.
+Which label is the positive one is known where the two are called POSITIVE and NEGATIVE, and has to
+be named anywhere else.
+
+The reward jumps by 1/2 at P = 1/2: what the published experiment does, not a calibrated scale. A
+reply without words says nothing good or bad, yet the formula cannot give it the middle, 1/2, which
+no P reaches. Here a blank reply is worth `BLANK_REWARD` = 1/2 by definition, unless the classifier
+is asked to score the blank text too, as in the published experiment.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +35,7 @@ from transformers import (
 )
 
 from llm_experiment.base.loading import (
+    check_quantisation,
     check_weights,
     find_device,
     one_line_errors,
@@ -37,6 +45,8 @@ from llm_experiment.dialogue.task import NEGATIVE, POSITIVE
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
 _SHORT: Final = {"POS": POSITIVE, "NEG": NEGATIVE}
+_NOT_EXCLUSIVE: Final = "multi_label_classification"
+"""Transformers' name for classifiers whose labels may hold together."""
 _SIDES: Final = ("right", "left")
 _PROBES: Final = (
     "Yes.",
@@ -65,8 +75,27 @@ def sentiment_reward(positive: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(positive > 0.5, (1 + positive) / 2, positive / 2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PositiveLabel:
+    """How P is read from a classifier's logits.
+
+    Attributes:
+        index: of the positive label.
+        exclusive: whether its labels exclude each other: softmax, else the logistic function.
+    """
+
+    index: int
+    exclusive: bool
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """P of logits of shape (n, labels), float64, shape (n,)."""
+        exact = logits.double()
+        shares = exact.softmax(dim=-1) if self.exclusive else exact.sigmoid()
+        return shares[:, self.index]
+
+
 class SentimentReward:
-    """Rewards of replies by a sequence classifier with the labels POSITIVE and NEGATIVE.
+    """Rewards of replies by a sequence classifier that has a positive label.
 
     Equal replies in one call are scored once. Nothing is remembered between calls, so that a
     resumed run computes what an uninterrupted one does.
@@ -76,9 +105,10 @@ class SentimentReward:
         tokenizer: the model's.
         blank_reward: of replies without words; None to let the model score them.
         batch_size: replies of a forward.
+        positive_label: see `find_positive_label`.
 
     Raises:
-        ModelError: other labels, no padding token, or scores that change with the padding.
+        ModelError: no such label, no padding token, or scores that change with the padding.
         InvalidArgumentError: a blank reward outside [0, 1], or an empty batch.
     """
 
@@ -89,13 +119,14 @@ class SentimentReward:
         *,
         blank_reward: float | None = BLANK_REWARD,
         batch_size: int = 512,
+        positive_label: str | None = None,
     ) -> None:
         if blank_reward is not None and not 0 <= blank_reward <= 1:
             raise InvalidArgumentError(f"blank_reward must lie in [0, 1], got {blank_reward}")
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size must be >= 1, got {batch_size}")
         check_padding(tokenizer)
-        positive = positive_index(model.config)
+        positive = find_positive_label(model.config, positive_label)
         model.train(mode=False)
         model.requires_grad_(requires_grad=False)
         # Where a decoder's last token is, it finds by the padding token that its configuration
@@ -176,8 +207,7 @@ class SentimentReward:
         )
         with torch.inference_mode():
             logits = self._model(**encoded.to(self._model.device)).logits
-            positive: Tensor = logits.double().softmax(dim=-1)[:, self._positive]
-        return positive
+            return self._positive.probability(logits)
 
 
 def _positions(model: PreTrainedModel) -> list[int]:
@@ -189,20 +219,35 @@ def _positions(model: PreTrainedModel) -> list[int]:
     ]
 
 
-def positive_index(config: PreTrainedConfig) -> int:
-    """The index of the label POSITIVE (or POS) of a sequence classifier.
+def find_positive_label(config: PreTrainedConfig, name: str | None = None) -> PositiveLabel:
+    """Which output of a sequence classifier is the positive one, and how it is read.
+
+    Args:
+        config: the classifier's.
+        name: of the positive label, in any case; None: it and its only other label are called
+            POSITIVE and NEGATIVE (or POS and NEG).
 
     Raises:
-        ModelError: its labels are others than POSITIVE and NEGATIVE.
+        ModelError: no such label, or none is named where it cannot be known.
     """
     names = {int(i): str(label) for i, label in (config.id2label or {}).items()}
-    labels = {_SHORT.get(label.upper(), label.upper()): i for i, label in names.items()}
-    if set(labels) != {NEGATIVE, POSITIVE}:
+    exclusive = len(names) > 1 and getattr(config, "problem_type", None) != _NOT_EXCLUSIVE
+    listed = ", ".join(names.values())
+    if name is None:
+        labels = {_SHORT.get(label.upper(), label.upper()): i for i, label in names.items()}
+        if set(labels) != {NEGATIVE, POSITIVE}:
+            raise ModelError(
+                f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got {listed}; say "
+                "with --positive-label which of them is the positive one, or name a sentiment "
+                "classifier"
+            )
+        return PositiveLabel(index=labels[POSITIVE], exclusive=exclusive)
+    found = [i for i, label in names.items() if label.upper() == name.strip().upper()]
+    if len(found) != 1:
         raise ModelError(
-            f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got "
-            f"{', '.join(names.values())}; name a sentiment classifier"
+            f"--positive-label must be one of the reward model's labels, {listed}, got {name!r}"
         )
-    return labels[POSITIVE]
+    return PositiveLabel(index=found[0], exclusive=exclusive)
 
 
 def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -215,21 +260,30 @@ def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ModelError("the reward model's tokenizer must have a padding token; it has none")
 
 
-def check_reward(name: str) -> None:
+def check_reward(name: str, *, positive_label: str | None = None) -> None:
     """Raise unless `load_reward` can load a model, as far as can be told without its weights.
+
+    Args:
+        name: local folder or hub id.
+        positive_label: see `find_positive_label`.
 
     Raises:
         ModelError: as `load_reward` does, but for weights that are missing within their files.
     """
     shape = read_configuration("reward model", name)
     check_weights("reward model", name)
+    check_quantisation("reward model", name, shape)
+    find_positive_label(shape, positive_label)
     with one_line_errors("reward model", name):
-        positive_index(shape)
         check_padding(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 
 def load_reward(
-    name: str, *, device: str | torch.device = "cpu", blank_reward: float | None = BLANK_REWARD
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    blank_reward: float | None = BLANK_REWARD,
+    positive_label: str | None = None,
 ) -> SentimentReward:
     """The sentiment reward at a local folder or hub id, from safetensors, no remote code.
 
@@ -237,6 +291,7 @@ def load_reward(
         name: local folder or hub id of a sequence classifier.
         device: where it runs.
         blank_reward: see `SentimentReward`.
+        positive_label: see `find_positive_label`.
 
     Raises:
         ModelError: in one line: no such model, a download cut short, a model without a trained
@@ -253,4 +308,6 @@ def load_reward(
         if missing:
             raise ModelError(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        return SentimentReward(model.to(place), tokenizer, blank_reward=blank_reward)
+        return SentimentReward(
+            model.to(place), tokenizer, blank_reward=blank_reward, positive_label=positive_label
+        )

@@ -12,6 +12,10 @@ Two things that a tokenizer's own `decode` does are not what a transcript says:
 - Where a character is cut off within its bytes, tokenizers with a token for every byte give up the
   whole run of byte tokens, complete characters and line breaks included. Here every byte that is
   part of no character is one replacement sign, and takes nothing else away.
+
+A token may be a part of a character: then its text is replacement signs, while a transcript that
+holds the rest of the character too has it whole. `token_bytes` gives what every token writes as
+bytes of UTF-8, which add up.
 """
 
 import importlib
@@ -33,6 +37,12 @@ _PLAIN_CLASSES: Final = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast
 _BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 """The token of a byte, in tokenizers that have one for each."""
 _REPLACEMENT: Final = "\ufffd"
+_PRINTABLE: Final = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTE_OF_SIGN: Final = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(0x100 + place): byte
+    for place, byte in enumerate(byte for byte in range(0x100) if byte not in _PRINTABLE)
+}
+"""How byte-level tokenizers spell bytes: printable ones as themselves, the rest from U+0100 on."""
 
 
 class Tokenizer(Protocol):
@@ -265,6 +275,60 @@ def token_texts(tokenizer: Tokenizer, *, speaker: str, n_tokens: int) -> tuple[s
     size = vocabulary_size(tokenizer)
     texts = [decode([*colon, token])[start:] for token in range(size)]
     return (*texts, *[""] * (n_tokens - size))
+
+
+def token_bytes(tokenizer: Tokenizer, *, speaker: str, n_tokens: int) -> tuple[bytes, ...]:
+    """What each token adds to a transcript, in bytes of UTF-8; the arguments of `token_texts`."""
+    texts = token_texts(tokenizer, speaker=speaker, n_tokens=n_tokens)
+    pieces = [text.encode() for text in texts]
+    for spelt, token in tokenizer.get_vocab().items():
+        if _REPLACEMENT not in texts[token]:
+            continue
+        if found := _BYTE.fullmatch(spelt):
+            written = bytes([int(found[1], 16)])
+        elif all(sign in _BYTE_OF_SIGN for sign in spelt):
+            written = bytes(_BYTE_OF_SIGN[sign] for sign in spelt)
+        else:
+            continue
+        if written.decode(errors="replace") == texts[token]:
+            pieces[token] = written
+    return tuple(pieces)
+
+
+def spelt_texts(pieces: Sequence[bytes], tokens: Sequence[int]) -> list[str]:
+    """The text of every token of one transcript, such that they add up to the transcript's text.
+
+    A character that is split over tokens belongs to the one that begins it, and the others may have
+    no text. A byte that is part of no character is one replacement sign.
+
+    Args:
+        pieces: of every token of the vocabulary its bytes (`token_bytes`).
+        tokens: the transcript.
+    """
+    written = [pieces[token] for token in tokens]
+    try:
+        return [piece.decode() for piece in written]
+    except UnicodeDecodeError:
+        pass
+    whole = b"".join(written)
+    owners = [place for place, piece in enumerate(written) for _ in piece]
+    stray = frozenset(_undecodable(whole))
+    texts = [""] * len(written)
+    start = 0
+    while start < len(whole):
+        if start in stray:
+            end, text = start + 1, _REPLACEMENT
+        else:
+            end = start + _character_length(whole[start])
+            text = whole[start:end].decode()
+        texts[owners[start]] += text
+        start = end
+    return texts
+
+
+def _character_length(lead: int) -> int:
+    """Bytes of a character of UTF-8, by its first."""
+    return 1 + sum(lead >= least for least in (0xC0, 0xE0, 0xF0))
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:

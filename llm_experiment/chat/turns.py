@@ -7,10 +7,10 @@ else changes whose turn it is. So a name inside a word ("Teachers:"), in the mid
 protocol switched at the last name anywhere in the text, which makes a speaker who merely mentions
 the other one lose the turn. A speaker who opens a line with the own name keeps talking.
 
-The text is the concatenation of the tokens' texts, so the rule is a finite automaton on
-characters: its state is the present line as far as it can still become a name with a colon.
-Composed with the tokens' texts it becomes a table `[state, token] -> state`, and a batch of
-transcripts advances by one look-up, however a tokenizer splits names, colons and line breaks.
+The text is the concatenation of the tokens' bytes in UTF-8, so the rule is a finite automaton on
+bytes: its state is the present line as far as it can still become a name with a colon. Composed
+with the tokens' bytes it becomes a table `[state, token] -> state`, and a batch of transcripts
+advances by one look-up, however a tokenizer splits names, their characters, colons and line breaks.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.chat.token_texts import TextDecoder, encode_text, token_texts, vocabulary_size
+from llm_experiment.chat.token_texts import TextDecoder, encode_text, token_bytes, vocabulary_size
 from llm_experiment.chat.turn_records import COLON, NEWLINE, Speaker, Turns, are_empty
 from theory.errors import InvalidArgumentError, ModelError
 
-_BLANKS: Final = " \t"
+_BLANKS: Final = b" \t"
+_NEWLINE: Final = NEWLINE.encode()
+_COLON: Final = COLON.encode()
 
-_Line = str | None
+_Line = bytes | None
 """The present line without leading blanks while it may become `name:`, else None."""
 
 
@@ -47,6 +49,8 @@ class TurnRules:
     max_reply_tokens: int = 512
     """A reply that has not ended after so many tokens is cut off: the separator, the agent's
     name and the colon are forced."""
+    eos_ends_reply: bool = False
+    """Cut a reply off likewise after the tokenizer's end-of-text token."""
 
     def __post_init__(self) -> None:
         for name in (self.agent, self.partner):
@@ -90,35 +94,44 @@ class TurnParser:
 
     Args:
         rules: how turns look.
-        pieces: the text of every token, such that a transcript's text is their concatenation.
+        pieces: of every token its text, or the bytes of it where it may hold parts of characters,
+            such that a transcript's text is their concatenation.
         encode: the tokens of a text.
-        decode: the text of tokens; may know more than `pieces` of characters split over tokens.
+        decode: the text of tokens.
+        eos: the token at the end of a text, if there is one.
 
     Raises:
         ModelError: the vocabulary has no line break, or cannot spell a speaker's name, or has a
-            token that opens two turns.
+            token that opens two turns, or none for the end of a text that is to end a reply.
     """
 
     def __init__(
         self,
         rules: TurnRules,
         *,
-        pieces: Sequence[str],
+        pieces: Sequence[str] | Sequence[bytes],
         encode: Callable[[str], Sequence[int]],
         decode: Callable[[Sequence[int]], str],
+        eos: int | None = None,
     ) -> None:
         self.rules = rules
-        self._pieces = tuple(pieces)
+        self._pieces = tuple(p.encode() if isinstance(p, str) else p for p in pieces)
         self._decode = decode
-        if not any(NEWLINE in piece for piece in self._pieces):
+        if rules.eos_ends_reply and eos is None:
+            raise ModelError(
+                "the tokenizer has no end-of-text token, which is to end replies; leave out "
+                "--eos-ends-reply"
+            )
+        self.reply_end = eos if rules.eos_ends_reply else None
+        if not any(_NEWLINE in piece for piece in self._pieces):
             raise ModelError(
                 "no token of the tokenizer holds a line break, so turns cannot be told apart; "
                 "use a tokenizer that keeps line breaks"
             )
-        names = (rules.agent, rules.partner)
+        names = (rules.agent.encode(), rules.partner.encode())
         lines = _all_lines(names)
         self._next_line, self._opens, self._rest = _compile(lines, names, self._pieces)
-        self._line_start = lines.index("")
+        self._line_start = lines.index(b"")
         self.agent_opening = self._opening(rules.agent, encode)
         self.partner_opening = self._opening(rules.partner, encode)
 
@@ -144,9 +157,10 @@ class TurnParser:
             )
         return cls(
             rules,
-            pieces=token_texts(tokenizer, speaker=rules.agent, n_tokens=n_tokens),
+            pieces=token_bytes(tokenizer, speaker=rules.agent, n_tokens=n_tokens),
             encode=partial(encode_text, tokenizer),
             decode=TextDecoder(tokenizer),
+            eos=tokenizer.eos_token_id,
         )
 
     @property
@@ -238,7 +252,7 @@ class TurnParser:
     def _tail(self, token: int) -> str:
         """The text of a token that opens a turn after its colon."""
         piece = self._pieces[token]
-        return piece[len(piece) - self._rest[token] :]
+        return piece[len(piece) - self._rest[token] :].decode(errors="replace")
 
     def _opening(self, name: str, encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
         """The tokens that hand the turn to `name`, wherever they are written."""
@@ -247,14 +261,11 @@ class TurnParser:
         while tokens and not self._pieces[tokens[0]].strip(_BLANKS):
             del tokens[0]  # some tokenizers put a blank before any text
         pieces = [self._pieces[token] for token in tokens]
-        if "".join(pieces) != text:
-            split = any("\ufffd" in piece for piece in pieces) and "\ufffd" not in text
+        if b"".join(pieces) != text.encode():
+            written = [piece.decode(errors="replace") for piece in pieces]
             raise ModelError(
-                f"the tokenizer splits characters of {text!r} over several tokens, which turns "
-                "cannot be told by; choose a name whose characters it keeps whole"
-                if split
-                else f"the tokenizer cannot write {text!r} as tokens of their own (it gives "
-                f"{pieces}); choose another name or tokenizer"
+                f"the tokenizer cannot write {text!r} as tokens of their own (it gives {written}); "
+                "choose another name or tokenizer"
             )
         return tuple(tokens)
 
@@ -280,36 +291,36 @@ def turns_between(speakers: Tensor) -> Turns:
     )
 
 
-def _next_line(line: _Line, char: str, names: Sequence[str]) -> tuple[_Line, Speaker]:
-    """The line after one more character, and whose turn that opens."""
-    if char == NEWLINE:
-        return "", Speaker.NOBODY
-    if line is None or (line == "" and char in _BLANKS):
+def _next_line(line: _Line, char: bytes, names: Sequence[bytes]) -> tuple[_Line, Speaker]:
+    """The line after one more byte, and whose turn that opens."""
+    if char == _NEWLINE:
+        return b"", Speaker.NOBODY
+    if line is None or (line == b"" and char in _BLANKS):
         return line, Speaker.NOBODY
     name = line.rstrip(_BLANKS)
-    if char == COLON and name in names:
+    if char == _COLON and name in names:
         return None, Speaker(names.index(name))
     if any(other.startswith(line + char) for other in names):
         return line + char, Speaker.NOBODY
     if char in _BLANKS and name in names:
-        return f"{name} ", Speaker.NOBODY
+        return name + b" ", Speaker.NOBODY
     return None, Speaker.NOBODY
 
 
-def _all_lines(names: Sequence[str]) -> list[_Line]:
+def _all_lines(names: Sequence[bytes]) -> list[_Line]:
     """The states of the automaton; the first is None."""
     prefixes = {name[:length] for name in names for length in range(len(name) + 1)}
-    return [None, *sorted(prefixes | {f"{name} " for name in names})]
+    return [None, *sorted(prefixes | {name + b" " for name in names})]
 
 
 def _compile(
-    lines: list[_Line], names: Sequence[str], pieces: Sequence[str]
+    lines: list[_Line], names: Sequence[bytes], pieces: Sequence[bytes]
 ) -> tuple[Tensor, Tensor, dict[int, int]]:
     """The automaton on tokens.
 
     Returns:
         Next state and opened speaker, shapes (states, vocabulary), and for each token that may
-        open a turn the number of characters after its colon.
+        open a turn the number of bytes after its colon.
     """
     index = {line: state for state, line in enumerate(lines)}
     next_line = np.zeros((len(lines), len(pieces)), dtype=np.int16)
@@ -320,22 +331,22 @@ def _compile(
             continue  # leads from every line to None
         for state, start in enumerate(lines):
             line = start
-            for position, char in enumerate(piece, start=1):
-                line, speaker = _next_line(line, char, names)
+            for position in range(1, len(piece) + 1):
+                line, speaker = _next_line(line, piece[position - 1 : position], names)
                 if speaker is Speaker.NOBODY:
                     continue
                 left = len(piece) - position
                 if opens[state, token] != Speaker.NOBODY or rest.setdefault(token, left) != left:
                     raise ModelError(
-                        f"token {token} of the tokenizer, {piece!r}, can open two turns; choose "
-                        "other names"
+                        f"token {token} of the tokenizer, {piece.decode(errors='replace')!r}, can "
+                        "open two turns; choose other names"
                     )
                 opens[state, token] = speaker
             next_line[state, token] = index[line]
     return torch.from_numpy(next_line), torch.from_numpy(opens), rest
 
 
-def _matters(piece: str, names: Sequence[str]) -> bool:
+def _matters(piece: bytes, names: Sequence[bytes]) -> bool:
     """Whether a token can leave any line other than None, or open a turn."""
     core = piece.strip(_BLANKS)
-    return NEWLINE in piece or COLON in piece or any(core in name for name in names)
+    return _NEWLINE in piece or _COLON in piece or any(core in name for name in names)

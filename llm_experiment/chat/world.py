@@ -21,6 +21,7 @@ from llm_experiment.base.ensemble import EnsembleBase, pessimistic
 from llm_experiment.base.helped import HelpedBase
 from llm_experiment.base.hugging_face import check_attention, check_positions
 from llm_experiment.base.loading import (
+    check_quantisation,
     check_weights,
     find_device,
     find_devices,
@@ -147,6 +148,7 @@ class WorldLoader:
             config.device,
             config.dtype,
             config.score_blank_replies,
+            config.positive_label,
         )
         if self._models is None or key != self._key:
             self._models = None
@@ -180,6 +182,7 @@ def load_models(config: WorldConfig) -> Models:
         reward_model,
         device=base.device,
         blank_reward=None if config.score_blank_replies else BLANK_REWARD,
+        positive_label=config.positive_label,
     )
     members = tuple(
         load_language_model(name, device=config.device, precision=config.dtype)
@@ -290,7 +293,7 @@ def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
     find_device(config.agent_device)
     find_devices(config.device)
     language_model, reward_model = model_names(config)
-    check_reward(reward_model)
+    check_reward(reward_model, positive_label=config.positive_label)
     tokenizer = load_tokenizer(language_model)
     if config.base_model == PROCESS:
         n_tokens = len(load_task(config.task).vocabulary)
@@ -319,6 +322,7 @@ def _check_language_model(name: str, lengths: Sequence[int]) -> int:
     """Check what a language model's files say of it; the size of its vocabulary."""
     config = read_configuration("language model", name)
     check_weights("language model", name)
+    check_quantisation("language model", name, config)
     with one_line_errors("language model", name):
         check_attention(config)
     text = config.get_text_config(decoder=True)
@@ -352,6 +356,7 @@ def _opening(
         partner=config.partner_name,
         separator=config.separator,
         max_reply_tokens=config.max_reply_tokens,
+        eos_ends_reply=config.eos_ends_reply,
     )
     prompt = load_task(config.task).prompt if config.prompt is None else config.prompt
     parser = TurnParser.from_tokenizer(tokenizer, rules, n_tokens=n_tokens)

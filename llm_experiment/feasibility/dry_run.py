@@ -36,7 +36,7 @@ from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import find_devices, load_tokenizer
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.reward import load_reward
-from llm_experiment.chat.world import Models, World, load_world, make_world
+from llm_experiment.chat.world import Models, World, check_world, load_world, make_world
 from llm_experiment.config import AgentConfig, Stage, WorldConfig
 from llm_experiment.feasibility.memory import (
     MemoryEstimate,
@@ -195,6 +195,8 @@ def dry_run(run: PlannedRun, *, size: RandomSize | None, out: Path, console: Con
     console.print(f"{label}: only memory and times mean anything", highlight=False, soft_wrap=True)
     agent = replace(run.agent, world=on_this_machine(run.agent.world, console))
     run = replace(run, agent=agent)
+    if size is None:
+        check_world(agent.world, lengths=[stage.n_tokens for stage in agent.stages])
     shapes = read_shapes(*model_names(agent.world)) if size is None else random_shapes(size)
     memory = estimate_memory(run, shapes)
     free = free_bytes(memory.needed())

@@ -7,7 +7,7 @@ The page in `assets/` is its only reader. Its keys:
     tables         `llm_experiment.measures.tables`, their cells as texts
     closed_form    `budgets_nats` and `shares` of the curve beside the measured silence, or null
     speakers       names of the agent and its partner
-    token_texts    the text of every token that occurs
+    token_texts    every text of a token that occurs
     planes         what each number of a token is (`Plane`), in the order in which they are packed
     subjects       the base policy, then every agent of the suite, each with
         name, variant, budget_nats (null for none), seed, trained_at_n_tokens
@@ -34,6 +34,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_experiment.chat.token_texts import spelt_texts
 from llm_experiment.chat.turn_records import (
     SILENT_ABOVE,
     Speaker,
@@ -41,7 +42,8 @@ from llm_experiment.chat.turn_records import (
     Turns,
     count_turns,
 )
-from llm_experiment.config import WorldConfig
+from llm_experiment.config import PROCESS, TINY, WorldConfig
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.closed_form import closed_form_of, episodes_interval
 from llm_experiment.measures.metrics import BASE_POLICY, QUARTILES, AgentRow
 from llm_experiment.measures.tables import make_tables, shown
@@ -137,12 +139,13 @@ _OPTIONAL: Final = (*(plane.name for plane in PLANES), "first_impossible")
 # --------------------------------------------------------------------- the whole
 
 
-def report_data(run: RunFolder, token_texts: Sequence[str], *, n_episodes: int) -> dict[str, Any]:
+def report_data(run: RunFolder, pieces: Sequence[bytes], *, n_episodes: int) -> dict[str, Any]:
     """What the page shows; see the module's docstring.
 
     Args:
         run: what is there.
-        token_texts: the text of every token of the base policy's vocabulary.
+        pieces: the bytes of every token of the base policy's vocabulary
+            (`llm_experiment.chat.token_texts.token_bytes`).
         n_episodes: how many transcripts of each evaluation to show, the first ones; at least 1.
 
     Raises:
@@ -159,7 +162,7 @@ def report_data(run: RunFolder, token_texts: Sequence[str], *, n_episodes: int) 
             f"that began it: `python -m llm_experiment.run --out {run.folder}` and its options"
         )
     tables = make_tables(run.rows, run.base) if run.rows or run.finished else ()
-    vocabulary = Vocabulary(token_texts)
+    vocabulary = Vocabulary(pieces)
     subjects = list(_subjects(run, updates, vocabulary, n_episodes))
     present = {name for s in subjects for e in s["evaluations"] for name in e["planes"]}
     world = run.agent.world
@@ -181,35 +184,38 @@ def report_data(run: RunFolder, token_texts: Sequence[str], *, n_episodes: int) 
 
 
 class Vocabulary:
-    """Numbers the tokens that occur, in order of appearance, so that only their texts are kept.
+    """Numbers the texts of tokens that occur, in order of appearance, so that only they are kept.
 
     Args:
-        token_texts: the text of every token.
+        pieces: the bytes of every token.
     """
 
-    def __init__(self, token_texts: Sequence[str]) -> None:
-        self._texts = token_texts
-        self._indices: dict[int, int] = {}
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+        self._indices: dict[str, int] = {}
 
     def indices(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The number of each token, of the same shape.
+        """The number of each token's text (`spelt_texts`) in transcripts, both (n, t).
 
         Raises:
             ResultsError: the vocabulary does not have it.
         """
-        distinct, where = np.unique(tokens, return_inverse=True)
-        if len(distinct) and not 0 <= int(distinct[0]) <= int(distinct[-1]) < len(self._texts):
+        n_tokens = len(self._pieces)
+        if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < n_tokens:
             raise ResultsError(
-                f"the run has token {distinct[-1]} and its tokenizer only {len(self._texts)}; "
-                "put back the tokenizer that the run was made with"
+                f"the run has token {tokens.max()} and its tokenizer only {n_tokens}; put back the "
+                "tokenizer that the run was made with"
             )
-        numbers = [self._indices.setdefault(int(t), len(self._indices)) for t in distinct]
-        return np.array(numbers, dtype=np.int64)[where].reshape(tokens.shape)
+        numbers = [
+            [self._indices.setdefault(text, len(self._indices)) for text in texts]
+            for texts in (spelt_texts(self._pieces, row) for row in tokens.tolist())
+        ]
+        return np.array(numbers, dtype=np.int64).reshape(tokens.shape)
 
     @property
     def used_texts(self) -> list[str]:
-        """The texts of the numbered tokens."""
-        return [self._texts[token] for token in self._indices]
+        """The numbered texts."""
+        return list(self._indices)
 
 
 def _subjects(
@@ -433,7 +439,8 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
         )
     yield (
         f"An episode is silent if more than {SILENT_ABOVE:.0%} of the agent's finished turns in it "
-        "are empty."
+        "are empty: no words between its name and the handing over of the turn."
+        f"{_of_training(run.agent.world)}"
     )
     if run.suite.n_seeds > 1:
         yield (
@@ -460,6 +467,16 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
         "prompt and nothing else."
     )
     yield "Transcripts are written by models; nothing in them was said by a person."
+
+
+def _of_training(world: WorldConfig) -> str:
+    """That the agent's role is never silent in the dialogues that the base model learnt from."""
+    if world.base_model not in (TINY, PROCESS):
+        return ""
+    role = load_task(world.task).roles.get(world.agent_name)
+    if role is None or role.may_be_silent:
+        return ""
+    return f" The {world.agent_name} of the training dialogues never leaves a turn empty."
 
 
 def _of_base(run: RunFolder) -> str:

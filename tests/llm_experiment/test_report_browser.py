@@ -55,7 +55,9 @@ def url(folder):
 
 def write_page(folder, run):
     path = folder / "page.html"
-    path.write_text(page(report_data(run, HOSTILE_TEXTS, n_episodes=3)), encoding="utf-8")
+    path.write_text(
+        page(report_data(run, [t.encode() for t in HOSTILE_TEXTS], n_episodes=3)), encoding="utf-8"
+    )
     return path.as_uri()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mightnt.command_line import (
     BAD_USAGE,
@@ -148,6 +149,61 @@ def test_ctrl_c_during_start_up_is_silent(tmp_path, module):
     assert process.returncode == -signal.SIGINT  # which a shell calls 130
     assert process.stderr == b""
     assert process.stdout == b""
+
+
+@pytest.mark.parametrize("words", [["run"], ["demo", "planners"], ["completion", "bash"]])
+def test_ctrl_c_during_start_up_of_the_script_is_silent(tmp_path, words):
+    """The script that an installation makes, interrupted while the command is imported."""
+    (tmp_path / "tyro.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(1)\n"
+    )
+    script = tmp_path / "bin" / "mightnt"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom mightnt.__main__ import main\nsys.exit(main())\n")
+    process = subprocess.run(
+        [sys.executable, script, *words],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), os.getcwd()))},
+    )
+    assert process.returncode == -signal.SIGINT  # which a shell calls 130
+    assert process.stderr == b""
+    assert process.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (lambda: torch.empty(10**15), "you tried to allocate 4000000000000000 bytes"),
+        (
+            lambda: raised(
+                torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total of 8 GiB "
+                    "of which 1 GiB is free. See the documentation.\nmore"
+                )
+            ),
+            "CUDA out of memory. Tried to allocate 20.00 GiB; ask",
+        ),
+        (lambda: raised(MemoryError()), "none is left; ask"),
+    ],
+)
+def test_memory_that_is_not_there_is_one_line(error, shown, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run_command(error)
+    assert exit_.value.code == BAD_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: not enough memory: ")
+    assert shown in line
+    assert line.endswith("; ask for less at a time")
+
+
+def raised(error):
+    raise error
+
+
+def test_other_errors_of_torch_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run_command(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
 
 
 # ------------------------------------------------------------------ output that cannot be shown

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +132,25 @@ def test_figure_2_shows_the_episode_of_median_return_token_by_token(sources, run
         )
         noted = [int(row["token"]) for row in own if row["footnote"]]
         assert set(noted) == set(np.argsort(episodes["kl_nats"][episode])[-3:].tolist())
+
+
+def test_figure_2_shows_a_character_that_is_split_over_tokens_whole():
+    pieces = [b"S: ", b"\xe8\x80", b"\x81", b":", b"\n", b"ok"]
+    tokens = np.array([[0, 5, 4, 1, 2, 3, 5, 4, 1]])
+    stored = {
+        "tokens": tokens,
+        "writers": np.zeros_like(tokens),
+        "kl_nats": np.linspace(0, 1, 9)[None],
+        "budget_nats": np.ones((1, 9)),
+        "rewards": np.ones((1, 9)),
+        "prompt_length": np.array(1),
+    }
+    run = SimpleNamespace(episodes=SimpleNamespace(arrays=lambda *names: stored))
+    transcript = figure_2.median_transcript(run, pieces, name="\u8001")
+    texts = [token.text for token in transcript.tokens]
+    line = figure_2.SHOWN_NEWLINE
+    assert texts == ["S: ", "ok", line, "\u8001", "", ":", "ok", line, "\ufffd\ufffd"]
+    assert [token.place for token in transcript.tokens if token.opens] == [3]
 
 
 def test_figure_2_darkens_with_the_cost():

@@ -667,3 +667,26 @@ def test_an_additive_mask_is_a_zero_on_the_geometric_path(mask, of_both, rng):
         assert kl_nats(found.log_x[kept], log_b[kept]) == pytest.approx(
             min(0.05, float(found.target_nats)), rel=1e-9
         )
+
+
+@both
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+def test_a_share_of_a_kl_below_1e20_is_the_limit_s_weight_and_off_by_less_than_that(project, share):
+    """In exact arithmetic; a symbol of 1e-25 that is 1e4 times as likely under a misses most."""
+    misses = []
+    for log10_b, ratio in [(-25, 1e4), (-22, 10.0), (-30, 1e8), (-12, 1 + 1e-5), (-1, 1 + 1e-10)]:
+        p = 10.0**log10_b
+        a, b = (np.log([q, 1 - q]) for q in (p * ratio, p))
+        found = project(a, b, 1.0, share=share)
+        assert float(found.weight) == pytest.approx(math.sqrt(share), rel=1e-15)
+        with mpmath.workdps(60):
+            exact_a, exact_b = exact.probabilities(a), exact.probabilities(b)
+            weight = mpmath.mpf(float(found.weight))
+            path = exact.mixture if project is fixed_kl_mixture else exact.tilted
+            spent = exact.kl(path(exact_a, exact_b, weight), exact_b)
+            full = exact.kl(exact_a, exact_b)
+            misses.append(float(abs(spent - share * full)))
+            assert full < 1e-20
+            near = ratio < 2
+            assert misses[-1] <= (1e-4 * share * full if near else 1e-20)
+    assert max(misses) > 1e-22

@@ -127,7 +127,8 @@ def asking_optimum(
     """The best plan whose expected KL of acting to `base` is at most `budget_nats`.
 
     Where the constraint binds, the attained KL is `budget_nats` to 1e-12 nats (as for
-    `expected_kl_optimum`) and the gap is below 1e-12.
+    `expected_kl_optimum`) and the gap is below 1e-12, or 1e-14
+    nats at the multiplier where that is more (tiny budgets, semi-distributions).
 
     Args:
         base: the imitator, `nu_alpha`; rows of mass 0 leave nothing but to ask.

@@ -17,14 +17,15 @@ under a KL budget return such prices; what certifies plans under the other diver
 their own modules.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
 from theory.arguments import as_member
-from theory.errors import InvalidArgumentError, InvalidBudgetError
+from theory.errors import InvalidArgumentError, InvalidBudgetError, SolverError
 from theory.process import (
     EnvironmentTable,
     PolicyTable,
@@ -45,6 +46,10 @@ from toy_world.planners.problem import (
     soft_maximum,
 )
 
+ROUNDING: Final = 1e-13
+"""By how much rounding may lift a float64 value above a bound on it."""
+NATS_ROUNDING: Final = 32 * float(np.finfo(np.float64).eps)
+"""Of a sum of nats, relative to budgets above 1."""
 PRICE_TOLERANCE: Final = 1e-12
 """How far, relatively, prices may miss the consistency that makes them a mixed adversary."""
 
@@ -55,6 +60,9 @@ NumberT = TypeVar("NumberT", float, Fraction, Probability)
 @dataclass(frozen=True, kw_only=True)
 class Plan(Generic[NumberT]):
     """The best policy that was found within a budget, and a bound on every other.
+
+    A plan whose value exceeds its bound, by more than rounding and what it overspends at its
+    multiplier, proves that the bound is false: it is not made.
 
     Attributes:
         pi: the policy; what it does at histories that it cannot reach means nothing.
@@ -67,6 +75,9 @@ class Plan(Generic[NumberT]):
         attained: the divergence of `pi`, likewise.
         multiplier: the slope of the optimal value at the budget (at a kink, one of them): 0
             where the constraint is slack, infinite where no more than one policy meets it.
+
+    Raises:
+        SolverError: a bound below the value.
     """
 
     pi: PolicyTable
@@ -77,6 +88,21 @@ class Plan(Generic[NumberT]):
     budget: NumberT
     attained: NumberT
     multiplier: NumberT
+
+    def __post_init__(self) -> None:
+        exact = isinstance(self.value, Fraction)
+        multiplier: Any = self.multiplier
+        allowed: Any = 0 if exact else ROUNDING
+        if 0 < multiplier < math.inf:
+            # Weak duality at the attained divergence, which a float64 table may round upwards.
+            allowed += multiplier * max(self.attained - self.budget, 0)
+            allowed += 0 if exact else multiplier * nats_rounding(float(self.budget))
+        if not self.value <= self.bound + allowed:
+            raise SolverError(
+                f"the certificate is false: the bound {self.bound} lies below the value "
+                f"{self.value} of a plan that spends {self.attained} of {self.budget}; float64 is "
+                "too coarse for this problem: try another budget or less extreme probabilities"
+            )
 
     @property
     def gap(self) -> NumberT:
@@ -94,6 +120,11 @@ class PricedPlan(Plan[float]):
     """
 
     prices: Levels
+
+
+def nats_rounding(budget_nats: float) -> float:
+    """How far a float64 sum of nats, the budget among them, may be off."""
+    return NATS_ROUNDING * max(1.0, budget_nats)
 
 
 def lagrangian_bound(

@@ -28,8 +28,8 @@ bound holds whatever the interior-point method did, but for rounding. `lambda = 
 greatest value without a constraint.
 
 *At both ends of the range* float64 is too coarse for the method, and a policy in closed form takes
-its place: for large reverse-KL budgets the mixture of beta, with share `exp(-eps)`, and the best
-policy without a constraint, whose reverse KL is at most eps and whose value at least
+its place: for large reverse-KL budgets the mixture of the best policy without a constraint and the
+least share of beta that keeps the budget, at most `exp(-eps)`, so that its value is at least
 `1 - exp(-eps)` of the greatest; for tiny budgets beta itself, for `D <= eps` moves no event's
 probability by more than `sqrt(eps / 2)`
 (reverse KL, Pinsker), and the value by no more than `sqrt(eps)` times the greatest utility
@@ -86,6 +86,7 @@ LEAST_LOG_SHARE: Final = math.log(1e-16)
 SHARE_STEPS: Final = 24
 ROUNDING: Final = 1e-13
 """How much sums of float64 numbers may be off, relative to the greatest of them."""
+REFINEMENTS: Final = 3
 REGULARISATION: Final = 1e-13
 """Keeps Newton's equations solvable where constraints become dependent; refinement undoes it."""
 
@@ -200,9 +201,7 @@ def _closed_forms(
     moved = math.sqrt(budget)
     if divergence is Divergence.REVERSE_KL:
         moved = math.sqrt(budget / 2)
-        greedy = _greedy(nu, utility)
-        mixed = mix_policies(greedy, beta, math.exp(-budget), n_observations=nu[0].shape[2])
-        plans.append(_within(mixed, beta, nu, divergence, budget))
+        plans.append(_within(_greedy(nu, utility), beta, nu, divergence, budget))
         bounds.append((float(optimal_values(nu, utility)[0][0]), 0.0))
     slope = float(utility.max()) * moved
     bounds.append((float(values(beta, nu, utility)[0][0]) + slope, slope / (2 * budget)))
@@ -377,7 +376,8 @@ def _less_logarithm(u: Floats) -> Floats:
     """`u - ln(1 + u) >= 0`, with its digits where u is near 0."""
     with np.errstate(divide="ignore"):
         plain = u - np.log1p(u)
-    series = u**2 * (0.5 - u * (1 / 3 - u * (0.25 - u * (0.2 - u / 6))))
+    small = np.where(np.abs(u) < SERIES_BELOW, u, 0.0)
+    series = small**2 * (0.5 - small * (1 / 3 - small * (0.25 - small * (0.2 - small / 6))))
     return np.where(np.abs(u) < SERIES_BELOW, series, plain)
 
 
@@ -440,13 +440,11 @@ def _interior_point(
     `by_products`: a reverse KL whose slope is a product `x s` of its own (see `_residuals`).
     """
     n_rows, n = flows.conserve.shape
+    # A small budget buys about its square root.
+    multiplier = scale / max(budget, math.sqrt(budget))
+    room = budget - _measure(flows, divergence, x)[0]
     at = _Iterate(
-        x=x,
-        costs=np.full(n, scale),
-        w=np.zeros(n_rows),
-        # A small budget buys about its square root.
-        multiplier=scale / max(budget, math.sqrt(budget)),
-        room=budget - _measure(flows, divergence, x)[0],
+        x=x, costs=multiplier * room / x, w=np.zeros(n_rows), multiplier=multiplier, room=room
     )
     least, best = math.inf, at
     for _ in range(MOST_STEPS):
@@ -507,9 +505,9 @@ def _newton(flows: _Flows, at: _Iterate, missed: _Residuals) -> tuple[Floats, Fl
     """
     n_rows, n = flows.conserve.shape
     target = CENTRING * missed.mean
-    unit = np.sqrt(at.x / at.costs)
+    unit = 1 / np.sqrt(at.costs / at.x + missed.curvature)
     kkt = np.zeros((n + n_rows + 1, n + n_rows + 1))
-    kkt[range(n), range(n)] = 1 + missed.curvature * unit**2
+    kkt[range(n), range(n)] = 1.0
     scaled = flows.conserve * unit
     norms = np.abs(scaled).max(axis=1)
     scaled /= norms[:, None]
@@ -527,7 +525,8 @@ def _newton(flows: _Flows, at: _Iterate, missed: _Residuals) -> tuple[Floats, Fl
     regular[range(n, n + n_rows), range(n, n + n_rows)] -= REGULARISATION
     try:
         step = np.linalg.solve(regular, right)
-        step += np.linalg.solve(regular, right - kkt @ step)
+        for _ in range(REFINEMENTS):
+            step += np.linalg.solve(regular, right - kkt @ step)
     except np.linalg.LinAlgError:
         return None
     if not np.isfinite(step).all():

@@ -49,7 +49,8 @@ def expected_kl_optimum(
     """The best policy whose expected KL to `beta` in `nu` is at most `budget_nats`.
 
     Where the constraint binds, the attained KL is `budget_nats` to 1e-12 nats (relative, below
-    1 nat, as far as a float64 table of pi can express it) and the gap is below 1e-12.
+    1 nat, as far as a float64 table of pi can express it) and the gap is below 1e-12, or 1e-14
+    nats at the multiplier where that is more (tiny budgets, semi-distributions).
 
     Args:
         beta: base policy; may be a semi-distribution.

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from theory.errors import InvalidBudgetError
+from toy_world.planners.certificate import nats_rounding
 
 BUDGET_TOLERANCE: Final = 1e-12
 """How far the attained KL may lie off the budget, in nats, relative to budgets below 1 nat."""
@@ -83,11 +84,18 @@ class Attained(Generic[PolicyT]):
         if not self.dearer.multiplier < math.inf:
             return math.inf, value
         # `and`: where the constraint is slack the budget may be infinite, and costs nothing.
-        bound, multiplier = min(
+        bounds = [
             (end.soft_value + (end.multiplier and end.multiplier * budget_nats), end.multiplier)
             for end in (self.dearer, self.cheaper)
             if end.multiplier < math.inf
-        )
+        ]
+
+        def at_most(found: tuple[float, float]) -> float:
+            """The bound with its rounding, so that a huge multiplier's noise is not the lower."""
+            bound, multiplier = found
+            return bound + (multiplier and multiplier * nats_rounding(budget_nats))
+
+        bound, multiplier = min(bounds, key=at_most)
         return multiplier, bound
 
 

@@ -128,20 +128,24 @@ def solve_linear_program(
     n = len(program.objective)
     exact = program.objective.dtype == object
     floats = program if guide is None else guide
-    # Only without presolve are the multipliers sure to be those of one basis.
-    found = linprog(
-        -floats.objective.astype(np.float64),
-        A_ub=floats.at_most.sparse(n),
-        b_ub=floats.at_most.right.astype(np.float64),
-        A_eq=floats.equal.sparse(n),
-        b_eq=floats.equal.right.astype(np.float64),
-        method="highs-ds",
-        options={
-            "presolve": not exact,
-            "primal_feasibility_tolerance": HIGHS_TOLERANCE,
-            "dual_feasibility_tolerance": HIGHS_TOLERANCE,
-        },
-    )
+    # Only without presolve are the multipliers sure to be those of one basis. In floats it may end
+    # without an answer where the plain simplex method does not.
+    for presolve in (False,) if exact else (True, False):
+        found = linprog(
+            -floats.objective.astype(np.float64),
+            A_ub=floats.at_most.sparse(n),
+            b_ub=floats.at_most.right.astype(np.float64),
+            A_eq=floats.equal.sparse(n),
+            b_eq=floats.equal.right.astype(np.float64),
+            method="highs-ds",
+            options={
+                "presolve": presolve,
+                "primal_feasibility_tolerance": HIGHS_TOLERANCE,
+                "dual_feasibility_tolerance": HIGHS_TOLERANCE,
+            },
+        )
+        if found.success or found.status == HIGHS_INFEASIBLE:
+            break
     if found.status == HIGHS_INFEASIBLE:
         raise InvalidBudgetError(
             "no policy meets the constraint: beta misses too much mass for the budget; raise it"

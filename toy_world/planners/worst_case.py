@@ -187,7 +187,11 @@ def worst_case_optimum(
     if greedy_kl <= budget_nats:
         return plan(greedy, greatest, _constant(problem, 0.0))
     point = _central_path(adversaries)
-    return plan(point.pi, point.soft_value + budget_nats * point.root_price, point.prices)
+    found = plan(point.pi, point.soft_value + budget_nats * point.root_price, point.prices)
+    # `SoftPoint.gap`, by which the path was ended, is a formula of its own for the same number.
+    if found.gap > GREATEST_GAP:
+        raise _no_end(found.gap, budget_nats)
+    return found
 
 
 def _central_path(adversaries: AdversaryPrices) -> SoftPoint:
@@ -222,10 +226,14 @@ def _central_path(adversaries: AdversaryPrices) -> SoftPoint:
         slack = slack + step * slack_direction
     if best is not None and best.gap(budget) <= GREATEST_GAP:
         return best
-    raise SolverError(
-        f"the central path ended with a gap of {best.gap(budget) if best else math.inf}, more than "
-        f"{GREATEST_GAP}, at the budget {budget}; float64 is too coarse for this problem: try "
-        "another budget or less extreme probabilities"
+    raise _no_end(best.gap(budget) if best else math.inf, budget)
+
+
+def _no_end(gap: float, budget_nats: float) -> SolverError:
+    return SolverError(
+        f"the central path ended with a gap of {gap}, more than {GREATEST_GAP}, at the budget "
+        f"{budget_nats}; float64 is too coarse for this problem: try another budget or less "
+        "extreme probabilities"
     )
 
 

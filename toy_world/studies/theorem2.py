@@ -11,7 +11,8 @@ optimal values, and consider histories h that nu can make, `W(h) > 0`. Four clai
 - SEQUENCE: `x(ha) > b(ha) =>` every action in `ha` is optimal where it is taken.
 
 Everything here is about *full laws*: where nu misses mass FIRST and MASS fail in the expected
-reading (what ends early costs no TVD), and where beta misses mass SEQUENCE fails.
+reading (what ends early costs no TVD), and where beta misses mass SEQUENCE fails in the adaptive
+one (any policy exceeds beta there, so that the adversary shows it and all else is free).
 
 MASS holds in all three readings (theory/constraints.py; in the expected one for an environment
 that misses no mass). It is the corrected statement: FIRST is its case `x(root) = b(root) = 1`, and

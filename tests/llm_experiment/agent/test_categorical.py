@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from llm_experiment.agent.categorical import CategoricalAgent
 from llm_experiment.agent.policy import FixedKLPolicy
+from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.agent.rollout import play_episodes
 from llm_experiment.config import ConstraintConfig, Stage, TargetRule
 from tests.llm_experiment.fakes.small_world import dialogue_table, small_config, small_world
@@ -96,9 +97,12 @@ class Meter(gymnasium.Wrapper):
 
 @pytest.mark.parametrize("budget_nats", [0.0, 0.3, 5.0, 400.0])
 @pytest.mark.parametrize("kind", ["fixed KL", "base", "mlp"])
-@pytest.mark.parametrize("interface", ["one", "two", "learn", "by hand", "unbound"])
+@pytest.mark.parametrize(
+    "interface", ["one", "two", "learn", "by hand", "gymnasium", "gymnasium vector", "unbound"]
+)
 def test_a_budget_holds_for_any_agent_through_any_interface(kind, interface, budget_nats):
-    meters = [Meter(env_of(budget_nats)) for _ in range(2 if interface == "two" else 1)]
+    n_envs = 2 if interface in ("two", "gymnasium vector") else 1
+    meters = [Meter(env_of(budget_nats)) for _ in range(n_envs)]
     vectorised = DummyVecEnv([lambda meter=meter: Monitor(meter) for meter in meters])
     model, agent = model_of(kind, vectorised, seed=3)
     for meter in meters:
@@ -112,6 +116,10 @@ def test_a_budget_holds_for_any_agent_through_any_interface(kind, interface, bud
                 vectorised.env_method("bind", agent)
             if interface == "learn":
                 model.learn(40)
+            elif interface == "gymnasium":
+                play_alone(meters[0], model.policy, n_episodes=2)
+            elif interface == "gymnasium vector":
+                play_side_by_side(meters, model.policy, n_steps=2 * N_POSITIONS)
             else:
                 evaluate_policy(model, vectorised, n_eval_episodes=4, deterministic=False)
     except InvalidBudgetError:
@@ -124,40 +132,111 @@ def test_a_budget_holds_for_any_agent_through_any_interface(kind, interface, bud
         assert totals.max() > 0.5 * budget_nats  # the test would notice an agent that overspends
 
 
+def drawn(policy, observation, generator):
+    probabilities = law(policy, observation)
+    return generator.choice(len(probabilities), p=probabilities / probabilities.sum())
+
+
+def play_alone(env, policy, *, n_episodes):
+    """An environment that is bound to its agent, in Gymnasium's own loop."""
+    generator = np.random.default_rng(0)
+    for seed in range(n_episodes):
+        seen, _ = env.reset(seed=seed)
+        done = False
+        while not done:
+            seen, _, done, *_ = env.step(drawn(policy, seen, generator))
+
+
+def play_side_by_side(envs, policy, *, n_steps):
+    """In Gymnasium's vector of environments, which begins new episodes by itself."""
+    generator = np.random.default_rng(0)
+    vector = gymnasium.vector.SyncVectorEnv([lambda env=env: env for env in envs])
+    seen, _ = vector.reset(seed=0)
+    for _ in range(n_steps):
+        seen, *_ = vector.step(np.array([drawn(policy, row, generator) for row in seen]))
+
+
 def play_by_hand(meter, policy, *, n_episodes):
     generator = np.random.default_rng(0)
     for _ in range(n_episodes):
         meter.reset(seed=0)
         done = False
         while not done:
-            probabilities = law(policy, meter.seen)
-            cost = true_kl(probabilities, meter.env.chat.tokens[0].tolist())
+            cost = true_kl(law(policy, meter.seen), meter.env.chat.tokens[0].tolist())
             meter.env.charge(kl_nats=cost if cost > ROUNDING_NATS else 0.0)
-            token = generator.choice(len(probabilities), p=probabilities / probabilities.sum())
-            _, _, done, *_ = meter.step(token)
+            _, _, done, *_ = meter.step(drawn(policy, meter.seen, generator))
+
+
+@pytest.mark.parametrize("budget_nats", [0.0, 0.3, 5.0, 400.0])
+@pytest.mark.parametrize("kind", ["fixed KL", "base", "mlp"])
+def test_a_budget_holds_in_lockstep(kind, budget_nats):
+    model, agent = model_of(kind, env_of(budget_nats), seed=3)
+
+    def play():
+        return play_episodes(
+            agent,
+            small_world(possible_table()),
+            n_episodes=6,
+            n_tokens=N_POSITIONS,
+            budget_nats=budget_nats,
+            accounting=Accounting.EXACT,
+            seed=0,
+            stream=(),
+            keep_observations=True,
+        )
+
+    if kind == "mlp" and budget_nats < 400:
+        with pytest.raises(InvalidBudgetError, match="must not be overspent"):
+            play()
+        return
+    assert totals_of(play(), model.policy).max() <= budget_nats * (1 + 1e-9) + ROUNDING_NATS
 
 
 @pytest.mark.parametrize("budget_nats", [0.0, 0.3, 5.0])
-@pytest.mark.parametrize("kind", ["fixed KL", "base"])
-def test_a_budget_holds_in_lockstep(kind, budget_nats):
-    world = small_world(possible_table())
-    model, _ = model_of(kind, env_of(budget_nats), seed=3)
-    played = play_episodes(
-        model.policy,
-        world,
-        n_episodes=6,
-        n_tokens=N_POSITIONS,
-        budget_nats=budget_nats,
-        accounting=Accounting.EXACT,
-        seed=0,
-        stream=(),
-        keep_observations=True,
+def test_a_budget_holds_in_every_rollout_that_an_agent_is_trained_on(budget_nats):
+    class Watched(LockstepPPO):
+        def train(self):
+            totals.append(totals_of(self.last_rollout, self.policy))
+            super().train()
+
+    totals = []
+    config = small_config(
+        constraint=ConstraintConfig(budget_nats=budget_nats),
+        stages=(Stage(agent_steps=200, n_tokens=N_POSITIONS),),
     )
-    totals = np.zeros(6)
+    Watched(small_world(possible_table()), config).finish()
+    assert len(totals) > 1
+    assert max(map(max, totals)) <= budget_nats * (1 + 1e-9) + ROUNDING_NATS
+
+
+def totals_of(played, policy):
+    """The true KL of every episode of a rollout that `policy` has played, shape (n,)."""
+    totals = np.zeros(len(played.tokens))
     steps = np.argwhere(played.agent_steps)
     for (episode, t), seen in zip(steps, played.kept_observations, strict=True):
-        totals[episode] += true_kl(law(model.policy, seen), played.tokens[episode, :t])
-    assert (totals <= budget_nats * (1 + 1e-9) + ROUNDING_NATS).all()
+        totals[episode] += true_kl(law(policy, seen), played.tokens[episode, :t])
+    return totals
+
+
+def test_what_the_base_policy_never_writes_is_masked_for_whoever_asks_for_masks():
+    """As MaskablePPO of sb3-contrib does: by `action_masks` of vectorised, wrapped environments."""
+    config = small_config(stages=(Stage(agent_steps=1, n_tokens=N_POSITIONS),))
+    table = dialogue_table()
+    env = small_world(table).env(config)
+    masked = Monitor(env)
+    vectorised = DummyVecEnv([lambda: masked])
+    vectorised.reset()
+    seen = set()
+    for _ in range(20):
+        (mask,) = vectorised.env_method("action_masks")
+        possible = np.isfinite(table[tuple(env.chat.tokens[0, -2:].tolist())])
+        assert mask.dtype == np.bool_
+        assert mask.tolist() == possible.tolist()
+        seen.add(tuple(mask))
+        env.charge(kl_nats=0.0)
+        vectorised.step(np.flatnonzero(mask)[:1])
+    assert len(seen) > 1
+    assert not all(map(all, seen))
 
 
 @pytest.mark.parametrize("kind", ["fixed KL", "mlp"])

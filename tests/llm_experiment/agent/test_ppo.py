@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import (
     CallbackList,
     CheckpointCallback,
     EvalCallback,
+    ProgressBarCallback,
     StopTrainingOnMaxEpisodes,
 )
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -438,21 +439,50 @@ def test_a_second_learn_goes_on_where_the_first_one_ended():
         parts.learn(1, reset_num_timesteps=True)
 
 
-@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-def test_the_progress_bar_counts_the_agents_steps(monkeypatch):
-    bars = []
+@pytest.fixture
+def bars(monkeypatch):
+    """Every progress bar that is shown, in order."""
+    found = []
+    shown = AgentStepBar._on_training_start
 
     def kept(self):
-        bars.append(self)
-        return shown(self)
+        shown(self)
+        found.append(self.pbar)
 
-    shown = AgentStepBar._on_training_start
     monkeypatch.setattr(AgentStepBar, "_on_training_start", kept)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+def test_the_progress_bar_counts_the_agents_steps_and_ends_full(bars):
     agent = new_agent()
     for _ in range(2):
         before = agent.num_timesteps
         agent.learn(100, lambda *_: True, progress_bar=True)
-        assert bars[-1].pbar.n == agent.num_timesteps - before >= 100
+        assert bars[-1].n == bars[-1].total == agent.num_timesteps - before >= 100
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+def test_the_progress_bar_of_an_agent_with_nothing_left_to_learn_ends_at_nothing(tmp_path, bars):
+    agent = new_agent().finish()
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = LockstepPPO.load(tmp_path / "agent.safetensors", world=agent.world)
+    for trained in (agent, loaded):
+        trained.learn(0, progress_bar=True)
+        assert bars[-1].n == bars[-1].total == 0
+        assert trained.finished
+    before = loaded.num_timesteps
+    loaded.learn(50, progress_bar=True)  # going on counts what is new
+    assert bars[-1].n == bars[-1].total == loaded.num_timesteps - before >= 50
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+@pytest.mark.parametrize(
+    "wrap", [lambda bar: bar, lambda bar: [bar], lambda bar: CallbackList([bar])]
+)
+def test_the_librarys_own_progress_bar_counts_the_agents_steps_too(wrap, bars):
+    agent = new_agent().learn(100, wrap(ProgressBarCallback()))
+    assert bars[-1].n == bars[-1].total == agent.num_timesteps >= 100
 
 
 def test_the_log_has_the_last_update():

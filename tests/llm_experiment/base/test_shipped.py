@@ -55,11 +55,16 @@ def shipped():
         ({"n_heldout": 1}, "n_heldout must be >= 2 and finite, got 1"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0"),
         ({"learning_rate": math.nan}, "learning_rate must be > 0 and finite, got nan"),
+        ({"learning_rate": 1e308}, r"learning_rate must be <= 1, got 1e\+308"),
+        ({"learning_rate": -0.1}, "learning_rate must be > 0 and finite, got -0.1"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(changes, message):
     with pytest.raises(InvalidArgumentError, match=message):
         LanguageModelRecipe(**changes)
+    if "learning_rate" in changes:
+        with pytest.raises(InvalidArgumentError, match=message):
+            RewardModelRecipe(**changes)
 
 
 def test_models_that_are_not_there_are_named_with_the_command_that_makes_them(tmp_path):

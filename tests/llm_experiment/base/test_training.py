@@ -1,5 +1,6 @@
 """Tokenizers and training of the shipped models, and their files."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -17,6 +18,7 @@ from transformers import (
     MixtralForCausalLM,
 )
 
+from llm_experiment.base import training
 from llm_experiment.base.shipped import (
     LanguageModelRecipe,
     RewardModelRecipe,
@@ -39,7 +41,7 @@ from llm_experiment.base.training import (
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from tests.llm_experiment.fakes.tiny_task import TINY_TASK
-from theory.errors import InvalidArgumentError, ResultsError
+from theory.errors import InvalidArgumentError, ModelError, ResultsError
 
 MOMENT = LanguageModelRecipe(n_tokens=4 * 16 * 24, sequence_length=24, batch_size=16, n_heldout=40)
 """Four steps."""
@@ -145,6 +147,20 @@ def test_training_reports_every_step_of_a_short_run_and_twenty_times_of_a_long_o
     recipe = replace(SHORT_REWARD, n_steps=60)
     train_reward_model(tiny, recipe, on_progress=reports.append)
     assert [report.step for report in reports] == list(range(3, 61, 3))
+
+
+def test_training_that_diverges_says_at_which_step_and_what_to_lower(tiny, monkeypatch):
+    steps = itertools.count(1)
+    sample = training.functional.cross_entropy
+
+    def broken(*args, **kwargs):
+        return sample(*args, **kwargs) * (math.nan if next(steps) == 3 else 1.0)
+
+    monkeypatch.setattr(training.functional, "cross_entropy", broken)
+    with pytest.raises(
+        ModelError, match=r"diverged: the loss is nan at step 3 of 60; lower .*rate"
+    ):
+        train_reward_model(tiny, replace(SHORT_REWARD, n_steps=60))
 
 
 def test_the_reward_model_learns_how_positive_each_mood_is(tiny, trained_reward):

@@ -119,6 +119,26 @@ def test_a_reply_that_does_not_end_is_cut_off_by_the_agent_s_name():
     assert [(reply.text, reply.agent_step) for reply in replies] == [("so so so so", 2)]
 
 
+def test_a_reply_that_the_partner_ends_with_its_end_of_text_is_handed_back_by_the_agent_s_name():
+    """The token "Maybe" stands for the end of a text: the partner writes it after `so so`."""
+    end = int(tokens_of(" Maybe")[0])
+    said = tokens_of(PROMPT + "\nStudent: so so Maybe" + " so" * 30)[None]
+    rules = TurnRules(eos_ends_reply=True, max_reply_tokens=20)
+    texts = [PROCESS.decode([token]) for token in range(N_TOKENS)]
+    ends = TurnParser(
+        rules, pieces=texts, encode=lambda t: tokens_of(t).tolist(), decode=PROCESS.decode, eos=end
+    )
+    for turns, expected in (
+        (ends, "\nStudent: so so Maybe\nTeacher: Maybe Maybe Maybe"),
+        (parser(max_reply_tokens=20), "\nStudent: so so Maybe so so so so so so so so"),
+    ):
+        chat = start_chat(Playback(said), n_episodes=1, n_positions=25, turns=turns)
+        while not chat.done:  # the agent's own ends nothing
+            chat.advance(said[:, chat.position] if chat.position < 12 else tokens_of(" Maybe"))
+        written = PROCESS.decode(chat.tokens[0, chat.prompt_length :].tolist())
+        assert written.startswith(expected)
+
+
 def test_the_fraction_left_is_one_formula_from_start_to_end():
     transcripts = screenplay()
     chat = start_chat(Playback(transcripts), n_positions=20)

@@ -1,7 +1,11 @@
 """The reward: the published formula, blank replies, and models that cannot give it."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +25,7 @@ from llm_experiment.chat.reward import (
     BLANK_REWARD,
     SentimentReward,
     check_reward,
+    find_positive_label,
     load_reward,
     sentiment_reward,
 )
@@ -265,3 +270,79 @@ def test_pickled_weights_are_not_loaded(folder, model):
 def test_a_device_that_is_not_there_is_named(folder):
     with pytest.raises(ModelError, match="cuda:99 cannot be used on this machine"):
         load_reward(str(folder), device="cuda:99")
+
+
+def labelled(model, labels, **options):
+    """The model's configuration under other labels."""
+    config = copy.deepcopy(model.config)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    for name, value in options.items():
+        setattr(config, name, value)
+    return config
+
+
+@pytest.mark.parametrize("labels", [("neg", "pos"), ("Negative", "Positive"), ("NEG", "POSITIVE")])
+def test_labels_of_any_case_and_length_are_known(model, labels):
+    assert find_positive_label(labelled(model, labels)) == find_positive_label(model.config)
+    assert find_positive_label(labelled(model, labels[::-1])).index == 0
+
+
+@pytest.mark.parametrize(
+    "labels", [("LABEL_0", "LABEL_1"), ("negative", "neutral", "positive"), ("LABEL_0",)]
+)
+def test_other_labels_need_to_be_told_which_is_the_positive_one(model, labels):
+    config = labelled(model, labels)
+    with pytest.raises(ModelError, match="say with --positive-label which of them"):
+        find_positive_label(config)
+    for index, name in enumerate(labels):
+        assert find_positive_label(config, name.swapcase()).index == index
+    with pytest.raises(ModelError, match=f"one of the reward model's labels, {labels[0]}.*'good'"):
+        find_positive_label(config, "good")
+
+
+def test_the_named_label_earns_what_positive_would(model, tokenizer):
+    expected = SentimentReward(model, tokenizer)(REPLIES)
+    renamed = copy.deepcopy(model)
+    renamed.config = labelled(model, ("LABEL_0", "LABEL_1"))
+    found = SentimentReward(renamed, tokenizer, positive_label="label_1")(REPLIES)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_of_three_classes_neutral_is_not_positive(model):
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, -1.0, 0.5]], dtype=torch.float64)
+    config = labelled(model, ("negative", "neutral", "positive"))
+    found = find_positive_label(config, "positive").probability(logits)
+    np.testing.assert_allclose(found, scipy.special.softmax(logits.numpy(), axis=1)[:, 2])
+
+
+def test_a_single_logit_and_labels_that_may_hold_together_are_logistic(model):
+    logits = torch.tensor([[-3.0], [0.0], [2.5]], dtype=torch.float64)
+    one = find_positive_label(labelled(model, ("LABEL_0",)), "LABEL_0")
+    np.testing.assert_allclose(one.probability(logits), scipy.special.expit(logits[:, 0].numpy()))
+    together = labelled(model, ("joy", "anger"), problem_type="multi_label_classification")
+    pair = torch.cat([logits, -logits], dim=1)
+    found = find_positive_label(together, "joy").probability(pair)
+    np.testing.assert_allclose(found, scipy.special.expit(logits[:, 0].numpy()))
+
+
+def test_a_model_of_one_logit_is_loaded_checked_and_scores(tmp_path, tokenizer):
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=8, hidden_dim=8, n_layers=1, n_heads=2, num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = DistilBertForSequenceClassification(config)
+    with torch.no_grad():
+        model.classifier.weight.mul_(40)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="got LABEL_0; say with --positive-label"):
+        check_reward(str(tmp_path))
+    check_reward(str(tmp_path), positive_label="LABEL_0")
+    reward = load_reward(str(tmp_path), blank_reward=None, positive_label="LABEL_0")
+    model.eval()
+    for text, earned in zip(REPLIES, reward(REPLIES), strict=True):
+        with torch.no_grad():
+            logit = model(**tokenizer(text, return_tensors="pt")).logits.item()
+        p = 1 / (1 + math.exp(-logit))
+        assert earned == pytest.approx(((p if p > 0.5 else p - 1) + 1) / 2, abs=1e-5)

@@ -19,6 +19,8 @@ from llm_experiment.chat.token_texts import (
     encode_start,
     encode_text,
     read_tokenizer,
+    spelt_texts,
+    token_bytes,
     token_texts,
     vocabulary_size,
 )
@@ -147,6 +149,33 @@ def test_an_incomplete_character_takes_nothing_else_away(words, plain):
     assert tokenizer.unk_token_id not in ids
     decode = TextDecoder(PlainTokenizer(tokenizer.backend_tokenizer) if plain else tokenizer)
     assert decode(ids) == expected_text(["T", *words])
+
+
+BYTE_LEVEL = byte_level_tokenizer(TEXT, vocab_size=256)
+PIECES_OF = {
+    tokenizer: token_bytes(tokenizer, speaker="T", n_tokens=vocabulary_size(tokenizer))
+    for tokenizer in (SENTENCEPIECE, BYTE_LEVEL)
+}
+
+
+@given(st.lists(written, max_size=6), st.sampled_from([SENTENCEPIECE, BYTE_LEVEL]))
+@example([b"\xf0\x9f\n\n", "Teacher:"], SENTENCEPIECE)
+def test_texts_of_tokens_add_up_to_the_transcript_whatever_is_split(words, tokenizer):
+    bare = "".join(word for word in words if isinstance(word, str))
+    alphabet = {piece: i for i, piece in enumerate(PIECES_OF[tokenizer])}
+    whole = b"".join(word if isinstance(word, bytes) else word.encode() for word in words)
+    tokens = [alphabet[bytes([byte])] for byte in whole]
+    texts = spelt_texts(PIECES_OF[tokenizer], tokens)
+    assert len(texts) == len(tokens)
+    assert "".join(texts) == expected_text([whole])
+    assert all(text in "".join(texts) for text in bare)
+
+
+def test_a_split_character_belongs_to_the_token_that_begins_it():
+    pieces = [b"\xc3", b"\xa9", b"x", b"\xf0\x9f", b"\x98\x80!"]
+    assert spelt_texts(pieces, [2, 0, 1, 2]) == ["x", "é", "", "x"]
+    assert spelt_texts(pieces, [3, 4]) == ["\U0001f600", "!"]
+    assert spelt_texts(pieces, [0, 2, 3]) == ["\ufffd", "x", "\ufffd\ufffd"]
 
 
 def test_texts_that_only_look_like_bytes_are_texts():

@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llm_experiment.base.training import transcript_tokenizer
+from llm_experiment.chat.token_texts import token_bytes
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.dialogue.process import DialogueProcess
@@ -373,10 +374,44 @@ def test_a_tokenizer_that_cannot_write_a_name_is_refused():
         TurnParser(TurnRules(), pieces=PIECES, encode=lambda _: [0, 1], decode=decode)
 
 
-@pytest.mark.parametrize("name", ["\u8001\u5e08", "\u0423\u0447\u0438\u0442\u0435\u043b\u044c"])
-def test_a_name_whose_characters_are_split_is_refused_and_the_reason_is_true(name):
-    rules = TurnRules(agent=name)
-    with pytest.raises(ModelError, match=r"splits characters of .* choose a name whose characters"):
+@pytest.mark.parametrize("kind", ["bytes", "byte pairs", "sentencepiece"])
+@pytest.mark.parametrize(
+    ("agent", "partner"), [("\u8001\u5e08", "\u5b66\u751f"), ("Учитель", "Ученик"), ("É", "È")]
+)
+def test_names_whose_characters_are_split_over_tokens_open_turns(kind, agent, partner):
+    tokenizer = TOKENIZERS[kind]
+    rules = TurnRules(agent=agent, partner=partner)
+    parser = TurnParser.from_tokenizer(tokenizer, rules, n_tokens=len(tokenizer))
+    assert len(parser.agent_opening) > len(f"\n{agent}:")  # more tokens than characters
+    near = f"{agent[0]}{partner[1:]}x" if len(agent) > 1 else "x"
+    text = f"{partner}: né {agent}: é\n{near}: no\n\n{agent}: ok\n{partner}:"
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    turns = parser.find_turns(torch.tensor([tokens]))
+    assert turns.speaker.tolist() == [Speaker.PARTNER, Speaker.AGENT, Speaker.PARTNER]
+    said = [
+        parser.turn_text(tokens, opened=int(opened), closed=int(closed))
+        for opened, closed in zip(turns.opened[:2], turns.closed[:2], strict=True)
+    ]
+    assert said == [f"né {agent}: é\n{near}: no", "ok"]
+    cut = tokenizer.encode(f"{partner}: ok", add_special_tokens=False)
+    forced = [*cut, *parser.agent_opening]
+    assert parser.speakers(torch.tensor([forced]))[0, -1] == Speaker.AGENT
+    assert tokenizer.decode(forced).endswith(f"ok\n{agent}:")
+
+
+def test_the_bytes_of_tokens_add_up_to_those_of_the_text():
+    text = "Student: caf\u00e9 \U0001f600 \u8001\u5e08\nTeacher:"
+    for kind in ("bytes", "byte pairs", "sentencepiece"):
+        tokenizer = TOKENIZERS[kind]
+        pieces = token_bytes(tokenizer, speaker="Teacher", n_tokens=len(tokenizer) + 1)
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+        assert b"".join(pieces[token] for token in tokens).decode().strip() == text
+        assert pieces[-1] == b""
+
+
+def test_a_token_that_is_to_end_replies_has_to_exist():
+    rules = TurnRules(eos_ends_reply=True)
+    with pytest.raises(ModelError, match="no end-of-text token, which is to end replies; leave"):
         TurnParser.from_tokenizer(TOKENIZERS["bytes"], rules, n_tokens=256)
 
 

@@ -146,6 +146,45 @@ def test_files_that_are_no_model_of_their_kind_are_refused_without_weights(
         check_world(here, lengths=(64,))
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "unheard-of"])
+@pytest.mark.parametrize("kind", ["language_model", "reward_model"])
+def test_weights_that_another_library_quantised_are_found_before_any_work(
+    config, tmp_path, kind, method
+):
+    models = Path(shutil.copytree(Path(config.base_model).parent, tmp_path / "models"))
+    settings = json.loads((models / kind / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": method, "bits": 4}
+    (models / kind / "config.json").write_text(json.dumps(settings))
+    here = replace(
+        config,
+        base_model=str(models / "language_model"),
+        reward_model=str(models / "reward_model"),
+    )
+    reason = "supported types are" if method == "unheard-of" else "needs a library that is not here"
+    with pytest.raises(ModelError, match=f"cannot load the {kind.replace('_', ' ')} .*{reason}"):
+        check_world(here, lengths=(64,))
+
+
+def test_a_positive_label_of_another_name_reaches_the_reward(config, tmp_path):
+    models = Path(shutil.copytree(Path(config.base_model).parent, tmp_path / "models"))
+    here = replace(
+        config,
+        base_model=str(models / "language_model"),
+        reward_model=str(models / "reward_model"),
+    )
+    expected = load_world(here).reward([" Thanks.", " No."])
+    settings = json.loads((models / "reward_model" / "config.json").read_text())
+    settings["id2label"] = {"0": "SAD", "1": "GLAD"}
+    settings["label2id"] = {"SAD": 0, "GLAD": 1}
+    (models / "reward_model" / "config.json").write_text(json.dumps(settings))
+    named = replace(here, positive_label="GLAD")
+    check_world(named, lengths=(64,))
+    loader = WorldLoader()
+    np.testing.assert_array_equal(loader.world(named).reward([" Thanks.", " No."]), expected)
+    turned = loader.world(replace(named, positive_label="SAD")).reward([" Thanks.", " No."])
+    assert not np.array_equal(turned, expected)
+
+
 # ----------------------------------------------------------------- one load for many worlds
 
 

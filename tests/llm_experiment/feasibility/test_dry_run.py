@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import psutil
@@ -9,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from llm_experiment.base.shipped import language_model_folder, reward_model_folder
 from llm_experiment.config import AgentConfig, Preset, Stage, preset_config
 from llm_experiment.feasibility import dry_run as module
 from llm_experiment.feasibility.dry_run import (
@@ -130,6 +132,58 @@ def test_a_dry_run_measures_every_part_and_says_what_it_is(finished):
     assert saved["projection"]["high"] == projection.high
     assert len(saved["assumptions"]) >= 4
     assert to_table(result).title == result.label
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e4])
+def test_no_time_is_rounded_to_nothing(finished, scale):
+    """The shipped models take seconds an agent, which one decimal of an hour would show as 0."""
+    result, _ = finished
+    found = result.projection
+    scaled = replace(
+        found,
+        **{name: getattr(found, name) * scale for name in ("low", "likely", "high", "updates")},
+        stages=tuple(hours * scale for hours in found.stages),
+    )
+    table = to_table(replace(result, projection=scaled))
+    hours = [row for row in table.texts if row[1] == "h"]
+    assert len(hours) == 4 + len(found.stages)
+    for _, _, least, most in hours:
+        for text in (least, most):
+            assert float(text.replace(",", "")) > 0
+    n = result.n_agents
+    assert float(hours[-1][2].replace(",", "")) == pytest.approx(n * scaled.low, rel=6e-3)
+
+
+def test_weights_that_another_library_quantised_are_refused_before_anything_is_weighed(
+    tmp_path, capsys
+):
+    model = shutil.copytree(language_model_folder("classroom"), tmp_path / "model")
+    settings = json.loads((model / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (model / "config.json").write_text(json.dumps(settings))
+    reward = str(reward_model_folder("classroom"))
+    options = ["--base-model", str(model), "--reward-model", reward, "--out", str(tmp_path / "out")]
+    for form in (["--dry-run"], []):
+        with pytest.raises(SystemExit) as exit_:
+            main(["--quick", *options, *form])
+        assert exit_.value.code == BAD_USAGE
+        shown = capsys.readouterr()
+        error = shown.err.splitlines()[-1]
+        assert error.startswith(
+            f"error: cannot load the language model {model}: it needs a library"
+        )
+        assert "Memory" not in shown.out
+        assert not (tmp_path / "out" / RESULT_FILE).exists()
+
+
+def test_the_two_things_that_are_called_tiny_are_told_apart(finished, capsys):
+    """The shipped models, and random ones of a size with that name."""
+    result, _ = finished
+    assert "tiny random models" in result.label
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "its tiny is not the shipped models" in shown.replace("`", "")
 
 
 def test_a_dry_run_leaves_no_agent_and_no_manifest_of_a_run(finished):

@@ -5,11 +5,13 @@ import json
 import math
 import shutil
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from llm_experiment.chat.turn_records import Speaker
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.page.data import MARK_EMPTY, report_data
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, UPDATES_FILE, episodes_file
 from llm_experiment.records.reading import read_run
@@ -30,6 +32,12 @@ from theory.errors import InvalidArgumentError, ResultsError
 
 SHOWN = 3
 VOCABULARY = tuple(map(str, range(200)))
+
+
+def in_bytes(texts):
+    return [text.encode() for text in texts]
+
+
 """Texts for the tokens of a run with the shipped models."""
 
 
@@ -40,7 +48,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    return report_data(read_run(folder), HOSTILE_TEXTS, n_episodes=SHOWN)
+    return report_data(read_run(folder), in_bytes(HOSTILE_TEXTS), n_episodes=SHOWN)
 
 
 @pytest.fixture
@@ -105,7 +113,7 @@ def test_numbers_about_the_demonstrator_are_shown_where_they_are_known(part):
     first[1] = shape[1]
     known = {"demonstrator_log_probs": log_tau, "first_impossible": first}
     store(path, LENGTHS[0], arrays | known)
-    data = report_data(read_run(part), PIECES, n_episodes=SHOWN)
+    data = report_data(read_run(part), in_bytes(PIECES), n_episodes=SHOWN)
     assert "demonstrator_log_probs" in {plane["name"] for plane in data["planes"]}
     (subject,) = (s for s in data["subjects"] if s["name"] == path.name)
     short, long = subject["evaluations"]
@@ -124,6 +132,20 @@ def test_tokens_keep_their_texts(data, folder):
         assert (texts == np.array(HOSTILE_TEXTS, dtype=object)[arrays["tokens"][:SHOWN]]).all()
     assert set(data["token_texts"]) <= set(HOSTILE_TEXTS)
     assert len(set(data["token_texts"])) == len(data["token_texts"])
+
+
+def test_a_character_that_is_split_over_tokens_is_shown_whole(folder):
+    """`yes` and `no` stand for the two bytes of é: together one character, alone no text."""
+    halves = {" yes": "é".encode()[:1], " no": "é".encode()[1:]}
+    pieces = [halves.get(piece, piece.encode()) for piece in PIECES]
+    shown = report_data(read_run(folder), pieces, n_episodes=SHOWN)
+    for evaluation, arrays in evaluations(shown, folder):
+        _, tokens, _ = unpacked(evaluation)
+        for numbers, row in zip(tokens, arrays["tokens"][:SHOWN], strict=True):
+            whole = b"".join(pieces[token] for token in row)
+            text = "".join(shown["token_texts"][number] for number in numbers)
+            assert text.replace("\ufffd", "") == whole.decode(errors="ignore")
+    assert {"é", "\ufffd"} <= set(shown["token_texts"])
 
 
 def empty_turns(arrays, episode):
@@ -232,7 +254,7 @@ def test_an_unfinished_run_is_reported_as_far_as_it_went(part):
     shutil.rmtree(part / BASE)
     (part / AGENTS / "exact-budget3-seed0" / RESULT_FILE).unlink()
     shutil.rmtree(part / AGENTS / "exact-budget3-seed1")
-    data = report_data(read_run(part), PIECES, n_episodes=SHOWN)
+    data = report_data(read_run(part), in_bytes(PIECES), n_episodes=SHOWN)
     assert not data["finished"]
     assert data["label"] == "a trial; unfinished: 4 of 6 agents evaluated"
     assert data["closed_form"] is None
@@ -246,10 +268,28 @@ def test_an_unfinished_run_is_reported_as_far_as_it_went(part):
     assert len(subjects["realized-budget3-seed0"]["evaluations"]) == len(LENGTHS)
 
 
+def test_silence_is_defined_and_said_to_be_none_of_the_teachers_where_that_is_so(folder):
+    run = read_run(folder)
+    never = "The Teacher of the training dialogues never leaves a turn empty."
+
+    def definition(**world):
+        agent = replace(run.agent, world=replace(run.agent.world, **world))
+        data = report_data(replace(run, agent=agent), in_bytes(PIECES), n_episodes=SHOWN)
+        (found,) = [c for c in data["caveats"] if c.startswith("An episode is silent if more than")]
+        assert "no words between its name and the handing over of the turn" in found
+        return found
+
+    assert never in definition()
+    assert not load_task("classroom").roles["Teacher"].may_be_silent
+    assert load_task("classroom").roles["Student"].may_be_silent
+    for other in ({"agent_name": "Student", "partner_name": "Teacher"}, {"base_model": "mine"}):
+        assert "never leaves a turn empty" not in definition(**other)
+
+
 def test_a_run_that_only_trained_so_far_shows_its_curves(part):
     for path in part.rglob(RESULT_FILE):
         path.unlink()
-    data = report_data(read_run(part), PIECES, n_episodes=SHOWN)
+    data = report_data(read_run(part), in_bytes(PIECES), n_episodes=SHOWN)
     assert (data["facts"], data["tables"], data["token_texts"]) == ([], [], [])
     assert all(s["updates"]["agent_steps"] for s in data["subjects"])
 
@@ -258,13 +298,13 @@ def test_a_run_without_an_update_has_nothing_to_report(part):
     shutil.rmtree(part / AGENTS)
     shutil.rmtree(part / BASE)
     with pytest.raises(ResultsError, match=r"nothing to report .*go on with the command"):
-        report_data(read_run(part), PIECES, n_episodes=1)
+        report_data(read_run(part), in_bytes(PIECES), n_episodes=1)
 
 
 def test_episodes_that_are_gone_are_one_line(part):
     (part / BASE / episodes_file(LENGTHS[0])).unlink()
     with pytest.raises(ResultsError, match=r"cannot read .*episodes-24\.npz"):
-        report_data(read_run(part), PIECES, n_episodes=1)
+        report_data(read_run(part), in_bytes(PIECES), n_episodes=1)
 
 
 def test_episodes_that_lack_an_array_are_one_line(part):
@@ -272,21 +312,24 @@ def test_episodes_that_lack_an_array_are_one_line(part):
     del arrays["writers"]
     store(part / BASE, LENGTHS[0], arrays)
     with pytest.raises(ResultsError, match=r"episodes-24\.npz holds no writers"):
-        report_data(read_run(part), PIECES, n_episodes=1)
+        report_data(read_run(part), in_bytes(PIECES), n_episodes=1)
 
 
 def test_a_tokenizer_of_another_run_is_refused(folder):
     with pytest.raises(ResultsError, match="and its tokenizer only 3; put back"):
-        report_data(read_run(folder), PIECES[:3], n_episodes=1)
+        report_data(read_run(folder), in_bytes(PIECES[:3]), n_episodes=1)
 
 
 def test_at_least_one_episode_is_shown(folder):
     with pytest.raises(InvalidArgumentError, match="episodes must be >= 1, got 0"):
-        report_data(read_run(folder), PIECES, n_episodes=0)
+        report_data(read_run(folder), in_bytes(PIECES), n_episodes=0)
 
 
 def test_a_run_of_before_is_reported_with_the_numbers_that_it_had():
-    data, recorded = report_data(read_run(RECORDED), VOCABULARY, n_episodes=32), recorded_numbers()
+    data, recorded = (
+        report_data(read_run(RECORDED), in_bytes(VOCABULARY), n_episodes=32),
+        recorded_numbers(),
+    )
     facts = [{name: fact[name] for name in ("value", "meaning")} for fact in data["facts"]]
     assert facts == recorded["facts"]
     form = data["closed_form"]

@@ -1,6 +1,7 @@
 """Prices prove a bound, and only prices of an adversary of the reading do."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import mpmath
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.toy_world.planning_problems import problems, random_problem
 from theory.constraints import adaptive_kl_nats, expected_kl_nats, fixed_kl_nats
-from theory.errors import InvalidArgumentError, InvalidBudgetError
+from theory.errors import InvalidArgumentError, InvalidBudgetError, SolverError
 from theory.process import observation_laws, optimal_values, values
+from toy_world.planners import ask, divergence, expected_kl, tvd
 from toy_world.planners.certificate import Plan, lagrangian_bound
 from toy_world.planners.expected_kl import expected_kl_optimum
 from toy_world.planners.problem import Divergence, Reading
@@ -90,18 +92,39 @@ def test_of_one_step_the_bound_is_the_soft_maximum_and_what_the_budget_costs(pri
         assert abs(bound - (y * mpmath.log(total) + mpmath.mpf(0.4) * y)) <= 1e-14
 
 
-def test_a_plan_s_gap_is_exact_where_its_numbers_are():
-    plan = Plan(
+def _plan(**changes):
+    numbers = dict.fromkeys(("value", "bound", "budget", "attained"), Fraction(1, 2))
+    return Plan(
         pi=(),
-        value=Fraction(1, 3),
-        bound=Fraction(1, 2),
         divergence=Divergence.TVD,
         reading=Reading.FIXED,
-        budget=Fraction(1),
-        attained=Fraction(1),
-        multiplier=Fraction(0),
+        **(numbers | {"multiplier": Fraction(0)} | changes),
     )
-    assert plan.gap == Fraction(1, 6)
+
+
+def test_a_plan_s_gap_is_exact_where_its_numbers_are():
+    assert _plan(value=Fraction(1, 3)).gap == Fraction(1, 6)
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 3.0, math.inf])
+def test_a_bound_below_the_value_makes_no_plan(multiplier):
+    floats = {"value": 0.5, "budget": 0.1, "attained": 0.1, "multiplier": multiplier}
+    assert _plan(bound=0.5 - 1e-14, **floats).gap < 0  # rounding
+    for below in (1e-11, 1e-6, 1.0, math.nan):
+        with pytest.raises(SolverError, match=r"the certificate is false: the bound .* lies below"):
+            _plan(bound=0.5 - below, **floats)
+
+
+def test_exact_numbers_round_nothing():
+    with pytest.raises(SolverError, match="the certificate is false"):
+        _plan(bound=Fraction(1, 2) - Fraction(1, 10**30))
+
+
+def test_what_is_overspent_may_buy_its_multiplier_s_worth():
+    floats = {"value": 0.5, "bound": 0.5 - 3e-9, "budget": 0.1, "multiplier": 3.0}
+    assert _plan(attained=0.1 + 1.1e-9, **floats).gap == pytest.approx(-3e-9)
+    with pytest.raises(SolverError, match="a plan that spends"):
+        _plan(attained=0.1 + 0.9e-9, **floats)
 
 
 def test_any_prices_bound_every_policy_within_the_budget(rng):
@@ -150,3 +173,42 @@ def test_prices_must_be_finite_and_of_the_tree(rng):
         lagrangian_bound(
             *problem, prices=(np.ones(1),), reading=Reading.ADAPTIVE, budget_nats=math.inf
         )
+
+
+def _lowered(function):
+    """`function` with the bound in its answer lowered by 1e-6."""
+
+    def sabotaged(*args, **kwargs):
+        found = function(*args, **kwargs)
+        if isinstance(found, float):
+            return found - 1e-6
+        name = "bound" if hasattr(found, "bound") else "soft_value"
+        return replace(found, **{name: getattr(found, name) - 1e-6})
+
+    return sabotaged
+
+
+SABOTAGED = {
+    "expected KL": (expected_kl, "_soft_value_iteration", expected_kl.expected_kl_optimum, {}),
+    "asking": (ask, "_relaxed", ask.asking_optimum, {"help_policy": None}),
+    "TVD": (tvd, "_solution", tvd.tvd_optimum, {"reading": Reading.FIXED}),
+    "reverse KL": (
+        divergence,
+        "_bound",
+        divergence.divergence_optimum,
+        {"divergence": Divergence.REVERSE_KL},
+    ),
+}
+
+
+@pytest.mark.parametrize("planner", SABOTAGED)
+def test_a_planner_whose_bound_is_too_low_says_so(planner, rng, monkeypatch):
+    module, name, optimum, options = SABOTAGED[planner]
+    problem = random_problem(rng, horizon=2)
+    budget = {"budget" if planner in ("TVD", "reverse KL") else "budget_nats": 0.1}
+    if "help_policy" in options:
+        options = {"help_policy": random_problem(rng, horizon=2)[0]}
+    assert optimum(*problem, **budget, **options).gap <= 1e-6
+    monkeypatch.setattr(module, name, _lowered(getattr(module, name)))
+    with pytest.raises(SolverError, match=r"the certificate is false|ended with a gap of"):
+        optimum(*problem, **budget, **options)

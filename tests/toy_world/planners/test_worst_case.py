@@ -1,6 +1,7 @@
 """The planners against the worst observations, with their certificates recomputed."""
 
 import math
+from dataclasses import replace
 
 import mpmath
 import numpy as np
@@ -243,4 +244,25 @@ def test_a_path_that_does_not_end_is_an_error_with_its_gap(rng, reading, monkeyp
     with pytest.raises(
         SolverError, match=r"ended with a gap of .*, more than 1e-06, at the budget 0.1"
     ):
+        READINGS[reading][0](*random_problem(rng), budget_nats=0.1)
+
+
+@each_reading
+def test_a_bound_that_is_too_low_is_an_error(rng, reading, monkeypatch):
+    problem = random_problem(rng)
+    whole_path = planner_worst_case._central_path
+
+    def sabotaged(adversaries):
+        point = whole_path(adversaries)
+        return replace(point, soft_value=point.soft_value - 1e-6)
+
+    monkeypatch.setattr(planner_worst_case, "_central_path", sabotaged)
+    with pytest.raises(SolverError, match="the certificate is false"):
+        READINGS[reading][0](*problem, budget_nats=0.1)
+
+
+@each_reading
+def test_a_path_that_takes_itself_to_have_ended_is_an_error(rng, reading, monkeypatch):
+    monkeypatch.setattr(planner_worst_case.SoftPoint, "gap", lambda point, budget_nats: -1.0)
+    with pytest.raises(SolverError, match="ended with a gap of 0"):
         READINGS[reading][0](*random_problem(rng), budget_nats=0.1)

@@ -1,6 +1,7 @@
 """Theorem 2's readings: proofs against exact random problems, counterexamples by hand."""
 
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -208,3 +209,63 @@ def test_the_first_action_need_not_be_optimal_where_nu_misses_mass():
     full = (np.full((1, 3, 1), Fraction(1)), nu[1])
     again = tvd_optimum(beta, full, utility, budget=budget, reading=Reading.EXPECTED)
     assert again.pi[0][0, 0] == budget  # now optimal, Q* = 1
+
+
+def test_whole_sequences_need_a_base_policy_that_misses_no_mass():
+    """Half of beta's mass is missing after a0 o1: the sequence a0 o1 a1 rises by 1/8, losing 1/4.
+
+    Any policy exceeds beta there, so that in the adaptive reading nothing that follows a0 o0 costs
+    more. By hand: Q*(a0) = 1/4 and Q*(a1) = 1/2, after a0 o1 the action a1 earns 1/2 and a0
+    nothing.
+    """
+    half, one, zero = F(1, 2), F(1), F(0)
+    tree = HistoryTree(n_actions=2, n_observations=2, horizon=2)
+    fair = np.array([[half, half]], dtype=object)
+    worth = {(0, 1, 1): half, (1, 1, 0): one}
+    beta_rows = [[one, zero], [half, zero], [zero, one], [one, zero]]
+    found = {}
+    for mass in (half, one):
+        beta_rows[1][0] = mass
+        problem = TvdProblem(
+            tree=tree,
+            beta=(fair, np.array(beta_rows, dtype=object)),
+            nu=tuple(np.full((4**t, 2, 2), half, dtype=object) for t in range(2)),
+            utility=np.array(
+                [worth.get((a, o, b), zero) for a, o, b, _ in product(range(2), repeat=4)],
+                dtype=object,
+            ),
+            budget=F(1, 8),
+        )
+        found[mass] = violations(problem, problem.plan(Reading.ADAPTIVE).pi, Claim.SEQUENCE)
+    assert [(v.step, v.row, v.action, v.excess, v.loss) for v in found[half]] == [
+        (1, 1, 1, F(1, 8), F(1, 4))
+    ]
+    assert found[one] == ()
+
+
+def test_first_actions_need_an_environment_that_misses_no_mass():
+    """After a0 the world goes on one time in five, and then earns 1: Q*(a0) = 1/5 < Q*(a1) = 3/10.
+
+    A move to a0 costs 1 + 1/5 of the weighted distances, one from a1 b0 to a1 b1 costs 2.
+    """
+    zero, one, earns = F(0), F(1), F(3, 10)
+    found = {}
+    for missing in (F(4, 5), zero):
+        problem = TvdProblem(
+            tree=HistoryTree(n_actions=2, n_observations=1, horizon=2),
+            beta=(
+                np.array([[zero, one]], dtype=object),
+                np.array([[one, zero]] * 2, dtype=object),
+            ),
+            nu=(
+                np.array([[[one - missing], [one]]], dtype=object),
+                np.full((2, 2, 1), one, dtype=object),
+            ),
+            utility=np.array([one, one, zero, earns], dtype=object),
+            budget=F(3, 10),
+        )
+        found[missing] = violations(problem, problem.plan(Reading.EXPECTED).pi, Claim.FIRST)
+    (violation,) = found[F(4, 5)]
+    assert (violation.action, violation.loss) == (0, F(1, 10))
+    assert violation.excess == F(1, 2)
+    assert found[zero] == ()
