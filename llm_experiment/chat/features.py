@@ -284,13 +284,12 @@ def find_features(names: Sequence[str], n_tokens: int) -> tuple[Feature, ...]:
 
 def token_pieces(parser: TurnParser) -> tuple[str, ...]:
     """The text of every token of a parser's vocabulary."""
-    return parser._pieces
+    return parser.pieces
 
 
 def opened_text(parser: TurnParser, token: int) -> str:
     """What a token that may open a turn already says in it; nothing for other tokens."""
-    piece = parser._pieces[token]
-    return piece[len(piece) - parser._rest.get(token, 0) :]
+    return parser.rest_of_opening(token)
 
 
 def ends_turn(piece: str) -> bool:

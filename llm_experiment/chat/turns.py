@@ -177,12 +177,22 @@ class TurnParser:
         return len(self.partner_opening)
 
     @property
+    def pieces(self) -> tuple[str, ...]:
+        """The text of every token; an incomplete character is a replacement sign."""
+        return tuple(piece.decode(errors="replace") for piece in self._pieces)
+
+    def rest_of_opening(self, token: int) -> str:
+        """What a token that may open a turn already says in it; nothing for other tokens."""
+        piece = self._pieces[token]
+        return piece[len(piece) - self._rest.get(token, 0) :].decode(errors="replace")
+
+    @property
     def inert_token(self) -> int:
         """A token that opens no turn wherever it is written, for episodes that have stopped."""
         return next(
             token
             for token, piece in enumerate(self._pieces)
-            if piece.strip(_BLANKS) and not set(piece) & {NEWLINE, COLON}
+            if piece.strip(_BLANKS) and _NEWLINE not in piece and _COLON not in piece
         )
 
     def to(self, device: torch.device) -> "TurnParser":
