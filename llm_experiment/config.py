@@ -25,6 +25,7 @@ import tyro
 from mightnt.results import to_jsonable
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
+from theory.missing_mass import Help
 
 TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
@@ -173,6 +174,19 @@ class WorldConfig:
     """Torch device of the agent and its updates."""
     dtype: Precision = Precision.FLOAT32
     """How the base model's weights are stored; `nf4` with the extra `quantised`."""
+    vetoes: str | None = None
+    """File of vetoes (`python -m llm_experiment.vetoes`): what the demonstrator never does, taken
+    from the agent's base policy before any agent acts."""
+    members: tuple[str, ...] = ()
+    """Folders of further language models, which with the base model form a pessimistic imitator:
+    the least that a likely one of them predicts."""
+    members_alpha: float = 0.05
+    """Threshold of likely: the least weight of a member relative to that of the likelier ones."""
+    missing_mass: Help | None = None
+    """What becomes of what vetoes or pessimism leave out: `demonstrator` fills it; `ask` charges
+    for acting, and the demonstrator writes what the budget does not pay for; `stop` charges and
+    ends the episode; `renormalise` divides by what is left, up to 5%. Left out: `demonstrator`
+    where the demonstrator is known, else `renormalise`."""
     task: str = "classroom"
     """Dialogue task: which of the `tiny` models, and the default prompt."""
     prompt: Lines | None = None
@@ -200,9 +214,23 @@ class WorldConfig:
                 "base_model process is computed on the processor and has no weights; use it with "
                 f"device cpu and dtype float32, got {self.device} and {self.dtype.value}"
             )
+        if not 0 < self.members_alpha <= 1:
+            raise InvalidArgumentError(
+                f"members_alpha must lie in (0, 1], got {self.members_alpha}"
+            )
+        if self.missing_mass is not None and not self.is_pessimistic:
+            raise InvalidArgumentError(
+                f"missing_mass {self.missing_mass.value} says what becomes of what is left out, "
+                "and nothing is; name --vetoes or --members"
+            )
         at_least("student_temperature", self.student_temperature, LEAST_TEMPERATURE)
         at_least("max_reply_tokens", self.max_reply_tokens, 1)
         _finite("reward_shift", self.reward_shift)
+
+    @property
+    def is_pessimistic(self) -> bool:
+        """Whether the agent's base policy leaves something out."""
+        return self.vetoes is not None or bool(self.members)
 
 
 def check_vocabularies(world: WorldConfig) -> None:

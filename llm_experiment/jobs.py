@@ -58,6 +58,7 @@ from llm_experiment.records.folder import (
     episodes_file,
     exclusive,
     fingerprints,
+    hash_file,
     record_hashes,
 )
 from llm_experiment.records.job_result import done_result, with_rows, write_result
@@ -73,6 +74,8 @@ EVALUATION_STREAM: Final = 1_000_000
 """Evaluations draw from streams far beyond those of any training."""
 ORPHAN_SECONDS: Final = 120.0
 """How long a job waits for one that a killed run left behind, which stops after its update."""
+VETOES: Final = "vetoes"
+"""What the file of vetoes is called among the fingerprints of a run's models."""
 _POLL_SECONDS: Final = 0.5
 
 _WORLDS: Final = WorldLoader()
@@ -322,7 +325,10 @@ def call_here(tasks: Sequence[Task], n_processes: int) -> list[Any]:
 
 def begin(settings: Settings, out: Path) -> None:
     """Make a folder the run of `settings`, or make sure that it is."""
-    models = fingerprints(*map(Path, model_names(settings.agent.world)))
+    world = settings.agent.world
+    models = fingerprints(*map(Path, (*model_names(world), *world.members)))
+    if world.vetoes is not None:
+        models[VETOES] = hash_file(Path(world.vetoes))
     claim_folder(
         out, settings, label=settings.label, models=models, only_adds=Settings.only_adds_agents
     )

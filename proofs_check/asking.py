@@ -97,11 +97,9 @@ def charges_bound_the_kl(
 
     def decide(case: tuple[Row, Row, Row, Fraction]) -> Verdict:
         mu, nu, pi, q = case
-        mass = sum(nu)
-        if not mass:
-            return Verdict.VACUOUS  # nobody acts
+        mass = sum(nu)  # above 0: pi acts within its support
         to_what_is_left = kl_log_sum(pi, [x / mass for x in nu])
-        charge = (1 - q) * (to_what_is_left + missing_is_charged * LogSum.log(1 / mass))
+        charge = (1 - q) * (to_what_is_left + missing_is_charged * LogSum.log(1 / Fraction(mass)))
         law = [q * h + (1 - q) * p for h, p in zip(helper or mu, pi, strict=True)]
         return verdict_of(kl_log_sum(law, mu) <= charge, informative=not charge.is_infinite)
 

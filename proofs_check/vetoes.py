@@ -14,6 +14,7 @@ mean of `-ln b` is at least `-ln(lambda/n)`: with `y_i = b_i n/lambda`, of mean 
 rates `1{c=0}/m` is a non-negative supermartingale that begins at 1. E is vetoed when it is at
 least `K = (1-s)/s alpha/(1-alpha)`, by Ville with probability at most 1/K. If b is a Bayesian
 mixture with the demonstrator in it, of weight w, then `P_mu <= P_b/w` for whatever data show.
+Such an imitator leaves an audit little to find: `E_mu[-ln m_E] <= KL(mu||b) <= ln(1/w)`.
 
 *Blocking.* `ln p + n ln(1-p)` has the slope `(1 - (n+1) p)/(p (1-p))`.
 """
@@ -58,9 +59,12 @@ from theory.log_sum import LogSum
 from theory.paper import Statement
 from theory.process import PolicyTable, as_table
 from theory.vetoes import (
+    GRADES,
+    EventEvidence,
     blocking_bound,
     event_prior,
     false_vetoes_bound,
+    graded_factors,
     is_vetoed,
     never_weights,
     surest_alpha,
@@ -360,6 +364,31 @@ def agent_in_the_data(
     )
 
 
+def kl_to_the_demonstrator(effort: Effort, *, never_above: bool = False) -> Outcome:
+    """`KL(pi||tau) <= KL(pi||nu)` for the vetoed law nu, which is false.
+
+    What the demonstrator does seldom and the imitator often is no event that never happens. Cut
+    down to the demonstrator's own law, as the pessimistic imitator is, nu does bound it.
+    """
+
+    def decide(case: tuple[Laws, Laws, Evidence]) -> Verdict:
+        tau, b, evidence = case
+        vetoed = evidence.vetoed(2, Fraction(1, 32))
+        rows = [vetoed_row(last, b[last], vetoed) for last in (None, 0, 1)]
+        if never_above:
+            rows = [
+                tuple(map(min, row, tau[last]))
+                for last, row in zip((None, 0, 1), rows, strict=True)
+            ]
+        nu = as_table([rows[0]]), as_table(rows[1:])
+        mu = as_table([tau[None]]), as_table([tau[0], tau[1]])
+        return verdict_of(
+            all(fixed_kl_nats(agent, mu) <= fixed_kl_nats(agent, nu) for agent in AGENTS)
+        )
+
+    return examine_all(_worlds(effort), decide, show=lambda c: _show_world((c, Fraction(1, 32))))
+
+
 def _show_world(case: tuple[tuple[Laws, Laws, Evidence], Fraction]) -> str:
     (tau, b, evidence), alpha = case
     tables = {
@@ -534,8 +563,6 @@ def false_vetoes_of_a_mixture(effort: Effort, *, power: int = 1) -> Outcome:
                 found = by_rate
                 break
             total = weight * by_rate + (1 - weight) * by_other
-            if not total:
-                break
             predicted = (weight * by_rate * rate + (1 - weight) * by_other * other) / total
             by_rate, by_other = by_rate * (1 - rate), by_other * (1 - other)
             never *= 1 - predicted
@@ -548,6 +575,77 @@ def false_vetoes_of_a_mixture(effort: Effort, *, power: int = 1) -> Outcome:
     return examine_all(
         cases, decide, show=lambda c: f"rates {c[0]} (tau) and {c[1]}, w(tau) = {c[2]}"
     )
+
+
+def audit_of_a_mixture(effort: Effort, *, share: Fraction = ONE) -> Outcome:
+    """`E_mu[-ln m_E] <= c ln(1/w(mu))` (c = 1) for a never-event E of a model mu of the mixture.
+
+    In every step `-ln(1 - b(E|h)) <= KL(mu||b)`, by merging what is not E; the steps' KLs sum to
+    `KL(mu||b)` of histories, and `b >= w(mu) mu`. Two memoryless models over three symbols, of
+    which mu never writes the last; every history.
+    """
+    n_steps = 2 if effort is Effort.SMALLEST else 3
+    rows = distributions(3, 3 if effort is Effort.SMALLEST else 4)
+
+    def doubt(mu: Row, other: Row, weights: tuple[Fraction, Fraction], steps: int) -> LogSum:
+        if not steps:
+            return LogSum.rational(0)
+        total = sum(weights)
+        b = [(weights[0] * p + weights[1] * q) / total for p, q in zip(mu, other, strict=True)]
+        later = (
+            mu[x] * doubt(mu, other, (weights[0] * mu[x], weights[1] * other[x]), steps - 1)
+            for x in range(2)
+            if mu[x]
+        )
+        return sum(later, LogSum.log(1 / (1 - b[2])))
+
+    def decide(case: tuple[Row, Row, Fraction]) -> Verdict:
+        mu, other, weight = case
+        found = doubt(mu, other, (weight, 1 - weight), n_steps)
+        return verdict_of(found <= share * LogSum.log(1 / weight), informative=other[2] > 0)
+
+    cases = (
+        (mu, other, weight)
+        for mu, other in product(rows, repeat=2)
+        for weight in (HALF, Fraction(1, 8))
+        if not mu[2]
+    )
+    return examine_all(
+        cases, decide, show=lambda c: f"mu = {c[0]}, the other {c[1]}, w(mu) = {c[2]}"
+    )
+
+
+# ---------------------------------------------------------------- dirty data
+
+
+def graded(effort: Effort, *, others: int = len(GRADES) - 1) -> Outcome:
+    """Without an occurrence the graded factor is 0 iff lambda is at least a threshold.
+
+    `ln(c (1-s)/s) + min(0, ln(alpha/(1-alpha)))`, c the number of grades that share s. Where the
+    imitator is right, `c_E = lambda_E`, the factor is 1.
+    """
+    steps = 30 if effort is Effort.SMALLEST else 120
+    cases = product((1, 5, 20), (Fraction(1, 50), HALF, Fraction(9, 10)), range(1, steps + 1))
+
+    def decide(case: tuple[int, Fraction, int]) -> Verdict:
+        bits, alpha, step = case
+        s, expected = Fraction(1, 2**bits), Fraction(30 * step, steps)
+        threshold = LogSum.log(others * (1 - s) / s)
+        if alpha < HALF:
+            threshold += LogSum.log(alpha / (1 - alpha))
+        factors = graded_factors(
+            EventEvidence(
+                bits=np.full(2, float(bits)),
+                visits=np.full(2, 10**6),
+                occurrences=np.array([0, 50]),
+                expected=np.array([float(expected), 50.0]),
+                log_never=np.array([-float(expected), -51.0]),
+            ),
+            float(alpha),
+        )
+        return verdict_of((factors[0] == 0) == (expected >= threshold) and factors[1] == 1)
+
+    return examine_all(cases, decide, show=lambda c: f"{c[0]} bits, alpha {c[1]}, step {c[2]}")
 
 
 # ---------------------------------------------------------------- blocking
@@ -766,6 +864,18 @@ CHECKS: Final = (
         ),
     ),
     Check(
+        label="vetoes-kl-to-demonstrator",
+        words="A KL budget to the vetoed law is one to the demonstrator: false, vetoes forbid what "
+        "never happens and nothing else.",
+        formula="KL(pi||tau) <= KL(pi||nu)",
+        kind=Kind.EXHAUSTIVE,
+        scope="as for vetoes-safety, alpha = 1/32; the first counterexample",
+        examine=kl_to_the_demonstrator,
+        mutations=(Mutation(name="never above the demonstrator", constants={"never_above": True}),),
+        statements=_OWN,
+        expected=Verdict.FAILS,
+    ),
+    Check(
         label="vetoes-jensen",
         words="The mean price of some visits is at least the price of the mean rate, and rates are "
         "at most the nats that they take from never seeing the event.",
@@ -881,6 +991,39 @@ CHECKS: Final = (
                 owner=vetoes,
                 attribute="false_vetoes_bound",
                 fault=with_result(lambda bound: bound / 2),
+            ),
+        ),
+    ),
+    Check(
+        label="vetoes-audit-of-a-mixture",
+        words="A Bayesian imitator is never badly wrong about what the demonstrator never does: an "
+        "audit of it hardly finds anything.",
+        formula="E_mu[-ln m_E] <= ln(1/w(mu))",
+        kind=Kind.EXHAUSTIVE,
+        scope="2 memoryless models over 3 symbols in quarters, w = 1/2, 1/8; every history of 3 "
+        "steps",
+        examine=audit_of_a_mixture,
+        mutations=(Mutation(name="nine tenths", constants={"share": Fraction(9, 10)}),),
+        statements=_OWN,
+        least_informative=40,
+    ),
+    Check(
+        label="vetoes-graded",
+        words="The graded form rules out what never occurred from a certain number of expected "
+        "occurrences on, and leaves an imitator that is right as it is.",
+        formula="r = 0 iff lambda >= ln(21 (1-s)/s) + min(0, ln(alpha/(1-alpha)))",
+        kind=Kind.NUMERIC,
+        scope="s = 2^-1, 2^-5, 2^-20; alpha = 1/50, 1/2, 9/10; lambda up to 30 in quarters",
+        examine=graded,
+        mutations=(Mutation(name="the grades do not share s", constants={"others": 1}),),
+        statements=_OWN,
+        least_informative=200,
+        sabotages=(
+            Sabotage(
+                name="the next grade",
+                owner=vetoes,
+                attribute="graded_factors",
+                fault=with_result(lambda factors: factors / 2),
             ),
         ),
     ),

@@ -20,18 +20,25 @@ actions do not change them.
 What follows (Statement.EVENT_VETOES; `proofs_check.vetoes` has the proofs and checks them):
 
 1. *Safety, surely.* `m_E <= 1`, so `w_E >= s_E` on every data set without E. If the demonstrator
-   never does E and `alpha <= s_E`, then E is vetoed, and every policy at a finite KL from the
-   vetoed law, completed by the demonstrator or not, does E with probability 0, at any horizon.
+   never does E, wherever it may be led, and `alpha <= s_E`, then E is vetoed, and every policy at a
+   finite KL from the vetoed law, completed by the demonstrator or not, does E with probability 0,
+   at any horizon. (Completed by anybody else, it may.)
 2. *The price of what is left.* A never-event that is not vetoed has
    `lambda_E = sum_i b(E|h_i) <= -ln m_E < C` with `C = ln((1-s_E)/s_E) + ln(alpha/(1-alpha))`; by
-   Jensen its mean price over the visits is above `ln n_E - ln C` nats: it grows with the data.
+   Jensen its mean price over the visits is above `ln n_E - ln C` nats: it grows with the data. Of
+   the cheapest visit nothing of the kind is true: b may expect all of lambda_E there.
 3. *False vetoes.* If b's rates are the demonstrator's, `1{c_E = 0}/m_E` is a martingale, so that by
    Ville at most `(1/alpha - 1) sum_E s_E/(1-s_E)` events are ever falsely vetoed, in expectation.
+   If b is a Bayesian mixture that predicts step by step, and the demonstrator one of its models, of
+   prior weight w, at most that over w. An audit finds little in such a b: the mean of `-ln m_E` of
+   a never-event is at most `ln(1/w)`.
 4. *Blocking.* Of n visits, an event of rate p that has not occurred blocks the next one with
    probability `p (1-p)^n <= n^n/(n+1)^(n+1) < 1/(e n)`, the most being at `p = 1/(n+1)`.
 
 What does not follow is `KL(pi||demonstrator) <= b`: events of the vocabulary become impossible, and
-nothing else does.
+nothing else does. Nor is it for safety's sake that the agent's own actions must not count: within
+the vetoed law it cannot lift a veto. But what it does once while that is not vetoed yet, would
+never be vetoed again, and what it avoids would soon be.
 
 **Dirty data.** One occurrence lifts a veto for good. The *graded* form compares the models `r b` on
 E for r in 1, 0, 2^-1, ..., 2^-20: r = 1 has the prior `1 - s_E`, and the others share `s_E`; the

@@ -8,6 +8,7 @@ and `check_world` finds what is wrong with a configuration without loading any.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from llm_experiment.base.ensemble import EnsembleBase, pessimistic
+from llm_experiment.base.helped import HelpedBase
 from llm_experiment.base.hugging_face import check_attention, check_positions
 from llm_experiment.base.loading import (
     check_weights,
@@ -35,10 +38,14 @@ from llm_experiment.chat.lockstep import LockstepChat, check_prompt
 from llm_experiment.chat.reward import BLANK_REWARD, check_reward, load_reward
 from llm_experiment.chat.token_texts import encode_start
 from llm_experiment.chat.turns import TurnParser, TurnRules
-from llm_experiment.config import PROCESS, AgentConfig, WorldConfig
+from llm_experiment.chat.veto_set import check_parser, read_veto_set
+from llm_experiment.chat.vetoed import VetoedBase
+from llm_experiment.config import PROCESS, TINY, AgentConfig, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from theory.errors import InvalidArgumentError
+from theory.bayes_mixture import Update
+from theory.errors import InvalidArgumentError, ModelError
+from theory.missing_mass import Help
 
 Score = Callable[[Sequence[str]], NDArray[np.floating[Any]]]
 """The rewards of replies, from their texts to shape (replies,)."""
@@ -109,11 +116,13 @@ class Models:
 
     Attributes:
         base: the base policy.
+        members: further base policies; none unless it is one of an ensemble.
         tokenizer: its tokenizer.
         score: how good a reply is, in [0, 1].
     """
 
     base: BaseModel
+    members: tuple[BaseModel, ...] = ()
     tokenizer: PreTrainedTokenizerBase
     score: Score
 
@@ -134,6 +143,7 @@ class WorldLoader:
         key = (
             config.base_model,
             *model_names(config),
+            config.members,
             config.device,
             config.dtype,
             config.score_blank_replies,
@@ -171,7 +181,12 @@ def load_models(config: WorldConfig) -> Models:
         device=base.device,
         blank_reward=None if config.score_blank_replies else BLANK_REWARD,
     )
-    return Models(base=base, tokenizer=load_tokenizer(language_model), score=score)
+    members = tuple(
+        load_language_model(name, device=config.device, precision=config.dtype)
+        for name in config.members
+    )
+    tokenizer = load_tokenizer(language_model)
+    return Models(base=base, members=members, tokenizer=tokenizer, score=score)
 
 
 def _load_base(config: WorldConfig, language_model: str) -> BaseModel:
@@ -191,16 +206,72 @@ def make_world(config: WorldConfig, models: Models) -> World:
         ModelError: a tokenizer that is unfit.
         InvalidArgumentError: an unknown task, or a prompt that cannot start a chat.
     """
-    base = models.base
-    parser, prompt_tokens = _opening(config, models.tokenizer, n_tokens=base.n_tokens)
+    device = models.base.device
+    parser, prompt_tokens = _opening(config, models.tokenizer, n_tokens=models.base.n_tokens)
+    parser.to(device)
     return World(
-        base=base,
-        parser=parser.to(base.device),
-        prompt_tokens=prompt_tokens.to(base.device),
+        base=_base_policy(config, models, parser, prompt_tokens.to(device)),
+        parser=parser,
+        prompt_tokens=prompt_tokens.to(device),
         score=models.score,
         partner_temperature=config.student_temperature,
         reward_shift=config.reward_shift,
     )
+
+
+def _base_policy(
+    config: WorldConfig, models: Models, parser: TurnParser, prompt_tokens: Tensor
+) -> BaseModel:
+    """The base policy that agents are held to: the model's, or what pessimism makes of it."""
+    base = models.base
+    if models.members:
+        everyone = (base, *models.members)
+        base = EnsembleBase(
+            everyone,
+            log_prior=[0.0] * len(everyone),
+            update=Update.DEMONSTRATOR,
+            combine=pessimistic(config.members_alpha),
+        )
+    if config.vetoes is not None:
+        base = VetoedBase(base, read_veto_set(Path(config.vetoes)), parser)
+    if not config.is_pessimistic:
+        return base
+    process = demonstrator_of(config, prompt_tokens)
+    way = config.missing_mass or (Help.RENORMALISE if process is None else Help.DEMONSTRATOR)
+    if process is None:
+        return HelpedBase(base, way)
+    opened = int(parser.read(prompt_tokens[None]).opened[0])
+    return HelpedBase(
+        base,
+        way,
+        demonstrator=ProcessBase(process),
+        opening=prompt_tokens[: opened + 1].cpu(),
+    )
+
+
+def demonstrator_of(config: WorldConfig, prompt_tokens: Tensor) -> DialogueProcess | None:
+    """The process that the base model learnt from or is, if known and if it could begin the prompt.
+
+    Args:
+        config: says which base model, task and prompt.
+        prompt_tokens: of the world that is made from it, int64, shape (p,).
+
+    Raises:
+        ModelError: the shipped models learnt from another version of the task.
+    """
+    if config.base_model not in (TINY, PROCESS):
+        return None
+    process = DialogueProcess(load_task(config.task))
+    try:
+        prompt = process.encode(process.task.prompt if config.prompt is None else config.prompt)
+    except InvalidArgumentError:  # a prompt with words of its own
+        return None
+    if prompt.tolist() != prompt_tokens.tolist():
+        raise ModelError(
+            f"the shipped models of task {config.task!r} have another vocabulary than the task; "
+            f"train them again with `python -m llm_experiment.tiny_models --task {config.task}`"
+        )
+    return process if process.read(prompt[None]).possible[0] else None
 
 
 def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
@@ -225,7 +296,21 @@ def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
         n_tokens = len(load_task(config.task).vocabulary)
     else:
         n_tokens = _check_language_model(language_model, lengths)
-    _, prompt_tokens = _opening(config, tokenizer, n_tokens=n_tokens)
+    parser, prompt_tokens = _opening(config, tokenizer, n_tokens=n_tokens)
+    for member in config.members:
+        if _check_language_model(member, lengths) != n_tokens:
+            raise ModelError(
+                f"the member {member} has another vocabulary than the base model; members must "
+                "share its tokenizer"
+            )
+    if config.vetoes is not None:
+        check_parser(read_veto_set(Path(config.vetoes)), parser)
+    way = config.missing_mass
+    if way in (Help.ASK, Help.DEMONSTRATOR) and demonstrator_of(config, prompt_tokens) is None:
+        raise InvalidArgumentError(
+            f"missing_mass {way.value} needs a demonstrator who can be asked, and none is known of "
+            "this base model and prompt; choose stop or renormalise"
+        )
     for n_positions in lengths:
         check_start(prompt_tokens, n_episodes=1, n_positions=n_positions, n_tokens=n_tokens)
 

@@ -56,12 +56,16 @@ def behaviour(rollout: "Rollout") -> Behaviour:
     counts = rollout.turn_counts
     shares = counts.empty_shares
     surprise = rollout.log_ratio_nats - rollout.log_probs
+    steps = rollout.turn_steps
+    helped = rollout.help_mass + rollout.asked
     return Behaviour(
         turns_mean=float(counts.turns.mean()),
         empty_share=counts.pooled_empty_share,
         empty_share_per_episode=float(shares.mean()) if len(shares) else math.nan,
         empty_any_share=float((counts.empty > 0).mean()),
         silent_share=float(counts.silent.mean()),
+        help_share=float(helped[steps].mean()) if steps.any() else math.nan,
+        stopped_share=float((rollout.stopped_at < rollout.tokens.shape[1]).mean()),
         empty_turn_kl_nats=_empty_turn_quartiles(rollout, rollout.kl_nats),
         empty_turn_surprise_nats=_empty_turn_quartiles(rollout, surprise),
         distinct_n_grams=tuple(

@@ -82,9 +82,12 @@ def closed_form_of_prices(prices_nats: Sequence[float] | NDArray[np.float64]) ->
     """
     if not len(prices_nats):
         raise InvalidArgumentError("no dialogue was long enough for a silent turn; lengthen them")
+    with np.errstate(invalid="ignore"):
+        quartiles = np.percentile(prices_nats, QUARTILES)
+    quartiles = np.where(np.isnan(quartiles), np.inf, quartiles)  # between infinite prices
     return ClosedForm(
-        probability=math.exp(-float(np.median(prices_nats))),
-        quartiles_nats=tuple(np.percentile(prices_nats, QUARTILES).tolist()),
+        probability=math.exp(-float(quartiles[1])),
+        quartiles_nats=tuple(quartiles.tolist()),
         n_contexts=len(prices_nats),
     )
 

@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.agent.rollout import Agent, Rollout
-from llm_experiment.chat.world import World
-from llm_experiment.config import PROCESS, TINY, WorldConfig
+from llm_experiment.chat.world import World, demonstrator_of
+from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
-from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.metrics import CURVE_SHARES, SMOOTHINGS, DepartureNumbers
 from theory.divergences import kl_nats
-from theory.errors import InvalidArgumentError, ModelError
+from theory.errors import ModelError
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +70,7 @@ class Departure:
 
 
 def known_demonstrator(config: WorldConfig, world: World) -> DialogueProcess | None:
-    """The process that the base model learnt from or is, if known and if it could begin the prompt.
+    """The process that the base model learnt from or is, if known; see `world.demonstrator_of`.
 
     Args:
         config: says which base model, task and prompt.
@@ -80,20 +79,13 @@ def known_demonstrator(config: WorldConfig, world: World) -> DialogueProcess | N
     Raises:
         ModelError: the shipped models learnt from another version of the task.
     """
-    if config.base_model not in (TINY, PROCESS):
-        return None
-    process = DialogueProcess(load_task(config.task))
-    try:
-        prompt = process.encode(process.task.prompt if config.prompt is None else config.prompt)
-    except InvalidArgumentError:  # a prompt with words of its own
-        return None
-    same_size = len(process.vocabulary) == world.base.n_tokens
-    if not (same_size and prompt.tolist() == world.prompt_tokens.tolist()):
+    process = demonstrator_of(config, world.prompt_tokens)
+    if process is not None and len(process.vocabulary) != world.base.n_tokens:
         raise ModelError(
             f"the shipped models of task {config.task!r} have another vocabulary than the task; "
             f"train them again with `python -m llm_experiment.tiny_models --task {config.task}`"
         )
-    return process if process.read(prompt[None]).possible[0] else None
+    return process
 
 
 @torch.no_grad()
@@ -112,7 +104,9 @@ def measure_departure(agent: Agent, rollout: Rollout, process: DialogueProcess) 
     tokens = rollout.tokens
     log_tau = process.predictive_log_probs(tokens)
     written = np.take_along_axis(log_tau, tokens[..., None], axis=-1)[..., 0]
-    impossible = np.isneginf(written)
+    # What stands after an episode has stopped was written by nobody.
+    lasted = np.arange(tokens.shape[1]) < rollout.stopped_at[:, None]
+    impossible = np.isneginf(written) & lasted
     possible = np.concatenate(
         [np.ones_like(impossible[:, :1]), ~np.logical_or.accumulate(impossible, axis=1)[:, :-1]],
         axis=1,

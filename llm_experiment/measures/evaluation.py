@@ -232,7 +232,8 @@ def first_silence_prices_nats(
     way only, so that with a tokenizer that knows several this is an upper bound.
 
     Returns:
-        Shape (m,), m <= n: one for each dialogue that has such a turn before it ends.
+        Shape (m,), m <= n: one for each dialogue that has such a turn before it ends; infinite
+        where the base policy is never silent.
     """
     played = play_script(
         world,
@@ -245,4 +246,4 @@ def first_silence_prices_nats(
         stream=stream,
     )
     costs = played.costs_nats[:, 0]
-    return np.asarray(costs[np.isfinite(costs)])
+    return np.asarray(costs[~np.isnan(costs)])

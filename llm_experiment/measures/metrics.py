@@ -169,6 +169,20 @@ class Behaviour:
         within=SHARE,
         share_of_episodes=True,
     )
+    help_share: float = _number(
+        "Share of the tokens in the agent's turns that are the demonstrator's: those that it was "
+        "asked for, and the share of the others' law that it filled; pooled over episodes.",
+        "help a step",
+        ".2%",
+        within=SHARE,
+    )
+    stopped_share: float = _number(
+        "Share of episodes that stopped because nobody could be asked.",
+        "stopped",
+        ".1%",
+        within=SHARE,
+        share_of_episodes=True,
+    )
     empty_turn_kl_nats: tuple[TurnCost, ...] = _numbers(
         "For i = 1, 2, ...: quartiles (25, 50, 75%) of the sum of KLs over the tokens of an "
         "episode's i-th empty turn, and the number of episodes that have one.",

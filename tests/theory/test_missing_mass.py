@@ -331,6 +331,19 @@ def test_no_rows_are_no_trouble():
 # ------------------------------------------------------------------- arguments
 
 
+@libraries
+def test_skipping_the_checks_changes_no_result_and_asks_nothing_of_the_data(kind):
+    theta, budget = kind(np.array([0.0, 0.4, 1.0])), kind(np.array([0.1, 0.1, 9.0]))
+    nu, mu = kind(np.log([[0.5, 0.2], [0.5, 0.5]])), kind(np.log([0.25, 0.75]))
+    for call in (
+        lambda **how: acting_cost_nats(theta, **how),
+        lambda **how: may_act(theta, budget, **how),
+        lambda **how: completed(nu, mu, **how),
+    ):
+        np.testing.assert_array_equal(np.asarray(call(unchecked=True)), np.asarray(call()))
+    assert not np.asarray(may_act(theta, -budget, unchecked=True))[1:].any()
+
+
 @pytest.mark.parametrize("theta", [-1e-9, 1.0000001, math.nan])
 def test_missing_mass_is_a_probability(theta):
     for call in (acting_cost_nats, lambda t: may_act(t, np.array([1.0]))):

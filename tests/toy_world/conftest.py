@@ -26,6 +26,7 @@ SMALL = MappingProxyType(
         "solomonoff": "--bits 20 --n-max 100 --steps 400 --more-bits 64",
         "theorem1": "--bits 20 --steps 100 --horizon 1 --world alarm --jobs 1",
         "theorem2": "--problems 1",
+        "vetoes": "--bits 16 --event-bits 10 --steps 24 --runs 2",
         "waiting_agent": "--bits 18 --steps 100",
     }
 )

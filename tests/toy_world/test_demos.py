@@ -1,4 +1,4 @@
-"""What all ten demos' commands have in common: their start, their files, and their complaints."""
+"""What all demos' commands have in common: their start, their files, and their complaints."""
 
 import json
 import subprocess
@@ -50,6 +50,11 @@ BAD_OPTIONS = (
     ("theorem1", "--world mars", "invalid choice 'mars'"),
     ("theorem1", "--bits 12 --steps 100", "allow at least 17 bits"),
     ("theorem2", "--problems 0", "--problems must lie in 1..100000, got 0"),
+    ("vetoes", "--bits 23", "--bits must lie in 12..22, got 23"),
+    ("vetoes", "--event-bits 7", "--event-bits must lie in 8..14, got 7"),
+    ("vetoes", "--steps 15", "--steps must lie in 16..256, got 15"),
+    ("vetoes", "--runs 0", "--runs must lie in 1..200, got 0"),
+    ("vetoes", "--blur 1", "--blur must lie in (0, 1), got 1.0"),
     ("waiting_agent", "--bits 17", "--bits must lie in 18..24"),
     ("waiting_agent", "--budget-nats -1", "--budget-nats must be >= 0"),
     ("waiting_agent", "--budget-nats nan", "got nan"),
@@ -107,6 +112,15 @@ KEYS = {
         "": "frequencies contrast bars",
         "frequencies": "shape reading claim violated problems",
         "contrast": "budget tvd kl",
+    },
+    "vetoes": {
+        "": "world n_events weight_bound outcomes fillings help_over_time false_vetoes audits left",
+        "outcomes": "world k imitator budget_nats never_probability bound missing_mass",
+        "fillings": "filling budget_nats never_probability",
+        "help_over_time": "k pessimistic hard blocked n_vetoed",
+        "false_vetoes": "alpha n_false most bound bound_over_weight",
+        "audits": "blurred k n_vetoed greatest_doubt_nats needed_nats event",
+        "left": "blurred event bits visits expected mean_price_nats least_price_nats bound_nats",
     },
     "waiting_agent": {
         "": "terms choices direct_bound_bits",
