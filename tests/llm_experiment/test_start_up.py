@@ -33,7 +33,10 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
         ("llm_experiment.run", ["--task opera", "--budgets-nats 3 3", "--processes 0"]),
         ("llm_experiment.sweep", ["--tasks opera", "--cluster dask:h:1", "--lengths 1"]),
         ("llm_experiment.tiny_models", ["--task opera"]),
-        ("llm_experiment.vetoes", ["--task opera", "--alpha 0", "show --batch 0"]),
+        (
+            "llm_experiment.vetoes",
+            ["--task opera", "--alpha 0", "show --batch 0", "audit --alphas 2"],
+        ),
         ("paper_figures.__main__", []),
     ],
 )

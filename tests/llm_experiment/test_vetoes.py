@@ -6,7 +6,7 @@ from llm_experiment.chat.veto_set import THE_END, read_veto_set
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.pessimism import studies
-from llm_experiment.vetoes import Options, main
+from llm_experiment.vetoes import Options, default_numbers, main
 from theory.errors import InvalidArgumentError
 
 PROCESS = DialogueProcess(load_task("classroom"))
@@ -99,9 +99,37 @@ def test_an_interrupted_command_goes_on(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
+def test_an_audit_finds_silence_vetoed_and_nothing_falsely(tmp_path, capsys):
+    out = tmp_path / "audit.json"
+    options = ["--n-dialogues", "10", "--n-held-out", "4", "--numbers", "10"]
+    main(["audit", "--out", str(out), "--features", "said_so_far", "always", *options])
+    stored = json.loads(out.read_text())
+    plain, audit, hard = stored["rows"]
+    assert (stored["n_dialogues"], stored["law_known"]) == (4, True)
+    assert (audit["n_demonstrations"], audit["alpha"]) == (10, 0.05)
+    assert audit["n_vetoes"] >= 1
+    assert (audit["n_false"], audit["n_blocked"]) == (0, 0)
+    assert audit["gain_completed_nats"] > plain["gain_completed_nats"]
+    assert audit["cheapest_never_nats"] > plain["cheapest_never_nats"]
+    assert hard["is_hard"]
+    assert hard["n_vetoes"] > audit["n_vetoes"]
+    assert "Vetoes on 4 held-out dialogues" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["audit.json"]
+
+
+@pytest.mark.parametrize(
+    ("n_dialogues", "numbers"),
+    [(1, (1,)), (10, (3, 10)), (40, (3, 10, 30, 40)), (300, (3, 10, 30, 100, 300))],
+)
+def test_an_audit_learns_from_more_and_more_demonstrations(n_dialogues, numbers):
+    assert default_numbers(n_dialogues) == numbers
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["audit", "--demonstrations", "some.jsonl"], "name --held-out where there are"),
+        (["audit", "--numbers", "99", "--n-dialogues", "2", "--n-tokens", "60"], "got 99"),
         (["--demonstrations", "absent.jsonl"], "cannot read absent.jsonl"),
         (["--features", "mood"], "features must be some of always"),
         (["--agent-name", "Nobody"], "Nobody"),
