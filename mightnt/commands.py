@@ -71,6 +71,12 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "vetoes": Command(
             module="llm_experiment.vetoes", summary="learn what the demonstrator never does"
         ),
+        "pessimists": Command(
+            module="llm_experiment.pessimists", summary="compare pessimistic base policies"
+        ),
+        "veto-rounds": Command(
+            module="llm_experiment.veto_rounds", summary="attack vetoes, and widen them"
+        ),
         "sweep": Command(module="llm_experiment.sweep", summary="many runs, here or on a cluster"),
         "tiny-models": Command(
             module="llm_experiment.tiny_models", summary="train the shipped models again"

@@ -13,9 +13,10 @@ vocabulary above `MOST_TOKENS_AS_VALUES` does without them, since most of what i
 never seen.
 
 The code of an event is that of its feature (a prefix code over the table), then of the value
-(equal lengths for the values of one feature), then one bit for "a token" or "the end", then the
-token (log2 of the vocabulary). By Kraft's inequality the priors `2^-bits` of all events sum to at
-most 1.
+(equal lengths for the values of one feature), then `END_BITS` for "the end", or `TOKEN_BITS` and
+log2 of the vocabulary for a token: the end is the simpler thing to say. The priors `2^-bits` of all
+events sum to less than 1/2. The smaller that sum, the fewer false vetoes (`theory.vetoes`); the
+longer a code, the more demonstrations it takes to veto its event.
 
 What a turn says is compared token by token: its *body* are its tokens up to the last one with
 visible text before the line that hands over. The same words spelt by other tokens are not
@@ -36,6 +37,10 @@ from theory.errors import InvalidArgumentError
 
 MOST_TOKENS_AS_VALUES: Final = 1024
 """A vocabulary of more tokens has no features whose values are tokens."""
+END_BITS: Final = 1
+"""What it takes to say that what is written next ends the turn."""
+TOKEN_BITS: Final = 3
+"""What it takes to say that it is one token, and which one follows."""
 MEMORY: Final = 64
 """A turn is remembered by so many of its first tokens; a longer one is equal to no other."""
 _BLANKS: Final = " \t"
@@ -118,8 +123,8 @@ class Feature:
             n_tokens: size of the vocabulary.
             ends: whether what is written next is "the end", not a token.
         """
-        token = 0.0 if ends else math.log2(n_tokens)
-        return self.bits + math.log2(self.n_values(n_tokens)) + 1 + token
+        following = END_BITS if ends else TOKEN_BITS + math.log2(n_tokens)
+        return self.bits + math.log2(self.n_values(n_tokens)) + following
 
     def in_clear(self, value: int, pieces: Sequence[str]) -> str:
         """A value for a person.
@@ -170,21 +175,21 @@ def _opening_after(state: FeatureState, said: Said) -> Tensor:
 
 
 def begins_as_own(state: FeatureState, n_tokens: int) -> Tensor:
-    """Whether the turn so far is a beginning of the agent's last turn, or all of it."""
+    """Whether something was said, and is a beginning of the agent's last turn, or all of it."""
     del n_tokens
-    return state.follows_own.long()
+    return (state.follows_own & (state.visible > 0)).long()
 
 
 def equals_own(state: FeatureState, n_tokens: int) -> Tensor:
-    """Whether the turn so far is the agent's last turn."""
-    del n_tokens
-    return (state.follows_own & (state.count == state.own.length)).long()
+    """Whether something was said, and is what the agent said last."""
+    return begins_as_own(state, n_tokens) * (state.count == state.own.length)
 
 
 def equals_reply(state: FeatureState, n_tokens: int) -> Tensor:
-    """Whether the turn so far is the reply that it answers."""
+    """Whether something was said, and is the reply that it answers."""
     del n_tokens
-    return (state.follows_reply & (state.count == state.reply.length)).long()
+    said = state.follows_reply & (state.visible > 0)
+    return (said & (state.count == state.reply.length)).long()
 
 
 def previous_token(state: FeatureState, n_tokens: int) -> Tensor:

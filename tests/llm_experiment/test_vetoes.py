@@ -34,7 +34,8 @@ def test_what_is_vetoed_from_ten_dialogues_is_never_done(learnt):
     after = PROCESS.encode("These are private conversations.\nStudent: Hello?\nTeacher:")[None]
     assert PROCESS.probs(PROCESS.read(after))[0, newline] == 0
     assert all(veto.token_id is None for veto in learnt.vetoes)
-    assert all("nothing" in v.value or "opening" in v.value for v in learnt.vetoes)
+    opening = ("nothing", "':'", "'Teacher' ':'")
+    assert all(v.value in opening or v.value.startswith("opening") for v in learnt.vetoes)
 
 
 def test_a_file_of_dialogues_is_learnt_from_and_shown(tmp_path, capsys):
@@ -93,7 +94,7 @@ def test_an_interrupted_command_goes_on(tmp_path, monkeypatch):
     assert (stopped.value.code, read) == (130, [2, 4])
     assert not (tmp_path / "parts.json").exists()
     again = learn(tmp_path / "parts.json", *options)
-    assert read == [2, 4]  # the last batch alone was left, and nothing is kept after it
+    assert read == [2, 4, 6]  # the last batch alone was left
     assert again == whole
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 

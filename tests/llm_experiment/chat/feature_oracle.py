@@ -34,7 +34,7 @@ def features_by_text(tokens, pieces, rules):
 
     def begins(body):
         short = place <= MEMORY and not now.rest.strip()
-        return body is not None and short and body[:place] == now.tokens
+        return bool(visible) and body is not None and short and body[:place] == now.tokens
 
     last = [n, n, *tokens][-2:]
     within = own is not None and place < min(len(own), MEMORY)

@@ -140,13 +140,13 @@ def test_only_tokens_that_begin_with_a_line_break_end_a_turn():
 
 
 @pytest.mark.parametrize("n_tokens", [2, 7, 129, MOST_TOKENS_AS_VALUES, 50_000])
-def test_the_priors_of_all_events_sum_to_at_most_1(n_tokens):
+def test_the_priors_of_all_events_sum_to_less_than_a_half(n_tokens):
     total = 0.0
     for feature in features_for(n_tokens):
         end = 2 ** -feature.event_bits(n_tokens, ends=True)
         token = 2 ** -feature.event_bits(n_tokens, ends=False)
         total += feature.n_values(n_tokens) * (end + n_tokens * token)
-    assert total <= 1 + 1e-12
+    assert total < 0.5
 
 
 def test_the_features_have_a_prefix_code():
@@ -157,7 +157,7 @@ def test_the_features_have_a_prefix_code():
 def test_silence_costs_a_few_bits_whatever_the_vocabulary():
     (feature,) = find_features(["said_so_far"], 50_000)
     assert feature.event_bits(50_000, ends=True) == 3 + 2 + 1
-    assert feature.event_bits(1024, ends=False) == 3 + 2 + 1 + 10
+    assert feature.event_bits(1024, ends=False) == 3 + 2 + 3 + 10
 
 
 # ------------------------------------------------------------------------------ naming

@@ -201,10 +201,11 @@ def test_no_demonstrated_token_is_vetoed_in_the_demonstrations_themselves():
 
 def test_vetoes_that_a_broader_one_implies_are_left_out_and_nothing_changes():
     evidence = gathered()
-    for alpha in (surest_alpha(READER.features, N), 0.02, 0.2):
+    for alpha in (surest_alpha(READER.features, N), 1e-4, 0.02):
         veto_set = make_veto_set(evidence, READER, alpha=alpha)
         judged = judge_events(evidence, READER, alpha=alpha, form=VetoForm.SPIKE)
-        assert len(veto_set.vetoes) < sum((j.factors == 0).sum() for j in judged.values())
+        implied = sum((j.factors == 0).sum() for j in judged.values()) - len(veto_set.vetoes)
+        assert implied > 0
         everywhere = {v.token_id for v in veto_set.vetoes if v.feature == "always"}
         for veto in veto_set.vetoes:
             assert veto.feature == "always" or veto.token_id not in everywhere
