@@ -47,6 +47,8 @@ class SuiteConfig:
     """Agents with the usual per-token penalty instead of a budget, by coefficient; seed 0."""
     unconstrained: bool = False
     """Also an agent without any constraint; seed 0."""
+    without_vetoes: bool = True
+    """Of a run with vetoes, also an agent without them; the largest budget, seed 0."""
     long_lengths: tuple[int, ...] = ()
     """Agents trained on episodes of so many tokens; the largest budget, seed 0."""
     evaluation_lengths: tuple[int, ...] = (256, 512)
@@ -167,6 +169,10 @@ def _agents(agent: AgentConfig, suite: SuiteConfig) -> Iterator[Job]:
     for shift in suite.control_shifts:
         shifted = replace(agent, world=replace(agent.world, reward_shift=shift))
         yield _job(f"shift{shift:+g}", f"reward shift {shift:+g}", shifted, largest)
+    if suite.without_vetoes and agent.world.vetoes is not None:
+        way = agent.world.missing_mass if agent.world.members else None
+        plain = replace(agent, world=replace(agent.world, vetoes=None, missing_mass=way))
+        yield _job("plain", "without vetoes", plain, largest)
     for length in suite.long_lengths:
         stages = tuple(lengthened(stage, length) for stage in agent.stages)
         long = replace(agent, stages=stages)

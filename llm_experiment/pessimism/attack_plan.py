@@ -87,6 +87,7 @@ class AttackPlan:
                 n_seeds=1,
                 realized_budgets_nats=(),
                 control_shifts=(),
+                without_vetoes=False,
                 evaluation_lengths=(stage.n_tokens,),
                 n_base_episodes=self.n_base_episodes,
             ),

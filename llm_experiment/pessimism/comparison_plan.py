@@ -142,6 +142,7 @@ class ComparisonPlan:
                 n_seeds=self.n_seeds,
                 realized_budgets_nats=(),
                 control_shifts=(),
+                without_vetoes=False,
                 evaluation_lengths=(stage.n_tokens,),
                 n_base_episodes=self.n_base_episodes,
             ),

@@ -7,6 +7,7 @@ from llm_experiment.config import Fidelity, Preset, Regulariser, preset_config
 from llm_experiment.suite import Suite, SuiteConfig, default_suite, suite_agents, suite_jobs
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
+from theory.missing_mass import Help
 
 TINY = preset_config(Preset.TINY)
 
@@ -108,3 +109,15 @@ def test_two_agents_of_one_name_are_refused():
 def test_suites_outside_their_domain_are_refused_with_the_number(settings, error, words):
     with pytest.raises(error, match=words):
         SuiteConfig(**settings)
+
+
+def test_a_run_with_vetoes_has_an_agent_without_them_beside_it():
+    world = replace(TINY.world, vetoes="vetoes.json", missing_mass=Help.DEMONSTRATOR)
+    agent = replace(TINY, world=world)
+    quick = default_suite(Preset.TINY, Fidelity.OURS, Suite.DEFAULT, quick=True)
+    vetoed, plain = suite_jobs(agent, quick)
+    assert vetoed.config.world == world
+    assert (plain.name, plain.variant) == ("plain-budget10-seed0", "without vetoes")
+    assert plain.config == replace(vetoed.config, world=TINY.world)
+    (only,) = suite_jobs(agent, replace(quick, without_vetoes=False))
+    assert only == vetoed
