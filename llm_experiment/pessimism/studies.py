@@ -18,7 +18,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.base.loading import load_language_model, load_tokenizer
+from llm_experiment.base.loading import (
+    load_language_model,
+    load_tokenizer,
+    read_configuration,
+)
 from llm_experiment.base.process import ProcessBase
 from llm_experiment.base.protocol import BaseModel
 from llm_experiment.base.shipped import model_names
@@ -60,6 +64,7 @@ class Imitator:
         reader: reads features, on the base model's device.
         process: the task's demonstrator.
         name: of the base model.
+        most_tokens: the longest dialogue that it reads; None if it has no limit.
     """
 
     base: BaseModel
@@ -67,6 +72,7 @@ class Imitator:
     reader: FeatureReader
     process: DialogueProcess
     name: str
+    most_tokens: int | None = None
 
     @property
     def rules(self) -> TurnRules:
@@ -98,6 +104,11 @@ class Imitator:
         """
         if path is None:
             self._check_process()
+            if self.most_tokens is not None and n_tokens > self.most_tokens:
+                raise InvalidArgumentError(
+                    f"n_tokens must be at most {self.most_tokens}, which is what the base model "
+                    f"reads, got {n_tokens}"
+                )
             found = sample_demonstrations(
                 self.process,
                 np.random.default_rng(seed),
@@ -113,7 +124,7 @@ class Imitator:
                 path,
                 encode=partial(encode_start, self.tokenizer),
                 unknown=self.tokenizer.unk_token_id,
-                most_tokens=None,
+                most_tokens=self.most_tokens,
             )
         self._check_agent(found)
         return found
@@ -173,7 +184,15 @@ def load_imitator(config: WorldConfig, *, features: Sequence[str] = ()) -> Imita
         reader=FeatureReader(parser, chosen, ending=() if eos is None else (eos,)),
         process=process,
         name=config.base_model,
+        most_tokens=None if config.base_model == PROCESS else _most_tokens(name),
     )
+
+
+def _most_tokens(name: str) -> int | None:
+    """The longest text that a language model has position embeddings for, if it has any."""
+    config = read_configuration("language model", name).get_text_config(decoder=True)
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    return most
 
 
 def evidence_of(

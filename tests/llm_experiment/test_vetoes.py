@@ -131,6 +131,7 @@ def test_an_audit_learns_from_more_and_more_demonstrations(n_dialogues, numbers)
         (["audit", "--demonstrations", "some.jsonl"], "name --held-out where there are"),
         (["audit", "--numbers", "99", "--n-dialogues", "2", "--n-tokens", "60"], "got 99"),
         (["--demonstrations", "absent.jsonl"], "cannot read absent.jsonl"),
+        (["--n-tokens", "5000"], "n_tokens must be at most 1024"),
         (["--features", "mood"], "features must be some of always"),
         (["--agent-name", "Nobody"], "Nobody"),
         (["--partner-name", "Nurse"], "speakers must be one of"),

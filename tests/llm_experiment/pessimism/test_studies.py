@@ -27,7 +27,7 @@ from tests.llm_experiment.fakes.tiny_hf import (
     sentencepiece_tokenizer,
     tiny_model,
 )
-from theory.errors import InvalidArgumentError
+from theory.errors import InvalidArgumentError, ResultsError
 
 DIALOGUES = (
     "Student: Hello?\nTeacher: Yes?\nStudent: No.\nTeacher: Okay.\nStudent:",
@@ -197,6 +197,15 @@ def test_a_process_of_other_words_makes_nothing_up():
     )
     with pytest.raises(InvalidArgumentError, match=r"own \d+ words, which are not .* 5 tokens"):
         made_up(other)
+
+
+def test_a_dialogue_that_the_model_cannot_read_is_refused_by_its_line(exact, tmp_path):
+    file = tmp_path / "dialogues.jsonl"
+    texts = ("Student: Hello?\nTeacher: Yes?\n", "Student: No.\nTeacher: No.\nStudent: Okay.\n")
+    file.write_text("\n".join(json.dumps({"transcript": text}) for text in texts))
+    short = replace(exact, most_tokens=10)
+    with pytest.raises(ResultsError, match=r"line 2: the dialogue has 15 tokens; .* reads 10 at"):
+        short.demonstrations(file, n_dialogues=1, n_tokens=2, n_silences=0, seed=0)
 
 
 def test_a_file_in_which_the_agent_has_no_turn_is_refused(exact, tmp_path):
