@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -48,6 +49,7 @@ def play_rounds(plan: AttackPlan, console: Console) -> Iterator[Round]:
         plan: what to do.
         console: for progress.
     """
+    torch.set_num_threads(1)  # one order of summation, so the same numbers every time
     study = _Study(plan)
     vetoes: Path | None = None
     features: tuple[str, ...] = ()

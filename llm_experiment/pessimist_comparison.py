@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from llm_experiment.agent.scripts import Say, play_script
@@ -31,6 +32,8 @@ N_PRICED: Final = 128
 """Dialogues in which silence is priced, and in which the demonstrator's own contexts are."""
 N_HELD_OUT: Final = 64
 """Dialogues of the audit."""
+CONFIDENCE_ERROR: Final = 0.05
+"""What the one-sided intervals of the confidence bounds allow."""
 _HELD_OUT_STREAM: Final = 1
 _PRICED_STREAM: Final = 2
 _SCRIPT_STREAM: Final = 3
@@ -115,6 +118,7 @@ def compare(plan: ComparisonPlan, console: Console) -> Comparison:
         plan: what to do.
         console: for progress.
     """
+    torch.set_num_threads(1)  # one order of summation, so the same numbers every time
     audits = _learn(plan) if plan.needs_vetoes else {}
     bases, agents = [], []
     for base in plan.bases:
@@ -131,7 +135,12 @@ def _learn(plan: ComparisonPlan) -> dict[Base, AuditRow]:
     """Both veto sets, from one pass over the demonstrations, and their audits."""
     imitator = load_imitator(WorldConfig(task=plan.task))
     reader = imitator.reader
-    alphas = {Base.AUDIT: plan.alpha, Base.HARD: surest_alpha(reader.features, reader.n_tokens)}
+    hardest = surest_alpha(reader.features, reader.n_tokens)
+    kinds = {
+        Base.AUDIT: (plan.alpha, VetoForm.SPIKE),
+        Base.HARD: (hardest, VetoForm.SPIKE),
+        Base.CONFIDENCE: (CONFIDENCE_ERROR, VetoForm.CONFIDENCE),
+    }
     dialogues, held_out = (
         imitator.demonstrations(
             None, n_dialogues=number, n_tokens=plan.n_dialogue_tokens, n_silences=0, seed=seed
@@ -145,7 +154,10 @@ def _learn(plan: ComparisonPlan) -> dict[Base, AuditRow]:
     (evidence,) = evidence_of(imitator, dialogues, batch=BATCH, partial=partial)
     for form, path in plan.veto_files.items():
         if not path.exists():
-            vetoes = make_veto_set(evidence, reader, alpha=alphas[form], base_model=imitator.name)
+            alpha, kind = kinds[form]
+            vetoes = make_veto_set(
+                evidence, reader, alpha=alpha, form=kind, base_model=imitator.name
+            )
             write_veto_set(path, vetoes)
     demonstrator = ProcessBase(imitator.process)
     done = Evidence(reader.features, reader.n_tokens)
@@ -153,26 +165,36 @@ def _learn(plan: ComparisonPlan) -> dict[Base, AuditRow]:
     steps = done_by(reader, everything, demonstrator=demonstrator, begin_with=done, batch=BATCH)
     for _ in track(steps, "what is done", total=-(-len(everything) // BATCH)):
         pass
-    _, *rows = measure(
+    sets = [
+        audited
+        for alpha, kind in kinds.values()
+        for audited in audited_sets(
+            [evidence],
+            reader,
+            alphas=[alpha],
+            form=kind,
+            done=done,
+            device=imitator.base.device,
+        )[1:]
+    ]
+    audit, hard, confidence = measure(
         imitator.base,
         reader,
         held_out,
-        audited_sets(
-            [evidence],
-            reader,
-            alphas=list(alphas.values()),
-            form=VetoForm.SPIKE,
-            done=done,
-            device=imitator.base.device,
-        ),
+        sets,
         done=done,
         demonstrator=demonstrator,
         batch=BATCH,
         on_batch=lambda _: None,
     ).rows
     forget(partial)
-    audit, hard = rows
-    return {Base.AUDIT: audit, Base.ASKING: audit, Base.HARD: hard, Base.RENORMALISED: hard}
+    return {
+        Base.AUDIT: audit,
+        Base.ASKING: audit,
+        Base.HARD: hard,
+        Base.RENORMALISED: hard,
+        Base.CONFIDENCE: confidence,
+    }
 
 
 def _base_row(

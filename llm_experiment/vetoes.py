@@ -57,6 +57,8 @@ class Form(Enum):
     """It lifts it."""
     GRADED = "graded"
     """It weakens it."""
+    CONFIDENCE = "confidence"
+    """Nothing is vetoed; events are made as rare as a confidence interval of their rate allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,8 @@ class Options:
     """Take the largest alpha at which every event that never occurred is vetoed."""
     form: Form = Form.SPIKE
     """What one occurrence does: it lifts the veto (`spike`), or weakens it (`graded`, for dirty
-    demonstrations)."""
+    demonstrations). `confidence` is for comparison: events are made as rare as a confidence
+    interval of their rate allows, and none impossible."""
     features: tuple[str, ...] = ()
     """Features of the transcript to veto by; all that the vocabulary can have if left out."""
     base_model: str = TINY

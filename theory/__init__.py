@@ -148,6 +148,7 @@ _PUBLIC: Final = {
         "never_weights",
         "is_vetoed",
         "graded_factors",
+        "confidence_factors",
         "surest_alpha",
         "unvetoed_expectation_bound",
         "unvetoed_price_bound_nats",

@@ -88,6 +88,7 @@ from theory.projections import fixed_kl_mixture as fixed_kl_mixture
 from theory.projections import geometric_projection as geometric_projection
 from theory.vetoes import EventEvidence as EventEvidence
 from theory.vetoes import blocking_bound as blocking_bound
+from theory.vetoes import confidence_factors as confidence_factors
 from theory.vetoes import event_prior as event_prior
 from theory.vetoes import false_vetoes_bound as false_vetoes_bound
 from theory.vetoes import graded_factors as graded_factors

@@ -56,6 +56,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from theory.arguments import check_alpha, check_bits, check_positive_probability
 from theory.arrays import Bool, Float64, Shaped, broadcast_shape
@@ -252,6 +253,41 @@ def graded_factors(
     log_w -= log_w.max(axis=-1, keepdims=True)
     inside = top_set(np.exp(log_w), alpha)
     return np.asarray(np.where(inside, rates, np.inf).min(axis=-1))
+
+
+def confidence_factors(
+    evidence: EventEvidence, alpha: float
+) -> Float64[NDArray[np.float64], " events"]:
+    """Factors that make each event as rare as demonstrations allow: what vetoes are compared with.
+
+    `min(1, n U / lambda)`, U the upper end of the one-sided Clopper-Pearson interval of the
+    demonstrator's rate at confidence `1 - alpha`: the imitator's probability of the event is scaled
+    so that its mean over the visits is at most U. U is above 0, so that no event is impossible.
+
+    Args:
+        evidence: of the events.
+        alpha: the error that the interval allows, in (0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> from theory import EventEvidence, confidence_factors
+        >>> evidence = EventEvidence(  # none in 38,881 visits, where b expected 1,178
+        ...     bits=np.array([6.0]),
+        ...     visits=np.array([38_881]),
+        ...     occurrences=np.array([0]),
+        ...     expected=np.array([1178.0]),
+        ...     log_never=np.array([-1200.0]),
+        ... )
+        >>> confidence_factors(evidence, 0.05).round(5)  # 3 in 38,881 are possible
+        array([0.00254])
+    """
+    check_alpha(alpha)
+    n = np.asarray(evidence.visits, dtype=np.float64)
+    c = np.asarray(evidence.occurrences, dtype=np.float64)
+    expected = np.asarray(evidence.expected, dtype=np.float64)
+    some = (n > c) & (expected > 0)
+    upper = np.where(some, betaincinv(c + 1, np.where(some, n - c, 1.0), 1 - alpha), 1.0)
+    return np.where(some, np.minimum(1.0, n * upper / np.where(some, expected, 1.0)), 1.0)
 
 
 # ------------------------------------------------------------------------- bounds

@@ -52,6 +52,9 @@ class VetoForm(Enum):
     """It lifts it: the event is either impossible or as probable as the imitator has it."""
     GRADED = "graded"
     """It weakens it: the event's probability is multiplied by the least factor that is likely."""
+    CONFIDENCE = "confidence"
+    """No event is vetoed: each is made as rare as the upper end of a confidence interval of its
+    rate allows. What vetoes are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,9 @@ class Base(Enum):
     """The same, divided by what is left where that is nearly all."""
     ASKING = "asking"
     """The audit's vetoes; acting is charged for what they take, and the rest asked for."""
+    CONFIDENCE = "confidence"
+    """No vetoes: events as rare as upper 95% confidence bounds on their rates allow; the
+    demonstrator helps."""
 
     def __str__(self) -> str:
         """As it is called in tables."""
@@ -47,6 +50,7 @@ _CALLED = {
     Base.HARD: "vetoes, hard",
     Base.RENORMALISED: "vetoes, hard, renormalised",
     Base.ASKING: "vetoes, audit, charged",
+    Base.CONFIDENCE: "confidence bounds",
 }
 
 
@@ -105,30 +109,29 @@ class ComparisonPlan:
     @property
     def needs_vetoes(self) -> bool:
         """Whether demonstrations are to be read."""
-        return bool({Base.AUDIT, Base.HARD, Base.RENORMALISED, Base.ASKING} & {*self.bases})
+        return bool({*self.bases} - {Base.BAYESIAN, Base.ENSEMBLE})
 
     @property
     def veto_files(self) -> Mapping[Base, Path]:
-        """Where the vetoes of the two forms are."""
-        return {form: self.out / f"vetoes-{form.value}.json" for form in (Base.AUDIT, Base.HARD)}
+        """Where the vetoes of each form are."""
+        forms = (Base.AUDIT, Base.HARD, Base.CONFIDENCE)
+        return {form: self.out / f"vetoes-{form.value}.json" for form in forms}
 
     def world(self, base: Base) -> WorldConfig:
         """The world of the agents that are held to a base policy."""
         world = WorldConfig(task=self.task)
-        audit, hard = (str(self.veto_files[form]) for form in (Base.AUDIT, Base.HARD))
-        match base:
-            case Base.BAYESIAN:
-                return world
-            case Base.ENSEMBLE:
-                return replace(world, members=self.members, missing_mass=Help.ASK)
-            case Base.AUDIT:
-                return replace(world, vetoes=audit, missing_mass=Help.DEMONSTRATOR)
-            case Base.HARD:
-                return replace(world, vetoes=hard, missing_mass=Help.DEMONSTRATOR)
-            case Base.RENORMALISED:
-                return replace(world, vetoes=hard, missing_mass=Help.RENORMALISE)
-            case Base.ASKING:
-                return replace(world, vetoes=audit, missing_mass=Help.ASK)
+        if base is Base.BAYESIAN:
+            return world
+        if base is Base.ENSEMBLE:
+            return replace(world, members=self.members, missing_mass=Help.ASK)
+        form, way = {
+            Base.AUDIT: (Base.AUDIT, Help.DEMONSTRATOR),
+            Base.HARD: (Base.HARD, Help.DEMONSTRATOR),
+            Base.RENORMALISED: (Base.HARD, Help.RENORMALISE),
+            Base.ASKING: (Base.AUDIT, Help.ASK),
+            Base.CONFIDENCE: (Base.CONFIDENCE, Help.DEMONSTRATOR),
+        }[base]
+        return replace(world, vetoes=str(self.veto_files[form]), missing_mass=way)
 
     def settings(self, base: Base) -> Settings:
         """The run of a base policy."""

@@ -35,7 +35,7 @@ from llm_experiment.chat.vetoed import semi_log_probs
 from llm_experiment.pessimism.demonstrations import Tokens
 from mightnt.results import write_atomically
 from theory.errors import InvalidArgumentError, ResultsError
-from theory.vetoes import EventEvidence, graded_factors
+from theory.vetoes import EventEvidence, confidence_factors, graded_factors
 
 Floats = NDArray[np.float64]
 
@@ -384,6 +384,8 @@ def event_factors(evidence: EventEvidence, *, alpha: float, form: VetoForm) -> F
     """What the probability of each event is multiplied by, shape (events,)."""
     if form is VetoForm.GRADED:
         return np.asarray(graded_factors(evidence, alpha))
+    if form is VetoForm.CONFIDENCE:
+        return np.asarray(confidence_factors(evidence, alpha))
     return np.where(evidence.vetoed(alpha), 0.0, 1.0)
 
 

@@ -218,6 +218,7 @@ def evidence_of(
     Raises:
         ResultsError: what is unfinished cannot be written or read.
     """
+    torch.set_num_threads(1)  # one order of summation, so the same numbers every time
     ends = sorted(set(stops)) or [len(transcripts)]
     made_from = fingerprint(imitator, transcripts, batch=batch, stops=ends)
     found: list[Evidence] = []

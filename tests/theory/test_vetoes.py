@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 
 from theory.errors import InvalidArgumentError, InvalidDistributionError, InvalidShapeError
 from theory.vetoes import (
     GRADES,
     EventEvidence,
     blocking_bound,
+    confidence_factors,
     event_prior,
     false_vetoes_bound,
     graded_factors,
@@ -417,3 +419,23 @@ def test_bounds_refuse_what_is_no_argument():
     ):
         with pytest.raises(InvalidArgumentError, match=r"alpha must lie in \(0, 1\]"):
             call()
+
+
+@given(st.integers(1, 200), st.integers(0, 200), st.floats(0.1, 400), st.sampled_from([0.01, 0.05]))
+def test_confidence_factors_make_an_event_as_rare_as_its_count_allows(n, c, expected, alpha):
+    c = min(c, n)
+    expected = min(expected, float(n))
+    evidence = EventEvidence(
+        bits=np.array([5.0]),
+        visits=np.array([n]),
+        occurrences=np.array([c]),
+        expected=np.array([expected]),
+        log_never=np.array([-2 * expected]),
+    )
+    (factor,) = confidence_factors(evidence, alpha)
+    assert 0 < factor <= 1
+    rate = factor * expected / n
+    if factor < 1:  # at the upper end, so few occurrences have probability alpha
+        assert stats.binom.cdf(c, n, rate) == pytest.approx(alpha, rel=1e-6)
+    elif c < n:  # the imitator expects no more than that
+        assert stats.binom.cdf(c, n, min(rate, 1.0)) >= alpha * (1 - 1e-9)
