@@ -176,8 +176,8 @@ class NeverEvents:
         for name, feature in done.features.items():
             order = np.argsort(feature.values)
             never = feature.sums(_OCCURRENCES)[order] == 0
-            by_end = never[:, -1:] & reader.ends.cpu().numpy()
-            mask = np.concatenate([never[:, :-1] | by_end, np.zeros((1, never.shape[1] - 1))])
+            # Where the turn never ends, none of the tokens that end it occurred either.
+            mask = np.concatenate([never[:, :-1], np.zeros((1, never.shape[1] - 1))])
             keys = torch.tensor(np.array(feature.values)[order], device=device)
             self._tables.append((name, keys, torch.from_numpy(mask > 0).to(device)))
 

@@ -17,9 +17,10 @@ from tests.llm_experiment.chat.test_veto_set import (
     SILENCE,
     coverage,
     factors_by_text,
+    veto,
     veto_set,
 )
-from tests.llm_experiment.fakes.small_world import NEWLINE, PIECES, PLEASE, YES, encode
+from tests.llm_experiment.fakes.small_world import NEWLINE, NO, PIECES, PLEASE, YES, encode
 from tests.llm_experiment.fakes.tiny_hf import tiny_model
 from theory.errors import InvalidArgumentError, InvalidDistributionError, ModelError
 
@@ -50,27 +51,36 @@ def logits(*shape, seed=0):
 def test_what_is_vetoed_gets_no_logit_and_the_rest_stays_as_it_is():
     given = veto_set(SILENCE)
     scores = logits(2, N)
-    veto = processor(SILENCE)
-    after = veto(padded(), scores)
+    vetoing = processor(SILENCE)
+    after = vetoing(padded(), scores)
     for i, prompt in enumerate(PROMPTS):
         factors = torch.tensor(factors_by_text(prompt, given))
         assert torch.equal(after[i], scores[i] + factors.log())
     assert after[0, NEWLINE] == -math.inf
     theta = float(scores[0].softmax(dim=-1)[NEWLINE])
-    assert veto.help.missing.tolist() == pytest.approx([theta, 0.0])
-    assert veto.help.steps.tolist() == [1, 1]
-    assert veto.help.most.tolist() == pytest.approx([theta, 0.0])
-    assert veto.help.help_per_step == pytest.approx(theta / 2)
+    assert vetoing.help.missing.tolist() == pytest.approx([theta, 0.0])
+    assert vetoing.help.steps.tolist() == [1, 1]
+    assert vetoing.help.most.tolist() == pytest.approx([theta, 0.0])
+    assert vetoing.help.help_per_step == pytest.approx(theta / 2)
+
+
+def test_pads_are_no_part_of_a_text():
+    after_words = veto("opening_after_reply", 2, NO)
+    scores = logits(2, N)
+    after = processor(after_words)(padded(), scores)
+    (alone,) = processor(after_words)(padded(PROMPTS[:1]), scores[:1])
+    assert torch.equal(after[0], alone)
+    assert after[0].isneginf().nonzero().tolist() == [[NO]]
 
 
 def test_tokens_are_read_on_as_if_read_from_the_start():
     tail = torch.tensor([encode(" yes\nS: no\nT:"), encode("\nS: yes\nT: no")])
     ids = torch.cat([padded(), tail], dim=1)
     start = padded().shape[1]
-    veto = processor(SILENCE)
+    vetoing = processor(SILENCE)
     for t in range(start, ids.shape[1] + 1):
         scores = logits(2, N, seed=t)
-        on = veto(ids[:, :t], scores)
+        on = vetoing(ids[:, :t], scores)
         texts = [
             prompt + "".join(PIECES[x] for x in ids[i, start:t]) for i, prompt in enumerate(PROMPTS)
         ]
@@ -80,31 +90,31 @@ def test_tokens_are_read_on_as_if_read_from_the_start():
 
 def test_above_the_limit_a_text_ends_with_the_stop_token_and_is_told():
     scores = torch.zeros(2, N)  # 1/7 of silence
-    veto = processor(SILENCE, limit=0.1)
-    after = veto(padded(), scores)
+    vetoing = processor(SILENCE, limit=0.1)
+    after = vetoing(padded(), scores)
     assert after[0].tolist() == [0.0 if x == YES else -math.inf for x in range(N)]
     assert torch.equal(after[1], scores[1])
-    assert veto.help.stopped.tolist() == [True, False]
+    assert vetoing.help.stopped.tolist() == [True, False]
     # What is written after the end is nobody's.
     ids = torch.cat([padded(), torch.tensor([[YES], [YES]])], dim=1)
-    veto(ids, scores)
-    assert veto.help.steps.tolist() == [1, 2]
+    vetoing(ids, scores)
+    assert vetoing.help.steps.tolist() == [1, 2]
 
 
 def test_where_nothing_is_left_no_limit_helps():
     covered = tuple(coverage(f.name, factor=0.0, end_factor=0.0) for f in FEATURES)
-    veto = VetoLogitsProcessor(
+    vetoing = VetoLogitsProcessor(
         veto_set(covered=covered), PARSER, pad_token=PAD, stop_token=YES, limit=1.0
     )
-    after = veto(padded(), logits(2, N))
+    after = vetoing(padded(), logits(2, N))
     assert after.isneginf().sum(dim=1).tolist() == [N - 1] * 2
-    assert veto.help.stopped.all()
+    assert vetoing.help.stopped.all()
 
 
 def test_without_a_stop_token_too_much_missing_is_an_error():
-    veto = processor(SILENCE, limit=0.1, stop_token=None)
+    vetoing = processor(SILENCE, limit=0.1, stop_token=None)
     with pytest.raises(InvalidDistributionError, match=r"misses 0.143 of its mass .*\(limit 0.1\)"):
-        veto(padded(), torch.zeros(2, N))
+        vetoing(padded(), torch.zeros(2, N))
 
 
 # ------------------------------------------------------------------------- in generate
@@ -134,7 +144,7 @@ def generated(n, *, vetoed, **options):
     rows = [PROCESS.encode(text).tolist() for text in texts]
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows] * n)
-    veto = VetoLogitsProcessor(
+    vetoing = VetoLogitsProcessor(
         classroom_vetoes(), parser(), pad_token=pad, stop_token=options.pop("stop", 1),
         limit=options.pop("limit", 1.0),
     )  # fmt: skip
@@ -145,27 +155,27 @@ def generated(n, *, vetoed, **options):
         max_new_tokens=8,
         pad_token_id=pad,
         eos_token_id=1,
-        logits_processor=[veto] if vetoed else [],
+        logits_processor=[vetoing] if vetoed else [],
         **options,
     )
-    return [PROCESS.decode(row) for row in out[:, longest:].tolist()], veto
+    return [PROCESS.decode(row) for row in out[:, longest:].tolist()], vetoing
 
 
 @pytest.mark.parametrize("do_sample", [True, False])
 def test_the_agent_is_never_silent_in_generate(do_sample):
     plain, _ = generated(16, vetoed=False, do_sample=True)
     assert any(text.startswith("\n") for text in plain)
-    texts, veto = generated(16, vetoed=True, do_sample=do_sample)
+    texts, vetoing = generated(16, vetoed=True, do_sample=do_sample)
     assert not any(text.startswith("\n") for text in texts)
-    assert not veto.help.stopped.any()
-    assert float(veto.help.most.max()) > 0.05
+    assert not vetoing.help.stopped.any()
+    assert float(vetoing.help.most.max()) > 0.05
     assert all(text.strip() for text in texts)
 
 
 def test_texts_that_miss_too_much_end_at_once():
-    texts, veto = generated(4, vetoed=True, do_sample=True, limit=0.05)
-    assert veto.help.stopped.any()
-    for text, stopped in zip(texts, veto.help.stopped.tolist(), strict=True):
+    texts, vetoing = generated(4, vetoed=True, do_sample=True, limit=0.05)
+    assert vetoing.help.stopped.any()
+    for text, stopped in zip(texts, vetoing.help.stopped.tolist(), strict=True):
         assert text.startswith("<unk>") == stopped
 
 
@@ -190,12 +200,12 @@ def test_generate_samples_from_the_vetoed_law():
 
 
 def test_a_processor_is_for_one_call():
-    veto = processor(SILENCE)
+    vetoing = processor(SILENCE)
     with pytest.raises(InvalidArgumentError, match="before generate was called"):
-        _ = veto.help
-    veto(padded(), logits(2, N))
+        _ = vetoing.help
+    vetoing(padded(), logits(2, N))
     with pytest.raises(InvalidArgumentError, match="one VetoLogitsProcessor for one"):
-        veto(padded(), logits(2, N))
+        vetoing(padded(), logits(2, N))
 
 
 def test_prompts_must_leave_the_agent_the_turn():
