@@ -65,7 +65,7 @@ _ACT_ARRAYS: Final = 12
 _UPDATE_ARRAYS: Final = 26
 """The same of a micro-batch while it learns; without a budget, which takes three times as many
 as with one."""
-_RECORDED_NUMBERS: Final = 12
+_RECORDED_NUMBERS: Final = 14
 """Numbers that an evaluation records of a token: `Rollout.arrays` and `Departure`, by token."""
 _RECORD_COPIES: Final = 2
 """Batch by batch, and joined."""

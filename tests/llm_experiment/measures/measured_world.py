@@ -44,7 +44,9 @@ class LeakySession:
 def leaky(step):
     uniform = torch.tensor(math.log(LEAK / step.log_probs.shape[-1]))
     mixed = torch.logaddexp(step.log_probs + math.log1p(-LEAK), uniform)
-    return BaseStep(log_probs=mixed, features=step.features, missing_mass=step.missing_mass)
+    # A law that leaks says something after every transcript.
+    nothing = torch.zeros_like(step.missing_mass)
+    return BaseStep(log_probs=mixed, features=step.features, missing_mass=nothing)
 
 
 def process_world(base=None) -> World:
