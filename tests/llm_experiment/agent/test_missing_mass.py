@@ -15,7 +15,7 @@ from llm_experiment.base.ensemble import EnsembleBase, pessimistic
 from llm_experiment.base.helped import HelpedBase
 from llm_experiment.base.protocol import step_from_semi_distribution
 from llm_experiment.chat.gym_env import ChatEnv
-from llm_experiment.chat.observation import LARGEST, unpack_observation
+from llm_experiment.chat.observation import LARGEST, pack_observation, unpack_observation
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import TargetRule
 from llm_experiment.measures.behaviour import behaviour
@@ -25,6 +25,7 @@ from tests.llm_experiment.fakes.small_world import (
     NEWLINE,
     NO,
     PIECES,
+    PLEASE,
     YES,
     T,
     TableBase,
@@ -33,7 +34,9 @@ from tests.llm_experiment.fakes.small_world import (
 )
 from theory.bayes_mixture import Update
 from theory.budget import Accounting
-from theory.missing_mass import Help
+from theory.missing_mass import Help, acting_cost_nats
+from theory.process import HistoryTree, environment_table, policy_table, utility_table
+from toy_world.planners.ask import asking_optimum
 
 N_TOKENS = 40
 VETOED = NEWLINE
@@ -98,6 +101,7 @@ class Leaning:
 
     token: int = YES
     strength: float = 3.0
+    neuron: float = 2.0
     device = torch.device("cpu")
 
     def act_on(self, observation):
@@ -105,7 +109,7 @@ class Leaning:
         log_b = seen.log_probs.where(seen.log_probs > -LARGEST, -math.inf)
         residual = torch.zeros_like(log_b)
         residual[:, self.token] = self.strength
-        neuron = torch.full((len(observation),), 2.0)
+        neuron = torch.full((len(observation),), self.neuron)
         return step_policy(log_b, residual, neuron, seen.budget_nats, rule=TargetRule.ATTAINABLE)
 
 
@@ -261,3 +265,39 @@ def test_one_episode_behind_gymnasium_s_interface_pays_and_asks_alike():
         assert float(env.ledger.spent_nats) <= 1.5 * (1 + 1e-12)
         assert env.chat.position == N_TOKENS
         assert (env.chat.speakers == Speaker.AGENT).any()
+
+
+@pytest.mark.parametrize("budget", [1.65, 1.8, 2.0, 2.5, 3.0, 4.0])
+def test_an_agent_s_step_is_never_better_than_the_planner_s_that_may_ask(budget):
+    """One decision, its law and its charge, against the optimum of acting and asking in lots."""
+    world = pessimist_of({YES: 0.9, NO: 0.1}, {YES: 0.1, NO: 0.9})
+    _, step = world.base.begin(world.prompt_tokens, n_episodes=1, n_positions=30)
+    surcharge = acting_cost_nats(step.missing_mass.double())
+    observation = pack_observation(
+        step, fraction_left=0.5, budget_nats=torch.tensor([budget]) - surcharge
+    )
+    words = (YES, NO, PLEASE, NEWLINE)
+    tree = HistoryTree(n_actions=len(words), n_observations=1, horizon=1)
+    least = (0.1, 0.1, 0.0, 0.0)
+    asked = step.demonstrator_log_probs[0, list(words)].double().exp().numpy()
+
+    def best(eps):
+        return asking_optimum(
+            policy_table(tree, lambda _: least),
+            environment_table(tree, lambda _: (1.0,)),
+            utility_table(tree, lambda h: float(h[0] == 0)),
+            help_policy=policy_table(tree, lambda _: tuple(asked / asked.sum())),
+            budget_nats=eps,
+        )
+
+    for strength in (0.0, 0.5, 2.0, 40.0):
+        acted = Leaning(strength=strength, neuron=60.0).act_on(observation)
+        charged = float(acted.kl_nats + surcharge)
+        assert charged <= budget * (1 + 1e-6)
+        value = float(acted.log_probs[0, YES].exp())
+        assert value <= best(charged).value + 1e-6
+    # Where acting is better than drawing lots, one who leans all the way does as well as can be.
+    plan = best(charged)
+    if plan.asking[0][0] < 1e-6:
+        assert value == pytest.approx(plan.value, abs=1e-6)
+    assert budget < 2.5 or plan.asking[0][0] == pytest.approx(0.0, abs=1e-6)
