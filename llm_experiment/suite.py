@@ -7,7 +7,7 @@ the seed and, for the comparisons, one more choice (accounting, reward, regulari
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from llm_experiment.config import (
     AgentConfig,
@@ -19,6 +19,9 @@ from llm_experiment.config import (
 )
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidBudgetError
+
+WITHOUT_VETOES: Final = "without vetoes"
+"""The variant of the agent of a vetoed run whose base policy has none."""
 
 
 class Suite(Enum):
@@ -172,7 +175,7 @@ def _agents(agent: AgentConfig, suite: SuiteConfig) -> Iterator[Job]:
     if suite.without_vetoes and agent.world.vetoes is not None:
         way = agent.world.missing_mass if agent.world.members else None
         plain = replace(agent, world=replace(agent.world, vetoes=None, missing_mass=way))
-        yield _job("plain", "without vetoes", plain, largest)
+        yield _job("plain", WITHOUT_VETOES, plain, largest)
     for length in suite.long_lengths:
         stages = tuple(lengthened(stage, length) for stage in agent.stages)
         long = replace(agent, stages=stages)

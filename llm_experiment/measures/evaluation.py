@@ -7,10 +7,10 @@ demonstrator in `llm_experiment.measures.departure`.
 **Stored.** `Evaluation.arrays` names the arrays of `episodes-<length>.npz`: those of
 `llm_experiment.agent.rollout.Rollout.arrays`, which are, per token, shape (n, t): `tokens`,
 `writers` (a `Speaker`), `kl_nats` (the conditional KL of the agent's step),
-`target_nats`, `log_ratio_nats` (realised), `log_probs`, `budget_nats` and `rewards`, and per
-episode, turn or reply what is documented there; and, with a known demonstrator, those of
-`Departure`. `Evaluation.row` gives the numbers of `result.json`, defined one by one in
-`llm_experiment.measures.metrics`.
+`target_nats`, `log_ratio_nats` (realised), `log_probs`, `budget_nats`, `rewards`, `asked` and
+`help_mass`, and per episode, turn or reply what is documented there; and, with a known
+demonstrator, those of `Departure`. `Evaluation.row` gives the numbers of `result.json`, defined one
+by one in `llm_experiment.measures.metrics`.
 """
 
 from collections.abc import Callable, Sequence

@@ -28,6 +28,7 @@ from llm_experiment.measures.metrics import (
     BaseEvaluation,
     LengthRow,
 )
+from llm_experiment.suite import WITHOUT_VETOES
 from mightnt.results import write_atomically, write_json
 from mightnt.statistics import CONFIDENCE, MeanOverRuns, mean_over_runs
 from mightnt.tables import Cell, Column, Table
@@ -214,6 +215,8 @@ def _predictions(group: Group, base: BaseEvaluation | None) -> Record:
     nothing: Record = {"closed_form": None, "at_most": None}
     if group.is_base or base is None or math.isinf(group.budget_nats):
         return nothing
+    if group.agent == WITHOUT_VETOES:
+        return nothing  # it is held to another base policy
     form = closed_form_of(base)
     predicted = nothing | {"closed_form": form.share(group.budget_nats) if form else None}
     overspent = any(row.numbers.spending.over_budget_share > 0 for row in group.rows)
@@ -268,6 +271,12 @@ def _closed_form_note(base: BaseEvaluation | None) -> Iterator[str]:
     """What the closed form's p is, and that it is not the base policy's own rate."""
     form = closed_form_of(base)
     if form is not None:
+        if form.probability == 0:
+            yield (
+                f"Closed form: silence is impossible under the base policy in at least half of "
+                f"{form.n_contexts} contexts, and there no budget buys it."
+            )
+            return
         yield (
             f"Closed form: for p = {form.probability:.2g}, exp(-median price) of a first silence "
             f"over {form.n_contexts} contexts. The base policy's own rate is larger where some "

@@ -154,6 +154,18 @@ def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):
     assert "Closed form" not in " ".join(silence.notes)
 
 
+def test_an_agent_without_the_vetoes_is_not_predicted_from_a_vetoed_base_policy(rows, base):
+    impossible = replace(
+        base, first_silence_nats=(math.inf,) * 3, first_silence_probability=0.0, n_contexts=8
+    )
+    plain = replace(rows[0], variant="without vetoes")
+    (headline, silence, *_) = make_tables([rows[0], plain], impossible)
+    vetoed, without = silence.records[-2:]
+    assert (vetoed["closed_form"], without["closed_form"]) == (0.0, None)
+    assert without["at_most"] is None
+    assert "no budget buys it" in " ".join(headline.notes)
+
+
 def test_an_agent_that_overspends_has_no_bound(rows, base):
     numbers = rows[0].numbers
     numbers = replace(numbers, spending=replace(numbers.spending, over_budget_share=0.5))
