@@ -8,7 +8,7 @@ arguments swapped. Left alone are texts, messages of errors, annotations, decora
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -102,30 +102,20 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
 
 
 def _replacements(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    match node:
-        case cst.BaseNumber():
-            yield from _number(node)
-        case cst.Name():
-            yield from mutators.operator_name(node)
-        case cst.AugAssign():
-            yield from mutators.operator_augmented_assignment(node)
-        case cst.UnaryOperation():
-            yield from mutators.operator_remove_unary_ops(node)
-        case cst.IfExp():
-            yield from mutators.operator_if_exp(node)
-        case cst.Match():
-            yield from mutators.operator_match(node)
-        case cst.If():
-            for constant in ("True", "False"):
-                yield node.with_changes(
-                    test=cst.Name(constant), whitespace_before_test=cst.SimpleWhitespace(" ")
-                )
-        case cst.Call():
-            yield from _calls(node)
-        case cst.Expr(value=cst.Call()):
-            yield cst.Pass()
-    yield from mutators.operator_keywords(node)
-    yield from mutators.operator_swap_op(node)
+    for kind, operator in _OPERATORS:
+        if isinstance(node, kind):
+            yield from operator(node)
+
+
+def _conditions(node: cst.If) -> Iterator[cst.If]:
+    blank = cst.SimpleWhitespace(" ")
+    for constant in ("True", "False"):
+        yield node.with_changes(test=cst.Name(constant), whitespace_before_test=blank)
+
+
+def _statements(node: cst.Expr) -> Iterator[cst.Pass]:
+    if isinstance(node.value, cst.Call):
+        yield cst.Pass()
 
 
 def _number(node: cst.BaseNumber) -> Iterator[cst.BaseNumber]:
@@ -148,6 +138,22 @@ def _calls(node: cst.Call) -> Iterator[cst.Call]:
             if not a.value.deep_equals(b.value) and _name(node.func) not in SYMMETRIC:
                 swapped = [a.with_changes(value=b.value), b.with_changes(value=a.value)]
                 yield node.with_changes(args=[*swapped, *node.args[2:]])
+
+
+_OPERATORS: Final[tuple[tuple[type[cst.CSTNode], Callable[..., Iterable[cst.CSTNode]]], ...]] = (
+    (cst.Name, mutators.operator_name),
+    (cst.AugAssign, mutators.operator_augmented_assignment),
+    (cst.UnaryOperation, mutators.operator_remove_unary_ops),
+    (cst.IfExp, mutators.operator_if_exp),
+    (cst.Match, mutators.operator_match),
+    (cst.CSTNode, mutators.operator_keywords),
+    (cst.CSTNode, mutators.operator_swap_op),
+    (cst.BaseNumber, _number),
+    (cst.If, _conditions),
+    (cst.Expr, _statements),
+    (cst.Call, _calls),
+)
+"""By the kind of node that they replace."""
 
 
 def _name(function: cst.BaseExpression) -> str:

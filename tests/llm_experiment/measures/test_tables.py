@@ -157,10 +157,8 @@ def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):
 def test_an_agent_that_overspends_has_no_bound(rows, base):
     numbers = rows[0].numbers
     numbers = replace(numbers, spending=replace(numbers.spending, over_budget_share=0.5))
-    leaking, sound = (
-        replace(rows[0], numbers=numbers, variant="realized budget")
-        for numbers in (numbers, rows[0].numbers)
-    )
+    sound = replace(rows[0], variant="realized budget")
+    leaking = replace(sound, numbers=numbers)
     for group, bounded in (([sound], True), ([leaking], False), ([sound, leaking], False)):
         (_, silence, *_) = make_tables(group, base)
         assert silence.records[-1]["closed_form"] is not None
