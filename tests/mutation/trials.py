@@ -27,7 +27,7 @@ from tests.mutation.changes import Change
 
 PRELOADED: Final = (
     *("numpy", "scipy.stats", "scipy.optimize", "scipy.special", "numba", "matplotlib.pyplot"),
-    *("sympy", "torch", "transformers", "stable_baselines3", "hypothesis", "pytest", "cvxpy"),
+    *("sympy", "torch", "transformers", "stable_baselines3", "cvxpy", "hypothesis"),
 )
 OURS: Final = {
     *("theory", "mightnt", "toy_world", "llm_experiment", "proofs_check", "paper_figures", "tests")
@@ -160,6 +160,7 @@ def _run(copy: Path, arguments: list[str], context, *, seconds: float) -> int | 
 
 def _pytest(copy: Path, arguments: list[str], scratch: str) -> None:
     os.setsid()
+    sys.dont_write_bytecode = False  # the copy's, whatever the caller's environment says
     log = os.open(copy / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -174,7 +175,9 @@ def _pytest(copy: Path, arguments: list[str], scratch: str) -> None:
 
     # Compiled callers keep the machine code of what they call: none may outlive its trial.
     numba.config.CACHE_DIR = str(Path(scratch, "compiled"))
+    # Plugins that were loaded beforehand are not rewritten, which is a warning.
     options = ["-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-n", "0"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     code = pytest.main([*options, *arguments])
     sys.stdout.flush()
     os._exit(int(code))

@@ -236,3 +236,32 @@ def test_the_joint_imitator_is_the_joint_predictors_demo(tmp_path, monkeypatch, 
     (how,) = asked
     assert how["new_rng"]().random() == load_demo("theorem1").options_type(seed=7).rng().random()
     assert "stop here" in capsys.readouterr().err
+
+
+def with_data(axes):
+    """The artists of a panel that hold data: curves, areas, points, bars and images."""
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    bars = [patch for container in axes.containers for patch in getattr(container, "patches", [])]
+    return [*lines, *axes.collections, *bars, *axes.images]
+
+
+@each_demo
+def test_dump(shown, name):
+    with figure_style():
+        figure = shown(name).result.figure()
+    for axes in figure.axes:
+        print(
+            name,
+            len(with_data(axes)),
+            axes.get_xlim(),
+            axes.get_ylim(),
+            axes.get_xlabel(),
+            "|",
+            axes.get_ylabel(),
+            "|",
+            axes.get_title(),
+            "|",
+            axes.get_legend() is not None,
+            axes.get_legend_handles_labels()[1],
+            len(figure.legends),
+        )
