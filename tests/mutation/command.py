@@ -22,6 +22,7 @@ from mightnt.tables import Column, Table, print_table
 from tests.mutation.changes import Change, changes_of_file
 from tests.mutation.covering import Covering, file_hash, measured
 from tests.mutation.trials import Outcome, Trial, read_outcomes, results_of_trials
+from theory.errors import InvalidArgumentError
 
 REPOSITORY: Final = Path(__file__).parents[2]
 EQUIVALENT: Final = Path(__file__).with_name("equivalent.toml")
@@ -50,6 +51,12 @@ class MutationOptions:
     store: Path = Path("results/mutants")
     """Where coverage, copies of the code, and what was found are kept."""
 
+    def __post_init__(self) -> None:
+        for name in ("n_changes", "n_workers"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise InvalidArgumentError(f"--{option} must be >= 1, got {getattr(self, name)}")
+
 
 def main() -> None:
     """Try the changes that the command line asks for."""
@@ -62,11 +69,8 @@ def _run(options: MutationOptions) -> None:
     console = Console()
     covering = measured(REPOSITORY, store, packages=PACKAGES, n_workers=options.n_workers)
     equivalent = equivalents()
-    sample = [
-        change
-        for change in sampled_changes(options.only, options.n_changes, options.seed)
-        if (change.path, change.old, change.new) not in equivalent
-    ]
+    drawn = sampled_changes(options.only, options.n_changes, options.seed)
+    sample = [each for each in drawn if (each.path, each.old, each.new) not in equivalent]
     trials = [_trial(change, covering, options.seconds_per_change) for change in sample]
     kept = store / "outcomes.jsonl"
     outcomes = read_outcomes(kept)
@@ -92,7 +96,7 @@ def _run(options: MutationOptions) -> None:
         if outcome is Outcome.SURVIVED:
             line = f"{trial.change}  ({len(trial.tests)} tests)"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    n_equivalent = options.n_changes - len(sample)
+    n_equivalent = len(drawn) - len(sample)
     print_table(summary(found, n_equivalent=n_equivalent, seed=options.seed), console)
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -106,7 +106,7 @@ def results_of_trials(
     with ThreadPoolExecutor(n_workers) as workers:
         waiting = [workers.submit(attempt, trial) for trial in trials]
         try:
-            yield from (future.result() for future in waiting)
+            yield from (future.result() for future in as_completed(waiting))
         finally:
             for future in waiting:
                 future.cancel()
