@@ -70,6 +70,14 @@ def played(agent, world):
 
 
 @pytest.fixture
+def likeliest_tokens(monkeypatch):
+    """The agent's draws take no randomness."""
+    monkeypatch.setattr(
+        policy.StepPolicy, "sample", lambda self, *, generator: self.log_probs.argmax(dim=-1)
+    )
+
+
+@pytest.fixture
 def brief_turns(monkeypatch):
     """The agent's draws take no randomness, so that who draws too changes nothing.
 

@@ -121,6 +121,7 @@ def test_long_programs_are_continued_from_shorter_ones_within_the_same_limits(mo
     settings = {"more_bits": 18, "n_max": 36, "continuations": 2, "n_jobs": 1}
     limits, shorter = Limits(bits=14, steps=90), Limits(bits=12, steps=90)
     monkeypatch.setattr(f"{module}._SAMPLED_FROM_BITS", shorter.bits)
+    monkeypatch.setattr(f"{module}._SHORTER_BY_BITS", (0,))
     found = first_deviations(limits=limits, rng=np.random.default_rng(3), **settings)
     estimate = estimate_masses(
         count_deviations(shorter, 36), rng=np.random.default_rng(3), **settings
