@@ -209,7 +209,7 @@ def _asking_earlier(base: PolicyTable) -> PolicyTable:
     """
     first, second = base
     mass = second.sum(axis=-1, keepdims=True)
-    return first * HALF, second / np.where(mass > 0, mass, Fraction(1))
+    return first * HALF, second / (mass + (mass == 0))  # by 1 where there is none
 
 
 def escape_example(update: Update, alpha: Fraction) -> tuple[PolicyTable, PolicyTable, PolicyTable]:
