@@ -14,7 +14,7 @@ unexport PYTEST_ADDOPTS
 BIN = .venv/bin
 PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests docs
 
-.PHONY: run test test-all lint bench docs figures fix clean
+.PHONY: run test test-all lint bench mutants docs figures fix clean
 
 run: .venv
 	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/toy
@@ -34,6 +34,12 @@ lint: .venv
 
 bench: .venv
 	$(BIN)/python -m tests.benchmarks
+
+# Which small changes of the code the tests notice: some minutes for every hundred changes, after
+# the first time, which measures coverage. `make mutants MUTANTS_ARGS="--n-changes 200 --seed 1"`.
+MUTANTS_ARGS ?=
+mutants: .venv/.mutants
+	$(BIN)/python -m tests.mutation --store $(OUT)/mutants $(MUTANTS_ARGS)
 
 # The site, into $(OUT)/site; a broken link or an undocumented name fails.
 docs: .venv/.docs
@@ -59,6 +65,10 @@ fix: .venv
 # Ray and Dask, for the tests that start real clusters.
 .venv/.cluster: .venv/.installed requirements-cluster.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	touch $@
+
+.venv/.mutants: .venv/.installed requirements-mutants.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-mutants.txt
 	touch $@
 
 .venv/.docs: .venv/.installed requirements-docs.txt

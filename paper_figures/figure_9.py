@@ -29,7 +29,7 @@ from mightnt.figure_style import (
 from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
 from paper_figures.results import Sources, base_is_budget_0, base_name, label_of
-from paper_figures.style import say_runs, stamp, title_panel
+from paper_figures.style import interval_ends, say_runs, stamp, title_panel
 from theory.errors import MissingDataError
 
 N_CURVE_POINTS: Final = 81
@@ -185,11 +185,13 @@ def _draw(axes: Axes, experiment: Experiment, points: tuple[Point, ...]) -> None
                 **look,
             )
         means = np.array([over.mean for _, over in own])
-        halves = [0.0 if over.high is None else over.high - over.mean for _, over in own]
+        ends = np.array(interval_ends(over for _, over in own))
+        # An interval that is cut at 0 or 1 does not reach equally far to both sides.
+        errors = np.where(np.isnan(ends), 0.0, np.abs(ends - means))
         axes.errorbar(
             [budget for budget, _ in own],
             means,
-            yerr=halves,
+            yerr=errors,
             linestyle="",
             capsize=2.5,
             markersize=5.0,

@@ -96,13 +96,16 @@ def _open(start: Fraction, accounting: Accounting = Accounting.EXACT) -> BudgetL
     return open_ledger(np.array([float(start)]), accounting=accounting)
 
 
-def realized_identity(effort: Effort, *, clamp_forgives: int = 1) -> Outcome:
-    """The two-step total is `B_0` without a clamp, and `B_0 + x (ln(x/p) - B_0)` with one."""
+def realized_identity(effort: Effort, *, clamp_forgives: int = 1, charged: int = 1) -> Outcome:
+    """The two-step total is `B_0` without a clamp, and `B_0 + x (ln(x/p) - B_0)` with one.
+
+    Without a clamp what is charged is c times the log-ratio, c = 1.
+    """
     del effort
     x, p, start = positive("x p B0")
     won, lost = sp.log(x / p), sp.log((1 - x) / (1 - p))
     first = kl_of((x, 1 - x), (p, 1 - p))
-    unclamped = first + x * (start - won) + (1 - x) * (start - lost)
+    unclamped = first + x * (start - charged * won) + (1 - x) * (start - charged * lost)
     clamped = first + (1 - x) * (start - lost)
     return all_of(
         symbolic(unclamped - start),
@@ -458,7 +461,10 @@ CHECKS: Final = (
         kind=Kind.SYMBOLIC,
         scope="two steps, one bet of x on a token of probability p, all x, p, B_0",
         examine=realized_identity,
-        mutations=(Mutation(name="no forgiveness", constants={"clamp_forgives": 0}),),
+        mutations=(
+            Mutation(name="no forgiveness", constants={"clamp_forgives": 0}),
+            Mutation(name="the log-ratio is charged twice", constants={"charged": 2}),
+        ),
     ),
     Check(
         label="accounting-realized-supremum",

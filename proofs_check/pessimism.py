@@ -201,6 +201,17 @@ def never_above_the_demonstrator(
     )
 
 
+def _asking_earlier(base: PolicyTable) -> PolicyTable:
+    """No sequence of actions is likelier than under `base`, but single actions are.
+
+    Rows of the second step have mass 1/2, 1 or 0: they get mass 1 where they have any, and all of
+    the first step is halved.
+    """
+    first, second = base
+    mass = second.sum(axis=-1, keepdims=True)
+    return first * HALF, second / (mass + (mass == 0))  # by 1 where there is none
+
+
 def escape_example(update: Update, alpha: Fraction) -> tuple[PolicyTable, PolicyTable, PolicyTable]:
     """`(pi, nu_alpha, mu)`: mu = Bern(1/10), then never action 1; nu = action 1 always.
 
@@ -385,6 +396,12 @@ CHECKS: Final = (
                 owner=pessimism,
                 attribute="pessimistic_imitator",
                 fault=with_keyword("update", lambda _: Update.ALL),
+            ),
+            Sabotage(
+                name="what the second step asks for is asked for in the first",
+                owner=pessimism,
+                attribute="pessimistic_imitator",
+                fault=with_result(_asking_earlier),
             ),
             Sabotage(
                 name="a tenth of the missing mass is not asked for",

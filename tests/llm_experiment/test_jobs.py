@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llm_experiment import jobs
 from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.agent.rollout import play_episodes
+from llm_experiment.chat.world import load_world
 from llm_experiment.jobs import run_job, run_suite
 from llm_experiment.records.folder import exclusive, hash_file, read_manifest
 from llm_experiment.records.job_result import Origin
@@ -35,6 +37,7 @@ from tests.llm_experiment.fakes.tiny_run import (
     tiny_models,
     tiny_settings,
 )
+from theory.budget import Accounting
 from theory.errors import ResultsError
 
 
@@ -127,6 +130,55 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert rows == expected
     assert contents(tmp_path / "run") == contents(out)
     assert_same_episodes(tmp_path / "run", out)
+
+
+def test_a_job_that_was_killed_between_its_last_two_files_gets_its_last_record(
+    finished, settings, tmp_path
+):
+    out, rows = finished
+    cut = Path(shutil.copytree(out, tmp_path / "run"))
+    (cut / "summary.json").unlink()
+    for folder in (cut / "agents").iterdir():
+        (folder / "result.json").unlink()
+        updates = json.loads((folder / "updates.json").read_text())
+        write_json(folder / "updates.json", updates[:-1])
+    assert silently(settings, cut) == rows
+    assert contents(cut) == contents(out)
+
+
+@pytest.mark.parametrize(("checkpoint_every", "saves"), [(1, [1, 2, 3]), (2, [2, 3]), (9, [3])])
+def test_an_agent_is_saved_as_often_as_it_was_asked_to_and_at_the_end(
+    settings, tmp_path, monkeypatch, checkpoint_every, saves
+):
+    saved = []
+    monkeypatch.setattr(LockstepPPO, "save", lambda agent, path: saved.append(agent.n_updates))
+    agent = replace(settings.agent, checkpoint_every=checkpoint_every)
+    (job, *_) = suite_jobs(agent, settings.agents)
+    jobs.train_job(job, tmp_path, check_wanted=lambda: None)
+    # The last update is due, and ends the training too.
+    assert sorted(set(saved)) == saves
+
+
+def test_the_stored_episodes_of_an_agent_can_be_played_again(finished, settings):
+    out, _ = finished
+    n_tokens = PROMPT_TOKENS + 9
+    (job, *_) = suite_jobs(settings.agent, settings.agents)
+    world = load_world(settings.agent.world)
+    agent = LockstepPPO.load(out / "agents" / job.name / "agent.safetensors", world=world)
+    again = play_episodes(
+        agent.policy,
+        world,
+        n_episodes=3,
+        n_tokens=n_tokens,
+        budget_nats=1.0,
+        accounting=Accounting.EXACT,
+        seed=0,
+        stream=(jobs.EVALUATION_STREAM, n_tokens),
+        keep_observations=False,
+    )
+    with np.load(out / "agents" / job.name / f"episodes-{n_tokens}.npz") as stored:
+        np.testing.assert_array_equal(again.tokens, stored["tokens"])
+        np.testing.assert_allclose(again.spent_nats, stored["spent_nats"], rtol=1e-6)
 
 
 # ----------------------------------------------------------------- how often models are loaded

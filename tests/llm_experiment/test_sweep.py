@@ -203,6 +203,19 @@ def test_rows_that_runs_share_appear_once_and_notes_say_of_which_task_they_are()
     assert whole.notes == ("for all", "a: p = 1", "b: p = 2")
 
 
+def test_turns_of_the_base_policy_are_rows_of_their_own():
+    columns = (Column(header="agent"), Column(header="turn"), Column(header="KL", format=".2f"))
+    prices = Table(
+        name="prices",
+        title="Prices",
+        columns=columns,
+        rows=tuple((BASE_ROW, str(turn), 1.0 / turn) for turn in (1, 2, 5)),
+    )
+    runs = [({"task": "a", "constraint": c, "trained_at_n_tokens": "9"}, [prices]) for c in "xx"]
+    (whole,) = joined(runs)
+    assert [row["turn"] for row in whole.records] == ["1", "2", "5"]
+
+
 # ----------------------------------------------------------------- going on
 
 

@@ -9,17 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 from scipy import stats
 
 from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.judge import main as judge
-from llm_experiment.measures.metrics import METRICS
+from llm_experiment.measures.metrics import METRICS, SMOOTHINGS
 from llm_experiment.measures.tables import BASE_ROW
 from llm_experiment.records.reading import read_experiment
 from mightnt.figure_style import figure_style
-from mightnt.statistics import share_interval
+from mightnt.statistics import ShareInterval, share_interval
 from paper_figures import (
     figure_1,
     figure_2,
@@ -105,6 +106,43 @@ def drawn(product, x, y) -> bool:
     return False
 
 
+def ends_drawn(product) -> np.ndarray:
+    """The corners of every band and the ends of every error bar, shape (n, 2)."""
+    points = []
+    for axes in product.picture.axes:
+        for collection in axes.collections:
+            if isinstance(collection, PolyCollection):
+                points += [path.vertices for path in collection.get_paths()]
+            if isinstance(collection, LineCollection):
+                points += [np.asarray(segment) for segment in collection.get_segments()]
+    return np.concatenate(points)
+
+
+@pytest.mark.parametrize(
+    ("build", "x", "mean"),
+    [
+        (figure_3.build, "n", "KL (nats), mean over runs"),
+        (figure_4.build, "x", "mean over runs"),
+        (figure_9.build, "budget (nats)", "silent share"),
+        (figure_10.build, "steps or nats", "mean"),
+        (figure_11.build, "tokens or d", "mean over runs"),
+    ],
+)
+def test_every_interval_is_drawn_from_its_low_to_its_high_end(build, x, mean, sources):
+    product = built(build, sources)
+    drawn_ends = ends_drawn(product)
+    with_interval = [
+        row
+        for row in records(product)
+        if row["low"] and row.get("series") != BASE_ROW and row.get("panel") != "histogram"
+    ]
+    assert any(float(row["low"]) < float(row[mean]) < float(row["high"]) for row in with_interval)
+    for row in with_interval:
+        for end in (row["low"], row["high"]):
+            there = np.isclose(drawn_ends, [float(row[x]), float(end)], rtol=1e-6, atol=1e-9)
+            assert there.all(axis=1).any(), row
+
+
 def test_the_diagram_has_no_data(sources):
     product = built(figure_1.build, sources)
     assert product.data is None
@@ -151,6 +189,28 @@ def test_figure_2_shows_a_character_that_is_split_over_tokens_whole():
     line = figure_2.SHOWN_NEWLINE
     assert texts == ["S: ", "ok", line, "\u8001", "", ":", "ok", line, "\ufffd\ufffd"]
     assert [token.place for token in transcript.tokens if token.opens] == [3]
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 0), (2, 0), (5, 2), (6, 2)])
+def test_of_an_even_number_of_episodes_the_lower_median_is_shown(n, rank):
+    arrays = {
+        "tokens": np.zeros((n, 2), dtype=int),
+        "writers": np.zeros((n, 2), dtype=int),
+        "kl_nats": np.zeros((n, 2)),
+        "budget_nats": np.ones((n, 2)),
+        "rewards": np.arange(n)[::-1, None] * np.array([0.0, 1.0]),
+        "prompt_length": np.array(1),
+    }
+    run = SimpleNamespace(episodes=SimpleNamespace(arrays=lambda *_names: arrays))
+    found = figure_2.median_transcript(run, [b"word"], name="T")
+    assert (found.episode_return, found.episode) == (rank, n - 1 - rank)
+
+
+def test_figure_2_gives_a_cost_the_colour_that_its_legend_promises():
+    """An edge is the least cost of its colour: `>=` in the legend."""
+    for edge in figure_2.EDGES_NATS:
+        assert figure_2._ground(edge) == figure_2._ground(edge * 1.001)
+        assert figure_2._ground(edge) != figure_2._ground(edge * 0.999)
 
 
 def test_figure_2_darkens_with_the_cost():
@@ -212,6 +272,19 @@ def test_figure_4_has_the_shares_of_empty_turns_of_every_length(sources, run_fol
         assert close(row["low"], low)
         assert close(row["high"], high)
         assert drawn(product, float(row["x"]), mean)
+
+
+def test_a_run_without_a_turn_is_no_run_without_an_empty_one():
+    def run(*shares):
+        counts = SimpleNamespace(empty_shares=np.array(shares))
+        return SimpleNamespace(turn_counts=lambda: counts, n_tokens=9)
+
+    settings = {"budget_nats": 1.0, "trained_at": 9}
+    with_turns = figure_4._series("a", [run(0.5, 1.0)], **settings)
+    both = figure_4._series("a", [run(0.5, 1.0), run()], **settings)
+    assert both.bins == with_turns.bins
+    assert both.percentiles == with_turns.percentiles
+    assert sum(bin_.mean for bin_ in both.bins) == 1
 
 
 def test_figure_6_has_certified_values_that_grow_with_the_budget(sources):
@@ -310,6 +383,33 @@ def test_figure_10_has_the_spending_of_both_accountings(sources, run_folder):
             assert float(row["mean"]) == 0
 
 
+def test_an_episode_exceeds_what_it_does_not_only_reach():
+    spent = {"spent_nats": np.array([1.0, 2.0, 3.0, 4.0])}
+    run = SimpleNamespace(episodes=SimpleNamespace(arrays=lambda *_names: spent))
+    shares = figure_10.exceedance([run], np.array([0.0, 2.0, 2.5, 4.0]))
+    assert [over.mean for over in shares] == [1.0, 0.5, 0.5, 0.0]
+
+
+def test_figure_11_has_the_agents_own_smoothed_kl(sources, rows):
+    found = [row for row in records(built(figure_11.build, sources)) if "smooth" in row["panel"]]
+    agents = [row for row in found if row["group"] != BASE_ROW]
+    assert agents
+    for row in agents:
+        place = SMOOTHINGS.index(float(row["tokens or d"]))
+        own = [
+            each["smoothed_kl_nats_per_step"][place]
+            for each in rows
+            if each["variant"] == "exact budget"
+            and each["n_tokens"] == each["trained_at_n_tokens"] == 64
+            and f"{each['budget_nats']:g} nats" == row["group"]
+        ]
+        assert len(own) == 2
+        mean, low, high = student(own, most=math.inf)
+        assert close(row["mean over runs"], mean)
+        assert close(row["low"], low)
+        assert close(row["high"], high)
+
+
 def test_figure_11_counts_the_episodes_that_are_still_possible(sources, run_folder):
     product = built(figure_11.build, sources)
     found = [row for row in records(product) if row["panel"] == "possible"]
@@ -357,6 +457,9 @@ def test_table_1_is_what_the_judge_stored(run_folder, tmp_path):
         assert int(row["first"]) == verdicts.count("first")
         if decided:
             assert float(row["share of the first"]) == verdicts.count("first") / decided
+            ends = share_interval(verdicts.count("first"), decided, kind=ShareInterval.WILSON)
+            assert close(row["low, over pairs"], ends.low)
+            assert close(row["high, over pairs"], ends.high)
 
 
 def test_table_2_has_matched_budgets_and_a_safe_pessimist(sources):
@@ -376,9 +479,10 @@ def test_table_3_has_a_row_for_every_constraint(sources, rows):
             own[row["variant"], str(float(row["budget_nats"])), str(row["n_tokens"])].append(row)
     assert set(own) == {key for key in found if key[0] != "base policy"}
     for key, group in own.items():
-        mean, low, _ = student([row["spent_nats_mean"] for row in group], most=math.inf)
+        mean, low, high = student([row["spent_nats_mean"] for row in group], most=math.inf)
         assert close(found[key]["spent_nats_mean, mean"], mean)
         assert close(found[key]["spent_nats_mean, low"], low)
+        assert close(found[key]["spent_nats_mean, high"], high)
     base = found["base policy", "0.0", "64"]
     share = float(base["silent_share, mean"])
     assert float(base["silent_share, high"]) == share_interval(round(share * 12), 12).high

@@ -6,7 +6,7 @@ import pytest
 import sympy as sp
 
 from proofs_check.ball import at_most, ball, precision, within
-from proofs_check.symbolic import kl_of, nonnegative, positive, symbolic
+from proofs_check.symbolic import kl_of, nonnegative, positive, refute, symbolic
 from proofs_check.verdict import (
     Check,
     CheckResult,
@@ -167,6 +167,14 @@ def test_a_sign_that_sympy_does_not_see_and_no_point_refutes_stays_undecided():
     assert outcome.verdict is Verdict.UNDECIDED
     assert nonnegative(x**2).verdict is Verdict.HOLDS
     assert nonnegative(x - 1).verdict is Verdict.FAILS
+
+
+def test_values_that_are_not_real_refute_nothing():
+    (x,) = positive("x")
+    outcome = refute(sp.sqrt(-1 - x), lambda value: value != 0, "not 0", 1)
+    assert outcome.verdict is Verdict.UNDECIDED
+    outcome = refute(sp.sqrt(x - 1), lambda value: value != 0, "not 0", 1)
+    assert outcome.counterexample.endswith("at x = 2"), "where it is real"
 
 
 def test_symbolic_kl_is_the_sum_over_outcomes():

@@ -119,6 +119,14 @@ def test_renyi_divergences_are_right_at_every_order(order, pair):
     )
 
 
+@pytest.mark.parametrize("log_met", [-2000.0, -700.0, -30.0, -1.0, -1e-3, -1e-18])
+def test_the_divergence_of_order_0_has_its_digits_however_little_or_much_is_met(log_met):
+    """`-log q(p > 0)`; q meets p in one symbol, and the rest of it elsewhere."""
+    log_q = np.array([log_met, float(mpmath.log(-mpmath.expm1(log_met)))])
+    found = renyi_nats(np.array([0.0, -INF]), log_q, order=0)
+    assert float(found) == pytest.approx(-log_met, rel=1e-15)
+
+
 @given(log_semi_pairs())
 def test_renyi_divergences_of_semi_distributions_are_renyis_own(pair):
     p, q = (exact.probabilities(row, normalise=False) for row in pair)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mightnt.command_line import BAD_USAGE
@@ -130,6 +131,22 @@ KEYS = {
 }
 """What users may read in `data` of each demo's JSON, and in the rows of its lists by name."""
 
+DRAWN = {
+    "joint_predictor": (5, 5),
+    "pessimism": (3, 9, 6, 8),
+    "planners": (4, 3, 2),
+    "proposition1": (4, 8),
+    "proposition2": (9, 4),
+    "regularisers": (12, 10, 19, 15),
+    "solomonoff": (8, 3),
+    "theorem1": (6, 5),
+    "theorem2": (6, 6, 4),
+    "waiting_agent": (3, 3),
+}
+"""How many curves, areas, sets of points, bars and images each panel of a figure has."""
+REVERSED = {("pessimism", 2)}
+"""Panels whose horizontal axis falls: alpha, more pessimistic to the right."""
+
 START = """
 import contextlib, io, json, sys
 from toy_world import __main__ as every
@@ -230,8 +247,40 @@ def test_every_table_says_how_its_numbers_were_obtained(shown, name):
         assert any(column.evidence for column in table.columns), table.title
 
 
+@each_demo
+def test_every_panel_draws_what_it_has_and_names_what_it_draws(shown, name):
+    with figure_style():
+        figure = shown(name).result.figure()
+    assert tuple(len(with_data(axes)) for axes in figure.axes) == DRAWN[name]
+    for place, axes in enumerate(figure.axes):
+        _, labels = axes.get_legend_handles_labels()
+        if len(labels) > 1:
+            legends = [axes.get_legend(), *figure.legends]
+            assert any(
+                set(labels) <= {text.get_text() for text in legend.get_texts()}
+                for legend in legends
+                if legend is not None
+            )
+        left, right = axes.get_xlim()
+        assert (left > right) == ((name, place) in REVERSED)
+        assert np.less(*axes.get_ylim())
+
+
+def with_data(axes):
+    """The artists of a panel that hold data."""
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    bars = [patch for container in axes.containers for patch in getattr(container, "patches", [])]
+    return [*lines, *axes.collections, *bars, *axes.images]
+
+
 def test_all_demos_are_shown():
-    assert set(SMALL) == set(KEYS) == {name for name, _, _ in BAD_OPTIONS} == set(demo_names())
+    assert (
+        set(DRAWN)
+        == set(SMALL)
+        == set(KEYS)
+        == {name for name, _, _ in BAD_OPTIONS}
+        == set(demo_names())
+    )
 
 
 def test_the_joint_imitator_is_the_joint_predictors_demo(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from theory.errors import InvalidBudgetError
 from theory.process import PolicyTable
 from toy_world.planners.ask import asking_optimum
 from toy_world.studies.outcomes import utilities
-from toy_world.studies.short_memory import LONGEST_PERIOD, ShortMemory, draw_symbols
+from toy_world.studies.short_memory import ShortMemory, draw_symbols
 from toy_world.worlds.environments import BAD
 from toy_world.worlds.setting import PAY
 
@@ -83,7 +83,8 @@ def lifelong_runs(
             weights, t=t, state=state, world_state=world_state, horizon=horizon
         )
         base = mixture.pessimist(alpha, update=update)
-        key = (world_state, t % LONGEST_PERIOD, state, *(level.tobytes() for level in base))
+        # The state knows what the programs know of the time.
+        key = (world_state, state, *(level.tobytes() for level in base))
         if key not in plans:
             proxy, _ = utilities(mixture.nu)
             found = asking_optimum(

@@ -233,6 +233,26 @@ def test_the_budget_neuron_has_a_gradient_wherever_there_is_anything_to_spend():
     assert (neuron.grad > 0).all()
 
 
+@pytest.mark.parametrize("rule", [TargetRule.ATTAINABLE, TargetRule.PUBLISHED])
+@pytest.mark.parametrize("equal", [False, True])
+def test_however_extreme_the_budget_neuron_its_share_is_within_its_bounds(rule, equal):
+    """So that square roots of it have derivatives, and a step never takes all of the budget."""
+    (base, residual, _, _), keywords = random_step(rule, scale=0.0 if equal else 3.0)
+    neuron = torch.tensor([-2000.0, 2000.0] * 4, dtype=torch.float64, requires_grad=True)
+    budget = torch.full((8,), 0.25, dtype=torch.float64)
+    residual.requires_grad_()
+    step = step_policy(base, residual, neuron, budget, **keywords)
+    step.log_prob(torch.ones(8, dtype=torch.int64)).sum().backward()
+    assert residual.grad.isfinite().all()
+    assert neuron.grad.isfinite().all()
+    if not equal:
+        floor = PUBLISHED_FLOOR_NATS if rule is TargetRule.PUBLISHED else 0.0
+        low, high = (step.target_nats - floor).detach().split([1, 1] * 4)[:2]
+        if not floor:
+            assert low.item() == pytest.approx(0.25e-300, rel=1e-9, abs=0)
+        assert 1 - high.item() / 0.25 == pytest.approx(1e-12, rel=0.01, abs=0)
+
+
 def test_entropy_is_scipys():
     (base, residual, neuron, budget), rule = random_step(TargetRule.ATTAINABLE)
     step = step_policy(base, residual, neuron, budget, **rule)

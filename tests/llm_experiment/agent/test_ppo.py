@@ -149,6 +149,12 @@ def test_the_buffer_gives_every_step_once_an_epoch_in_a_new_order():
     torch.testing.assert_close(everything.returns, everything.advantages + everything.old_values)
 
 
+@pytest.mark.parametrize("m", [1, 8, 9])
+def test_a_last_step_that_is_alone_in_its_minibatch_is_learnt_from_too(m):
+    seen = torch.cat([batch.actions for batch in filled_buffer(m).get(4)])
+    assert sorted(seen.tolist()) == list(range(m))
+
+
 def test_a_buffer_without_steps_or_with_unequal_ones_is_refused():
     buffer = filled_buffer()
     arrays = {"values": np.ones(2), "log_probs": np.ones(2), "advantages": np.ones(2)}
@@ -211,6 +217,23 @@ def test_the_auxiliary_loss_is_the_squared_distance_of_the_kl_to_its_target():
     assert losses[0][0].item() - losses[1][0].item() == pytest.approx(expected, rel=1e-6)
     assert losses[0][1].auxiliary_loss.item() == pytest.approx(expected, rel=1e-9)
     assert expected > 0
+
+
+def test_the_auxiliary_loss_moves_the_target_as_well_as_the_kl():
+    with_loss = collected(small_config(constraint=PUBLISHED))
+    without = collected(small_config(constraint=replace(PUBLISHED, auxiliary_coefficient=0.0)))
+    without.policy.load_state_dict(with_loss.policy.state_dict())
+    (batch,) = with_loss.rollout_buffer.get()
+
+    def gradient(loss, agent):
+        return torch.autograd.grad(loss, agent.policy.actor.weight)[0]
+
+    step, _ = with_loss.policy.learn_on(batch.observations)
+    kl, target = step.kl_nats, step.target_nats
+    # By hand: (k - target)^2 has the derivative 2 (k - target) (dk - dtarget).
+    by_hand = gradient((2 * (kl - target).detach() * (kl - target)).mean(), with_loss)
+    added = [gradient(agent._loss(batch)[0], agent) for agent in (with_loss, without)]
+    torch.testing.assert_close(added[0] - added[1], by_hand, rtol=1e-4, atol=1e-7)
 
 
 def test_the_published_clipping_bounds_the_actors_gradient_and_leaves_the_critics():
@@ -325,6 +348,49 @@ def test_stages_follow_one_another_with_their_lengths_and_budgets():
     assert agent.last_rollout.tokens.shape[1] == 32
     assert agent.finished
     assert agent.num_timesteps >= 400
+
+
+class Watch(BaseCallback):
+    """Keeps every rollout and the state of the shuffle that belongs to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.rollouts, self.shuffles = [], []
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        self.rollouts.append(self.model.last_rollout)
+        self.shuffles.append(self.model.rollout_buffer._shuffle.initial_seed())
+
+
+def test_every_update_plays_other_episodes_and_shuffles_them_in_another_order():
+    agent, watch = new_agent(small_config(constraint=ConstraintConfig(budget_nats=0.0))), Watch()
+    agent.finish(watch)
+    assert len(watch.rollouts) == agent.n_updates > 2
+    # The agent is the base policy in all of them: chance alone tells them apart.
+    assert len({rollout.tokens.tobytes() for rollout in watch.rollouts}) == agent.n_updates
+    assert len(set(watch.shuffles)) == agent.n_updates
+    again = play_episodes(
+        agent.policy,
+        agent.world,
+        n_episodes=8,
+        n_tokens=24,
+        budget_nats=0.0,
+        accounting=Accounting.EXACT,
+        seed=agent.config.seed,
+        stream=(2,),
+        keep_observations=False,
+    )
+    np.testing.assert_array_equal(again.tokens, watch.rollouts[2].tokens)
+
+
+def test_an_agent_that_took_exactly_the_steps_of_its_stages_is_finished():
+    agent = new_agent()
+    for steps, finished in ((299, False), (300, True), (301, True)):
+        agent.num_timesteps = steps
+        assert agent.finished is finished
 
 
 def test_features_are_standardised_on_the_first_rollout_and_then_left_alone():

@@ -80,6 +80,8 @@ def test_the_exit_probability_is_the_expected_share_of_episodes_that_the_agent_l
     evaluation = request.getfixturevalue(which)
     row = evaluation.row()
     numbers, n = row.departure, row.spending.n_episodes
+    per_episode = evaluation.departure.outside_mass.sum(axis=1)
+    assert numbers.exit_probability == pytest.approx(per_episode.mean(), rel=1e-12)
     error = math.sqrt(numbers.exit_probability * (1 - numbers.exit_probability) / n)
     assert 0.02 < numbers.exit_probability < 1
     assert numbers.agent_left_share == pytest.approx(numbers.exit_probability, abs=4 * error)

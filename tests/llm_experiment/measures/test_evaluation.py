@@ -88,6 +88,24 @@ def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
         )
 
 
+def test_the_base_policy_plays_other_episodes_than_an_agent_of_the_same_path():
+    """So that what the two do is independent; alike policies would play alike."""
+    world, stored = small_world(), {}
+    evaluate_base(
+        world,
+        process=None,
+        n_episodes=8,
+        lengths=(40,),
+        seed=0,
+        stream=7,
+        store=stored.__setitem__,
+    )
+    agent = evaluated(
+        BasePolicy(world), world, n_episodes=8, n_tokens=40, budget_nats=0.0, stream=(7, 40)
+    )
+    assert (agent.rollout.tokens != stored[40].rollout.tokens).any()
+
+
 def test_every_number_is_defined_and_every_definition_has_its_number(agent_evaluation, tmp_path):
     row = agent_evaluation.row().to_json()
     assert list(row) == list(METRICS)

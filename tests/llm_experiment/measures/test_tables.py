@@ -169,10 +169,12 @@ def test_an_agent_without_the_vetoes_is_not_predicted_from_a_vetoed_base_policy(
 def test_an_agent_that_overspends_has_no_bound(rows, base):
     numbers = rows[0].numbers
     numbers = replace(numbers, spending=replace(numbers.spending, over_budget_share=0.5))
-    leaking = replace(rows[0], numbers=numbers, variant="realized budget")
-    (_, silence, *_) = make_tables([leaking], base)
-    assert silence.records[-1]["closed_form"] is not None
-    assert silence.records[-1]["at_most"] is None
+    sound = replace(rows[0], variant="realized budget")
+    leaking = replace(sound, numbers=numbers)
+    for group, bounded in (([sound], True), ([leaking], False), ([sound, leaking], False)):
+        (_, silence, *_) = make_tables(group, base)
+        assert silence.records[-1]["closed_form"] is not None
+        assert (silence.records[-1]["at_most"] is not None) is bounded
 
 
 def test_a_length_at_which_the_base_was_not_played_has_no_bound(rows, base):

@@ -113,6 +113,44 @@ def test_optimal_actions_reach_the_greatest_value_and_others_lose(problem):
         assert value <= greatest + 1e-13
 
 
+def test_a_row_of_small_kl_keeps_its_digits_beside_one_of_a_huge_ratio():
+    """Against `sum_a beta (r e^r - e^r + 1)` in fifty digits; both rows in one call."""
+    small = 1e-9
+    beta = np.array([[1e-80, 1 - 1e-80], [0.5, 0.5]])
+    log_ratio = np.array(
+        [[math.log(0.5e80), math.log(0.5)], [small, math.log1p(-math.expm1(small))]]
+    )
+    found = kl_of_log_ratio(beta, np.zeros(2), beta * np.exp(log_ratio), log_ratio)
+    for row, ratios, kl in zip(beta, log_ratio, found, strict=True):
+        terms = [
+            mpmath.mpf(b) * (mpmath.mpf(r) * mpmath.exp(r) - mpmath.expm1(r))
+            for b, r in zip(row.tolist(), ratios.tolist(), strict=True)
+        ]
+        assert kl == pytest.approx(float(mpmath.fsum(terms)), rel=1e-6)
+
+
+@given(problem=problems(max_horizon=2))
+def test_where_the_world_never_leads_every_action_of_the_base_is_optimal(problem):
+    beta, nu, _ = problem
+    allowed, _ = optimal_actions(planning_problem(*problem, reading=Reading.EXPECTED))
+    reached = np.ones(1)
+    for t, (rows, actions) in enumerate(zip(beta, allowed, strict=True)):
+        never = reached == 0
+        np.testing.assert_array_equal(actions[never] == 0, rows[never] > 0)
+        reached = (reached[:, None, None] * nu[t]).reshape(-1)
+
+
+def test_at_the_impossible_even_what_earns_nothing_is_optimal():
+    """Observation 1 never comes; after it the second action would decide, if anything did."""
+    beta = (np.full((1, 2), 0.5), np.full((4, 2), 0.5))
+    sure = np.array([1.0, 0.0])
+    nu = (np.tile(sure, (1, 2, 1)), np.tile(sure, (4, 2, 1)))
+    utility = np.tile([1.0, 1.0, 0.0, 0.0], 4)
+    allowed, value = optimal_actions(planning_problem(beta, nu, utility, reading=Reading.EXPECTED))
+    assert value == 1
+    np.testing.assert_array_equal(allowed[1] == 0, [[1, 0], [1, 1], [1, 0], [1, 1]])
+
+
 @pytest.mark.parametrize("reading", [Reading.EXPECTED, Reading.ADAPTIVE])
 @settings(max_examples=25)
 @given(problem=problems(full_beta=False, positive=True, max_horizon=2), seed=st.integers(0, 99))

@@ -1,6 +1,7 @@
 """The price of a first deviation, against the census's own masses and larger enumerations."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from toy_world.studies.first_deviation import (
     bits_per_doubling,
     correlation_beyond_log2,
     count_deviations,
+    deviation_price,
     estimate_masses,
+    first_deviations,
     power_discounts_bits,
     zeros,
     zeros_then_one,
@@ -110,6 +113,37 @@ def test_estimates_do_not_depend_on_the_number_of_workers():
     )
     np.testing.assert_array_equal(one.deviation, two.deviation)
     np.testing.assert_array_equal(one.zeros_high, two.zeros_high)
+
+
+def test_long_programs_are_continued_from_shorter_ones_within_the_same_limits(monkeypatch):
+    """Of a larger census than is sampled from; the numbers are those of its parts."""
+    module = "toy_world.studies.first_deviation"
+    settings = {"more_bits": 18, "n_max": 36, "continuations": 2, "n_jobs": 1}
+    limits, shorter = Limits(bits=14, steps=90), Limits(bits=12, steps=90)
+    monkeypatch.setattr(f"{module}._SAMPLED_FROM_BITS", shorter.bits)
+    monkeypatch.setattr(f"{module}._SHORTER_BY_BITS", (0,))
+    found = first_deviations(limits=limits, rng=np.random.default_rng(3), **settings)
+    estimate = estimate_masses(
+        count_deviations(shorter, 36), rng=np.random.default_rng(3), **settings
+    )
+    census = count_deviations(limits, 36)
+    assert found.prices == tuple(deviation_price(census, estimate, n) for n in range(37))
+
+
+@pytest.mark.parametrize("limits", [Limits(bits=9, steps=50), Limits(bits=9, steps=50, cells=3)])
+def test_a_continued_program_has_the_steps_and_the_tape_of_the_census(monkeypatch, limits):
+    asked = []
+
+    def noted(_task, **settings):
+        asked.append(settings["limits"])
+        return np.zeros((2, 5), dtype=np.int64)
+
+    monkeypatch.setattr("toy_world.studies.first_deviation._continue", noted)
+    census = count_deviations(limits, 4)
+    estimate_masses(
+        census, more_bits=20, n_max=4, continuations=1, n_jobs=1, rng=np.random.default_rng(0)
+    )
+    assert set(asked) == {replace(limits, bits=20)}
 
 
 def test_masses_grow_with_the_length_of_the_programs(found):

@@ -105,6 +105,17 @@ def test_simulation_agrees_with_enumeration(echo, rng):
         assert other.top_set_size.max() <= one.largest_top_set
 
 
+def test_long_histories_do_not_underflow(echo, rng):
+    """Every model's weight is below 2^-1074 after so many steps, unless they are normalised."""
+    alpha = Fraction(1, 16)
+    (found,) = simulated_guarantees(echo, alphas=(alpha,), n_steps=1500, n_runs=2, rng=rng)
+    assert found.top_set_size.min() >= 1
+    assert found.top_set_size.max() <= 16
+    # One model is left.
+    np.testing.assert_array_equal(found.top_set_size[:, -100:], 1)
+    np.testing.assert_array_equal(found.help_probability[:, -100:], 0.0)
+
+
 def test_a_row_holds_both_sides(echo):
     alphas = alphas_around(echo)
     assert alphas[0] <= HALF

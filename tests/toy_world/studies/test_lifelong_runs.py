@@ -8,7 +8,9 @@ import pytest
 
 from theory.bayes_mixture import Update
 from theory.errors import InvalidBudgetError
-from toy_world.studies.lifelong_runs import lifelong_row, lifelong_runs
+from theory.pessimism import pessimistic_imitator
+from toy_world.planners.ask import asking_optimum
+from toy_world.studies.lifelong_runs import _Loop, lifelong_row, lifelong_runs
 from toy_world.studies.short_memory import ShortMemory, short_memory_class
 from toy_world.worlds.environments import WorldName
 from toy_world.worlds.setting import setting_of
@@ -68,6 +70,42 @@ def test_in_the_loop_the_agents_actions_teach_only_under_the_rule_that_says_so()
     # w(mu) = 8/9 and the other's 1/9 < alpha: the agent never asks.
     assert all(lives.asked.sum() == 0 for lives in loops.values())
     assert (loops[Update.DEMONSTRATOR].paid == 0.5).all()
+
+
+@pytest.mark.parametrize("update", Update)
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_step_updates_by_bayes_rule_if_it_was_asked_for_or_if_all_steps_count(echo, update, asks):
+    loop = _Loop(models=echo, update=update, rng=np.random.default_rng(0))
+    prior = echo.weights / echo.weights.sum()
+    always_a1 = (np.array([[0.0, 1.0, 0.0]]),)
+    ((action,), n_asks) = loop.episode((always_a1, (np.array([float(asks)]),)))
+    assert n_asks == asks
+    assert asks or action == 1
+    joint = prior * echo.rows[:, 0, action]
+    expected = joint / joint.sum() if asks or update is Update.ALL else prior
+    np.testing.assert_allclose(loop.weights, expected, rtol=1e-12)
+    assert (expected != prior).any() == (asks or update is Update.ALL)
+
+
+@pytest.mark.parametrize("update", Update)
+def test_a_plan_is_for_the_pessimist_that_learns_by_the_same_rule(echo, update, monkeypatch):
+    planned = []
+
+    def noted(base, *arguments, **options):
+        planned.append(base)
+        return asking_optimum(base, *arguments, **options)
+
+    monkeypatch.setattr("toy_world.studies.lifelong_runs.asking_optimum", noted)
+    settings = {"alpha": Fraction(1, 16), "budget_nats": 1.0, "n_episodes": 1, "n_runs": 1}
+    lifelong_runs(echo, update=update, rng=np.random.default_rng(5), **settings)
+    weights = echo.weights / echo.weights.sum()
+    expected, other = (
+        pessimistic_imitator(weights, echo.on_tree(0, 0, 2), alpha=Fraction(1, 16), update=rule)
+        for rule in (update, next(rule for rule in Update if rule is not update))
+    )
+    for found, level in zip(planned[0], expected, strict=True):
+        np.testing.assert_array_equal(found, level)
+    assert any((a != b).any() for a, b in zip(expected, other, strict=True))
 
 
 def test_a_negative_budget_is_refused(echo, rng):

@@ -1,0 +1,196 @@
+"""Which tests execute which line, and how long each takes: measured, kept, and measured again
+where a test file or the code that it executes changed.
+
+Lines that run at import, and compiled functions, are executed by no test that coverage could see.
+For them every test of the module counts: those that execute any line of it, and those in the test
+file of its name.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from coverage import CoverageData
+
+MARKERS: Final = "not slow and not gpu"
+CONFIGURATION: Final = "[run]\nbranch = false\nsource = {packages}\ndata_file = {data}\n"
+
+
+@dataclass(kw_only=True)
+class Covering:
+    """What executes what.
+
+    Attributes:
+        hashes: of every file when it was measured.
+        seconds: of every test.
+        tests: by file and line.
+    """
+
+    hashes: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tests: dict[str, dict[int, set[str]]] = field(default_factory=dict)
+
+    def selection(self, path: str, line: int, *, seconds: float) -> list[str]:
+        """The tests of a line: those in the file of the module's name first, then the fast ones.
+
+        Args:
+            path: of the module.
+            line: of it.
+            seconds: no further test once they have taken that long together.
+        """
+        own = test_file_of(path)
+        lines = self.tests.get(path, {})
+        chosen = lines.get(line) or {
+            *(test for tests in lines.values() for test in tests),
+            *(test for test in self.seconds if test.startswith(own + "::")),
+        }
+        ordered = sorted(
+            chosen & self.seconds.keys(),
+            key=lambda test: (not test.startswith(own + "::"), self.seconds[test], test),
+        )
+        selected, total = [], 0.0
+        for test in ordered:
+            if selected and total + self.seconds[test] > seconds:
+                continue
+            total += self.seconds[test]
+            selected.append(test)
+        return selected
+
+    def duration(self, tests: Iterable[str]) -> float:
+        """How long tests take, in seconds."""
+        return sum(self.seconds[test] for test in tests)
+
+
+def test_file_of(path: str) -> str:
+    """The test file of a module's name."""
+    module = PurePosixPath(path)
+    return str(PurePosixPath("tests", *module.parts[:-1], f"test_{module.name}"))
+
+
+def file_hash(path: Path) -> str:
+    """What tells one content of a file from another."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def measured(
+    repository: Path, store: Path, *, packages: tuple[str, ...], n_workers: int
+) -> Covering:
+    """The coverage of the present code by the present tests; only what changed is run.
+
+    Args:
+        repository: with the code and the tests.
+        store: the folder for what was measured.
+        packages: whose lines count.
+        n_workers: processes of pytest.
+    """
+    known = _read(store / "covering.json.gz")
+    files = sorted(
+        str(path.relative_to(repository))
+        for folder in (*packages, "tests")
+        for path in (repository / folder).rglob("*.py")
+    )
+    hashes = {path: file_hash(repository / path) for path in files}
+    stale = {path for path in files if known.hashes.get(path) != hashes[path]}
+    executing = {
+        test.split("::")[0]
+        for path in stale
+        for tests in known.tests.get(path, {}).values()
+        for test in tests
+    }
+    test_files = sorted(
+        path
+        for path in files
+        if PurePosixPath(path).name.startswith("test_")
+        and path.startswith("tests/")
+        and (path in stale or path in executing)
+    )
+    if test_files:
+        _measure(repository, store, test_files, known, packages=packages, n_workers=n_workers)
+    known.hashes = hashes
+    _write(store / "covering.json.gz", known)
+    return known
+
+
+def _measure(
+    repository: Path,
+    store: Path,
+    test_files: list[str],
+    known: Covering,
+    *,
+    packages: tuple[str, ...],
+    n_workers: int,
+) -> None:
+    data, times, settings = store / "coverage.sqlite", store / "seconds.json", store / "cov.ini"
+    data.unlink(missing_ok=True)
+    settings.write_text(CONFIGURATION.format(packages=",".join(packages), data=data))
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-n", str(n_workers), "-m", MARKERS),
+        *("-p", "no:cacheprovider", "-p", "tests.mutation.seconds"),
+        *("--cov", f"--cov-config={settings}", "--cov-context=test", "--cov-report="),
+        *test_files,
+    ]
+    environment = os.environ | {"MUTATION_SECONDS": str(times), "PYTHONPATH": str(repository)}
+    done = subprocess.run(command, cwd=repository, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit("a change can be noticed only by tests that pass without it")
+    add_measurement(known, repository, data, json.loads(times.read_text()), set(test_files))
+
+
+def add_measurement(
+    known: Covering,
+    repository: Path,
+    data: Path,
+    seconds: dict[str, float],
+    test_files: set[str],
+) -> None:
+    """Replace what was known of some test files by what was measured."""
+    for lines in known.tests.values():
+        for line, tests in lines.items():
+            lines[line] = {test for test in tests if test.split("::")[0] not in test_files}
+    known.seconds = {
+        test: time for test, time in known.seconds.items() if test.split("::")[0] not in test_files
+    } | seconds
+    coverage = CoverageData(basename=str(data))
+    coverage.read()
+    for file in coverage.measured_files():
+        lines = known.tests.setdefault(str(Path(file).relative_to(repository)), defaultdict(set))
+        for line, contexts in coverage.contexts_by_lineno(file).items():
+            lines.setdefault(line, set()).update(
+                context.rsplit("|", 1)[0] for context in contexts if context
+            )
+
+
+def _read(path: Path) -> Covering:
+    if not path.exists():
+        return Covering()
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        known = json.load(file)
+    names = known["names"]
+    return Covering(
+        hashes=known["hashes"],
+        seconds=known["seconds"],
+        tests={
+            file: {int(line): {names[i] for i in tests} for line, tests in lines.items()}
+            for file, lines in known["tests"].items()
+        },
+    )
+
+
+def _write(path: Path, known: Covering) -> None:
+    names = sorted({t for lines in known.tests.values() for tests in lines.values() for t in tests})
+    number = {name: i for i, name in enumerate(names)}
+    tests = {
+        file: {line: sorted(number[test] for test in tests) for line, tests in lines.items()}
+        for file, lines in known.tests.items()
+    }
+    record = {"hashes": known.hashes, "seconds": known.seconds, "names": names, "tests": tests}
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
+        json.dump(record, file)
