@@ -141,6 +141,7 @@ DRAWN = {
     "solomonoff": (8, 3),
     "theorem1": (6, 5),
     "theorem2": (6, 6, 4),
+    "vetoes": (5, 2, 4, 5),
     "waiting_agent": (3, 3),
 }
 """How many curves, areas, sets of points, bars and images each panel of a figure has."""
