@@ -145,8 +145,8 @@ DRAWN = {
     "waiting_agent": (3, 3),
 }
 """How many curves, areas, sets of points, bars and images each panel of a figure has."""
-REVERSED = {("pessimism", 2)}
-"""Panels whose horizontal axis falls: alpha, more pessimistic to the right."""
+REVERSED = {("pessimism", 2), ("vetoes", 2)}
+"""Panels whose horizontal axis falls: alpha, more pessimistic, or more vetoes, to the right."""
 
 START = """
 import contextlib, io, json, sys
