@@ -31,9 +31,10 @@ from tests.documents import (
 
 BLOCKS = [block for path in documents() for block in blocks(path)]
 OTHERS_OPTIONS = {"--help", "--version", "--head", "--index-url", "--porcelain"} | {
-    "--tyro-print-completion"
+    "--tyro-print-completion",
+    "--n-changes",
 }
-"""Of every command, and of Ray, pip, git and tyro."""
+"""Of every command, and of Ray, pip, git, tyro and `make mutants`."""
 START = {"python": [sys.executable], "mightnt": [sys.executable, "-m", "mightnt"]}
 FIGURES = REPOSITORY / "docs" / "figures.md"
 PROOFS = REPOSITORY / "docs" / "proofs.md"

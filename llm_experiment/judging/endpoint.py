@@ -277,6 +277,8 @@ def _ask_open_ones(
                 return
             try:
                 kept.put(key, _ask(client, endpoint, config, messages))
+            except _StoppedError:
+                return  # another question failed, and its own answer says how
             except BaseException:
                 stop.set()  # here and not where it is reported: no other question may begin
                 raise

@@ -160,7 +160,7 @@ def test_silence_is_made_impossible_with_any_tokenizer_of_a_model(make, tmp_path
     transcripts = imitator.demonstrations(file, n_dialogues=1, n_tokens=2, n_silences=0, seed=0)
     (evidence,) = evidence_of(imitator, transcripts, batch=2, partial=None)
     # What was counted is what the texts say.
-    pieces = imitator.reader.parser._pieces
+    pieces = imitator.reader.parser.pieces
     steps = 0
     for row in transcripts:
         for t in range(1, len(row)):
