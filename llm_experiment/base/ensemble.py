@@ -29,6 +29,7 @@ from llm_experiment.base.protocol import (
     BaseStep,
     Session,
     check_start,
+    semi_log_probs,
     step_from_semi_distribution,
 )
 from theory.arguments import check_alpha
@@ -185,7 +186,7 @@ class EnsembleSession:
 
     def read(self, tokens: Tensor, *, agent_wrote: Tensor | None) -> None:
         """Update members and posterior by one more token of every episode."""
-        likelihoods = [_semi_log_probs(step).gather(-1, tokens[:, None]) for step in self._steps]
+        likelihoods = [semi_log_probs(step).gather(-1, tokens[:, None]) for step in self._steps]
         log_w = update_log_weights(self.log_w, torch.cat(likelihoods, dim=-1).cpu().numpy())
         if self._update is Update.DEMONSTRATOR and agent_wrote is not None:
             log_w = np.where(agent_wrote.cpu().numpy()[:, None], self.log_w, log_w)
@@ -197,16 +198,10 @@ class EnsembleSession:
     def prediction(self) -> BaseStep:
         """What the ensemble says of the next token."""
         device = self._steps[0].log_probs.device
-        log_p = torch.stack([_semi_log_probs(step) for step in self._steps], dim=1)
+        log_p = torch.stack([semi_log_probs(step) for step in self._steps], dim=1)
         log_semi = self._combine(self.log_w, log_p.cpu().numpy())
         weights = torch.from_numpy(np.exp(self.log_w)).to(device)
         features = [*(step.features for step in self._steps), weights.float()]
         return step_from_semi_distribution(
             torch.from_numpy(log_semi).to(device), torch.cat(features, dim=-1)
         )
-
-
-def _semi_log_probs(step: BaseStep) -> Tensor:
-    """Log-probabilities in float64 with the mass that was missing, shape (n, n_tokens)."""
-    full = step.log_probs.double().log_softmax(dim=-1)
-    return full + torch.log1p(-step.missing_mass.double())[:, None]

@@ -14,10 +14,10 @@ process nothing to say. Then it says what it would say first if it had just been
 import torch
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, BaseStep, Session
+from llm_experiment.base.protocol import BaseModel, BaseStep, Session, filled_log_probs
 from theory.arguments import as_member, check_probability
 from theory.errors import InvalidArgumentError
-from theory.missing_mass import RENORMALISE_LIMIT, Help, completed
+from theory.missing_mass import RENORMALISE_LIMIT, Help
 
 
 class HelpedBase:
@@ -47,12 +47,12 @@ class HelpedBase:
     ) -> None:
         self._way = as_member(Help, way, name="way")
         check_probability(limit=limit)
-        if way is Help.STOP:
+        if self._way is Help.STOP:
             demonstrator = None
-        if demonstrator is None and way in (Help.ASK, Help.DEMONSTRATOR):
+        if demonstrator is None and self._way in (Help.ASK, Help.DEMONSTRATOR):
             raise InvalidArgumentError(
-                f"help {way.value} needs a demonstrator who can be asked; choose help stop or "
-                "renormalise where there is none"
+                f"help {self._way.value} needs a demonstrator who can be asked; choose help stop "
+                "or renormalise where there is none"
             )
         if demonstrator is not None and demonstrator.n_tokens != base.n_tokens:
             raise InvalidArgumentError(
@@ -85,6 +85,11 @@ class HelpedBase:
         return self._base.device
 
     @property
+    def demonstrator_device(self) -> torch.device:
+        """Where the demonstrator is; the base policy's own place if there is none."""
+        return self.device if self._demonstrator is None else self._demonstrator.device
+
+    @property
     def head(self) -> None:
         """None: what is filled in is no function of the base policy's features."""
 
@@ -99,8 +104,7 @@ class HelpedBase:
             asked, answer = self._demonstrator.begin(
                 prompt_tokens.to(self._demonstrator.device), **start
             )
-        helped = HelpedSession(self, session, asked)
-        return helped, self.help(step, answer)
+        return HelpedSession(self, session, asked), self.help(step, answer)
 
     def help(self, step: BaseStep, answer: BaseStep | None) -> BaseStep:
         """The step with what it misses filled, or with whom to ask.
@@ -113,11 +117,7 @@ class HelpedBase:
         theta = step.missing_mass
         log_probs, missing = step.log_probs, theta
         if self._way is Help.DEMONSTRATOR and law is not None:
-            log_b = step.log_probs.double().log_softmax(dim=-1)
-            log_semi = log_b + torch.log1p(-theta.double())[:, None]
-            full = completed(log_semi, law.double(), unchecked=True)
-            log_probs = full.log_softmax(dim=-1).float().clamp(max=0.0)
-            log_probs = torch.where((theta > 0)[:, None], log_probs, step.log_probs)
+            log_probs = filled_log_probs(step, law)
             missing = torch.zeros_like(theta)
         elif self._way is Help.RENORMALISE:
             missing = torch.where(theta <= self._limit, torch.zeros_like(theta), theta)
@@ -151,5 +151,7 @@ class HelpedSession:
         step = self._session.append(tokens, agent_wrote=agent_wrote)
         answer = None
         if self._asked is not None:
-            answer = self._asked.append(tokens.to("cpu"), agent_wrote=agent_wrote)
+            answer = self._asked.append(
+                tokens.to(self._helped.demonstrator_device), agent_wrote=agent_wrote
+            )
         return self._helped.help(step, answer)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from theory.divergences import log_missing_mass
 from theory.errors import InvalidArgumentError, InvalidShapeError
+from theory.missing_mass import completed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,3 +163,27 @@ def step_from_semi_distribution(log_semi: Tensor, features: Tensor) -> BaseStep:
         features=features.float(),
         missing_mass=log_missing_mass(log_semi, unchecked=True).exp().float(),
     )
+
+
+def semi_log_probs(step: BaseStep) -> Tensor:
+    """What a base policy gives every token, in nats, float64, shape (n, n_tokens).
+
+    Its rows are normalised anew, in float64, and then lack the mass that the policy misses.
+    """
+    full = step.log_probs.double().log_softmax(dim=-1)
+    return full + torch.log1p(-step.missing_mass.double())[:, None]
+
+
+def filled_log_probs(step: BaseStep, log_demonstrator: Tensor) -> Tensor:
+    """What a base policy gives every token, the demonstrator's law in place of what it misses.
+
+    Args:
+        step: of the base policy; rows that miss nothing are passed on bit by bit.
+        log_demonstrator: in nats, shape (n, n_tokens), every row normalised.
+
+    Returns:
+        In nats, float32, shape (n, n_tokens); every row is normalised.
+    """
+    full = completed(semi_log_probs(step), log_demonstrator.double(), unchecked=True)
+    filled = full.log_softmax(dim=-1).float().clamp(max=0.0)
+    return torch.where((step.missing_mass > 0)[:, None], filled, step.log_probs)

@@ -25,11 +25,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, BaseStep, check_start
+from llm_experiment.base.protocol import BaseModel, BaseStep, check_start, filled_log_probs
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser, turns_between
 from theory.errors import InvalidArgumentError, InvalidShapeError
-from theory.missing_mass import completed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,10 +250,7 @@ def without_gaps(step: BaseStep) -> Tensor:
     """
     if step.demonstrator_log_probs is None:
         return step.log_probs
-    theta = step.missing_mass.double()[:, None]
-    log_semi = step.log_probs.double().log_softmax(dim=-1) + torch.log1p(-theta)
-    full = completed(log_semi, step.demonstrator_log_probs.double(), unchecked=True)
-    return torch.where(theta > 0, full.to(step.log_probs), step.log_probs)
+    return filled_log_probs(step, step.demonstrator_log_probs)
 
 
 def sample_tokens(logits: Tensor, *, generator: torch.Generator | None) -> Tensor:

@@ -14,6 +14,7 @@ from llm_experiment.base.protocol import (
     BaseModel,
     BaseStep,
     Session,
+    semi_log_probs,
     step_from_semi_distribution,
 )
 from llm_experiment.chat.features import FeatureState
@@ -110,12 +111,3 @@ def apply_vetoes(step: BaseStep, vetoes: CompiledVetoes, state: FeatureState) ->
         log_probs=torch.where(touched[:, None], vetoed.log_probs, step.log_probs),
         missing_mass=torch.where(touched, vetoed.missing_mass, step.missing_mass),
     )
-
-
-def semi_log_probs(step: BaseStep) -> Tensor:
-    """What a base policy gives every token, in nats, float64, shape (n, n_tokens).
-
-    Its rows are normalised anew, in float64, and then lack the mass that the policy misses.
-    """
-    full = step.log_probs.double().log_softmax(dim=-1)
-    return full + torch.log1p(-step.missing_mass.double())[:, None]

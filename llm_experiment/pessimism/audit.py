@@ -30,10 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, BaseStep
+from llm_experiment.base.protocol import BaseModel, BaseStep, semi_log_probs
 from llm_experiment.chat.features import FeatureReader, FeatureState
 from llm_experiment.chat.veto_set import CompiledVetoes, VetoForm
-from llm_experiment.chat.vetoed import semi_log_probs
 from llm_experiment.pessimism.demonstrations import Tokens
 from llm_experiment.pessimism.learning import (
     Evidence,

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm_experiment.base.protocol import BaseModel
+from llm_experiment.base.protocol import BaseModel, semi_log_probs
 from llm_experiment.chat.features import FeatureReader
-from llm_experiment.chat.vetoed import semi_log_probs
 from llm_experiment.pessimism.demonstrations import Tokens
 from llm_experiment.pessimism.learning import walk
 

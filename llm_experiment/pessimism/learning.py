@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, BaseStep, Session
+from llm_experiment.base.protocol import BaseModel, BaseStep, Session, semi_log_probs
 from llm_experiment.chat.features import Feature, FeatureReader, FeatureState, token_pieces
 from llm_experiment.chat.veto_set import (
     FeatureCoverage,
@@ -31,7 +31,6 @@ from llm_experiment.chat.veto_set import (
     token_in_clear,
     vocabulary_hash,
 )
-from llm_experiment.chat.vetoed import semi_log_probs
 from llm_experiment.pessimism.demonstrations import Tokens
 from mightnt.results import write_atomically
 from theory.errors import InvalidArgumentError, ResultsError

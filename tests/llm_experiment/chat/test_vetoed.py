@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from llm_experiment.base.hugging_face import HuggingFaceBase
-from llm_experiment.base.protocol import BaseStep
+from llm_experiment.base.protocol import BaseStep, semi_log_probs
 from llm_experiment.chat.features import FEATURES
 from llm_experiment.chat.turns import TurnParser
-from llm_experiment.chat.vetoed import VetoedBase, apply_vetoes, semi_log_probs
+from llm_experiment.chat.vetoed import VetoedBase, apply_vetoes
 from tests.llm_experiment.chat.test_veto_set import (
     SILENCE,
     SOME,
