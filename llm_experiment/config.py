@@ -31,6 +31,8 @@ TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
 PROCESS: Final = "process"
 """The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
+EVERY_MEMBER: Final = 1e-300
+"""A threshold of likely that leaves out no member whose weight a computer can tell from 0."""
 LEAST_TEMPERATURE: Final = 1e-6
 """Below it logits over the temperature overflow in single precision; the largest then always wins
 already."""

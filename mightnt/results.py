@@ -95,6 +95,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its place on success.
+
+    Raises:
+        ResultsError: it cannot be written; what stood there before is untouched.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir()
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write {folder}: {error.strerror or error}; free some space or name another "
+            "place with --out"
+        ) from error
+
+
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON (see `to_jsonable`), atomically."""
     text = json.dumps(to_jsonable(value), indent=2, allow_nan=False) + "\n"
