@@ -129,6 +129,11 @@ class HuggingFaceBase:
             self._head = _find_head(model, n_tokens=self._n_tokens, device=self._device)
 
     @property
+    def model(self) -> PreTrainedModel:
+        """The model itself, frozen, in evaluation mode."""
+        return self._model
+
+    @property
     def n_tokens(self) -> int:
         """Size of the vocabulary, rows without a token included."""
         return self._n_tokens
