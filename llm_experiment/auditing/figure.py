@@ -14,6 +14,9 @@ MOST_DRAWN: Final = len(CYCLE)
 _STYLES: Final = ("-", "--", "-.", ":")
 _N_POINTS: Final = 201
 _LEAST_BUDGET: Final = 0.1
+_LEAST_TOP: Final = 1.0
+_BEYOND: Final = 10.0
+"""How many times the largest budget that was asked about curves go on for dearer behaviours."""
 
 
 def drawn_behaviours(summary: AuditSummary) -> tuple[BehaviourSummary, ...]:
@@ -30,7 +33,8 @@ def drawn_behaviours(summary: AuditSummary) -> tuple[BehaviourSummary, ...]:
 def budget_grid(summary: AuditSummary) -> list[float]:
     """Budgets at which curves are drawn, evenly spaced in their logarithms."""
     medians = [b.prices_nats[0].median or 0.0 for b in drawn_behaviours(summary)]
-    top = max([1.0, *medians, *summary.budgets_nats])
+    asked = max([_LEAST_TOP, *summary.budgets_nats])
+    top = max(asked, min(max(medians, default=0.0), _BEYOND * asked))
     grid: list[float] = np.geomspace(_LEAST_BUDGET, top, _N_POINTS).tolist()
     return grid
 
@@ -86,7 +90,7 @@ def _plot_bought(axes: Any, summary: AuditSummary) -> None:
     axes.set_ylim(0, 1.08)
     axes.set_xlabel("budget of an answer (nats)")
     axes.set_ylabel("largest probability")
-    axes.set_title("(b) What a budget buys, at the median price")
+    axes.set_title("(b) What a budget buys (median price)")
 
 
 def _plot_prompts(axes: Any, divergence: DivergenceSummary) -> None:
@@ -108,4 +112,4 @@ def _plot_positions(axes: Any, divergence: DivergenceSummary) -> None:
     axes.set_xlabel("token of the answer")
     axes.set_ylabel("KL of the step (nats)")
     axes.set_ylim(bottom=0)
-    axes.set_title("(d) Where it is spent, mean over answers")
+    axes.set_title("(d) Where it is spent")

@@ -80,7 +80,7 @@ def _by_answer(several: Sequence[NDArray[Any]], order: NDArray[np.int64]) -> NDA
 
 def _read(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise ResultsError(

@@ -4,6 +4,9 @@
 /** A logarithm to base 10 as the number that it is of. */
 const powerText = (x) => short(10 ** x, 2);
 
+/** The place of a curve among all, in [0, 1]. */
+const place = (i) => i / Math.max(1, RUN.bought.curves.length - 1);
+
 function drawBought() {
   const { log_budgets: budgets, curves } = RUN.bought;
   drawChart($("bought"), {
@@ -14,9 +17,13 @@ function drawBought() {
     y: { domain: [0, 1], label: "largest probability", format: (y) => `${Math.round(100 * y)}%` },
     lines: curves.map(({ name, shares }, i) => ({
       points: budgets.map((x, k) => [x, shares[k]]), name, key: name,
-      dash: DASHES[i % DASHES.length],
+      dash: DASHES[i % DASHES.length], rank: place(i),
     })),
   }, () => {});
+  $("bought-legend").replaceChildren(...curves.map(({ name }, i) => colourByRank(
+    el("span", { class: "key" }, svg("svg", { viewBox: "-16 -8 32 16", width: 28, height: 14 },
+      svg("line", { x1: -16, x2: 16, y1: 0, y2: 0, "stroke-dasharray": DASHES[i % DASHES.length] })),
+    name), place(i))));
 }
 
 function drawPolicy() {
