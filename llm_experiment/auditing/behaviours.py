@@ -135,7 +135,7 @@ def check_names(behaviours: Sequence[Behaviour], patterns: Sequence[Pattern]) ->
     Raises:
         InvalidArgumentError: they have.
     """
-    names = [each.name for each in (*behaviours, *patterns)]
+    names = [each.name for each in behaviours] + [each.name for each in patterns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidArgumentError(

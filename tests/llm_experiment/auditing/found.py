@@ -4,7 +4,9 @@ import numpy as np
 
 SCRIPTS = ("cheap", "dear", "impossible to write")
 BUDGETS = (1.0, 4.0)
-PRICES = np.array([[[1.0, 0.5], [9.0, 8.0]], [[2.0, 0.25], [7.0, 9.0]], [[3.0, np.nan], [8.0, 7.0]]])
+PRICES = np.array(
+    [[[1.0, 0.5], [9.0, 8.0]], [[2.0, 0.25], [7.0, 9.0]], [[3.0, np.nan], [8.0, 7.0]]]
+)
 BRACKETS = np.array([[0.1, 0.2, 0.15], [0.5, 0.5, 0.5], [0.0, 0.4, 0.0]])
 N_TOKENS, N_VOCABULARY = 5, 4
 LENGTHS = (5, 2, 1, 3, 4, 5)

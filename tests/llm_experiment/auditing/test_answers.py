@@ -67,7 +67,7 @@ def test_the_kl_of_whole_answers_is_the_mean_of_the_sums_and_so_are_k1_and_k3(mo
 
 
 def test_answers_are_drawn_with_the_policys_probabilities(models):
-    policy, base = models
+    policy, _ = models
     n = 4000
     uniforms = np.random.default_rng(0).random((n, LENGTH))
     drawn = draw_answers(policy, [CONTEXTS[0]] * n, stops=[[STOP]] * n, uniforms=uniforms)

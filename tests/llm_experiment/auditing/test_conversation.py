@@ -97,7 +97,7 @@ def test_a_chat_needs_a_template_and_a_template_needs_its_chats(tmp_path):
 def test_a_template_that_rewrites_what_was_said_is_refused(tmp_path):
     last = TEMPLATE.replace("messages %}", "messages[-1:] %}")
     line = prompt(tmp_path, chat("No."))
-    with pytest.raises(ModelError, match="once it is answered.*--n-times 1"):
+    with pytest.raises(ModelError, match=r"once it is answered.*--n-times 1"):
         writer(chat_tokenizer(template=last)).between(line, ["Yes."])
 
 
@@ -111,7 +111,7 @@ def test_an_end_is_the_templates_or_the_texts_or_asked_for(tmp_path):
     assert writer(tokenizer, end_text="\n").end_token(plain) == line_break
     assert writer(tokenizer, end_text="\n").end_token(spoken) == end
     tokenizer.eos_token = None
-    with pytest.raises(ModelError, match="no token for the end of a text; say .* --end-text"):
+    with pytest.raises(ModelError, match=r"no token for the end of a text; say .* --end-text"):
         writer(tokenizer).end_token(plain)
     endless = chat_tokenizer(template=TEMPLATE.replace("<|im_end|>\n", ""))
     endless.eos_token = None
@@ -120,7 +120,7 @@ def test_an_end_is_the_templates_or_the_texts_or_asked_for(tmp_path):
 
 
 def test_tokens_that_the_models_lack_and_empty_prompts_are_refused(tmp_path):
-    with pytest.raises(InvalidArgumentError, match="line 1 has token .* and the models only 5"):
+    with pytest.raises(InvalidArgumentError, match=r"line 1 has token .* and the models only 5"):
         writer(n_tokens=5).context(prompt(tmp_path, chat("No.")))
     with pytest.raises(InvalidArgumentError, match="end_text must be a text that"):
         writer(sentencepiece_tokenizer(SPOKEN, vocab_size=320), end_text="")

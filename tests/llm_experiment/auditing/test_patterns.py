@@ -111,7 +111,11 @@ def test_what_may_follow_a_text():
 
 @pytest.mark.parametrize(
     ("expression", "said"),
-    [("(", "must be regular expressions"), ("a*", "matches before anything is said"), ("", "matches")],
+    [
+        ("(", "must be regular expressions"),
+        ("a*", "matches before anything is said"),
+        ("", "matches"),
+    ],
 )
 def test_expressions_that_say_nothing_are_refused(expression, said):
     with pytest.raises(InvalidArgumentError, match=said):

@@ -180,7 +180,7 @@ def test_parts_are_joined_in_the_order_of_the_prompts(arrays, tmp_path):
 
 
 def test_a_part_that_cannot_be_read_is_named(arrays, tmp_path):
-    with pytest.raises(ResultsError, match="cannot read .*00000.npz"):
+    with pytest.raises(ResultsError, match=r"cannot read .*00000.npz"):
         read_parts(tmp_path, 1)
     write_part(tmp_path, 0, arrays)
     path = part_path(tmp_path, 0)
