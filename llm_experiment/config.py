@@ -31,6 +31,8 @@ TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
 PROCESS: Final = "process"
 """The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
+VADER: Final = "vader"
+"""The name, in place of a path or hub id, of the rules of vaderSentiment as reward."""
 LEAST_TEMPERATURE: Final = 1e-6
 """Below it logits over the temperature overflow in single precision; the largest then always wins
 already."""
@@ -163,13 +165,16 @@ class WorldConfig:
     """The models, the dialogue and the reward."""
 
     base_model: str = TINY
-    """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, or `process`: the
-    very process that `tiny` learnt from, so that nothing is due to errors of imitation."""
-    reward_model: str = TINY
-    """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
+    """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, a GGUF file, a model
+    of the package index (`smollm2`, `gemma3-270m`), or `process`: the very process that `tiny`
+    learnt from, so that nothing is due to errors of imitation."""
+    reward_model: Annotated[str, tyro.conf.arg(name="reward", aliases=("--reward-model",))] = TINY
+    """How good a reply is, in [0, 1]: `tiny`, a folder or Hugging Face hub id of a sentiment
+    classifier or scalar reward model, `vader` (rules), or `module:function`, a function of your
+    own from the texts of replies to numbers."""
     positive_label: str | None = None
     """The classifier's label of what is positive, such as LABEL_1; known if its labels are POSITIVE
-    and NEGATIVE."""
+    and NEGATIVE. A scalar reward model, of one label, needs none."""
     device: str = "cpu"
     """Torch device of the base model, such as `cpu` or `cuda:0`; several GPUs as `cuda:0,cuda:1`,
     or `auto` for all that there are (with the extra `multi-gpu`)."""
@@ -250,9 +255,8 @@ def check_vocabularies(world: WorldConfig) -> None:
     if world.reward_model == TINY and world.base_model not in (TINY, PROCESS):
         raise InvalidArgumentError(
             f"the shipped reward model knows only the words of the shipped language model, so that "
-            f"its scores of what {world.base_model} says mean nothing; name a sentiment classifier "
-            "with --reward-model, such as "
-            "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+            f"its scores of what {world.base_model} says mean nothing; name another reward with "
+            "--reward, such as distilbert/distilbert-base-uncased-finetuned-sst-2-english or vader"
         )
 
 

@@ -45,6 +45,7 @@ from llm_experiment.base.loading import (
     release_memory,
 )
 from llm_experiment.chat.observation import N_SCALARS
+from llm_experiment.chat.reward_sources import RewardKind, reward_kind
 from llm_experiment.config import AgentConfig, Precision
 from llm_experiment.settings import Settings
 from llm_experiment.suite import suite_jobs
@@ -112,11 +113,11 @@ class Shapes:
 
     Attributes:
         language_model: its configuration.
-        reward_model: its configuration.
+        reward_model: its configuration; None if the reward is no model.
     """
 
     language_model: PreTrainedConfig
-    reward_model: PreTrainedConfig
+    reward_model: PreTrainedConfig | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,12 +200,20 @@ class MemoryEstimate:
 def read_shapes(language_model: str, reward_model: str) -> Shapes:
     """The shapes of models at local folders or hub ids.
 
+    Args:
+        language_model: folder or hub id.
+        reward_model: the same, or another name of `--reward`, which weighs nothing.
+
     Raises:
         ModelError: one of them cannot be read.
     """
     return Shapes(
         language_model=read_configuration("language model", language_model),
-        reward_model=read_configuration("reward model", reward_model),
+        reward_model=(
+            read_configuration("reward model", reward_model)
+            if reward_kind(reward_model) is RewardKind.MODEL
+            else None
+        ),
     )
 
 
@@ -250,8 +259,9 @@ def estimate_memory(run: PlannedRun, shapes: Shapes) -> MemoryEstimate:
             head = FLOAT32_BYTES * (n_tokens * int(text.hidden_size))
             for device in {base_devices[0], agent_device}:
                 yield Part(what="head in single precision", device=device, n_bytes=head)
-        reward = empty_classifier(shapes.reward_model)
-        yield Part(what="reward model", device=base_devices[0], n_bytes=module_bytes(reward))
+        if shapes.reward_model is not None:
+            reward = empty_classifier(shapes.reward_model)
+            yield Part(what="reward model", device=base_devices[0], n_bytes=module_bytes(reward))
         actor, critic = agent_parameters(n_features=n_features, n_tokens=n_tokens)
         yield Part(
             what="actor and critic, gradients, Adam",
