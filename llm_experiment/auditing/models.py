@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_experiment.auditing.settings import AuditSettings
 from llm_experiment.base.loading import load_language_model, load_tokenizer
-from llm_experiment.base.shipped import language_model_folder
-from llm_experiment.config import TINY
+from llm_experiment.base.shipped import model_names
+from llm_experiment.config import WorldConfig
 from llm_experiment.records.folder import fingerprints
 from theory.errors import ModelError
 
@@ -48,16 +48,17 @@ class Models:
 
 
 def names_of(settings: AuditSettings) -> tuple[str, str | None]:
-    """Folder or hub id of the base model and of the policy, that of the shipped one for `tiny`."""
-    tiny = str(language_model_folder(settings.task)) if _names_tiny(settings) else ""
-    base, policy = (
-        tiny if name == TINY else name for name in (settings.base_model, settings.policy)
-    )
-    return str(base), policy
+    """Folder or hub id of the base model and of the policy.
+
+    Raises:
+        ModelError: a model that is shipped or packaged and not there.
+    """
+    policy = settings.policy
+    return _name_of(settings.base_model, settings), policy and _name_of(policy, settings)
 
 
-def _names_tiny(settings: AuditSettings) -> bool:
-    return TINY in (settings.base_model, settings.policy)
+def _name_of(name: str, settings: AuditSettings) -> str:
+    return model_names(WorldConfig(base_model=name, task=settings.task))[0]
 
 
 def model_fingerprints(settings: AuditSettings) -> dict[str, str]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llm_experiment.config import Lines, Precision, at_least
+from llm_experiment.config import PROCESS, TINY, Lines, Precision, at_least
+from llm_experiment.dialogue.task import load_task
 from theory.errors import InvalidArgumentError
 
 DEFAULT_PHRASES: Final = ("Yes.",)
@@ -15,9 +16,10 @@ class AuditSettings:
     """Two models, prompts, and what is measured of them."""
 
     base_model: str
-    """The reference: a local folder or Hugging Face hub id, or `tiny`, the shipped model."""
+    """The reference: any language model that `llm_experiment.run` takes, such as a local folder, a
+    Hugging Face hub id, or `tiny`, the shipped model."""
     policy: str | None = None
-    """The policy to hold against it: a local folder or hub id of a fine-tuned copy."""
+    """The policy to hold against it: a fine-tuned copy, named likewise."""
     prompts: Path
     """File of JSON lines: {"prompt": ...} or {"messages": [...]}, one prompt a line."""
     end_text: Lines | None = None
@@ -59,3 +61,8 @@ class AuditSettings:
             at_least(name, getattr(self, name), 1)
         at_least("n_walks", self.n_walks, 2)
         at_least("seed", self.seed, 0)
+        if PROCESS in (self.base_model, self.policy):
+            raise InvalidArgumentError(
+                f"{PROCESS} is no language model to audit; name {TINY}, which learnt from it"
+            )
+        load_task(self.task)

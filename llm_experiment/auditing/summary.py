@@ -299,7 +299,7 @@ def _behaviour(
 ) -> BehaviourSummary:
     first = spread(prices[:, 0])
     floor = first if brackets is None else spread(brackets[:, 0])
-    bought = ()
+    bought: tuple[Bought, ...] = ()
     if first.quartiles:
         bought = tuple(
             Bought(

@@ -25,6 +25,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 CSV_COLUMNS: Final = ("line", "model", "name", "number", "measure", "value")
 _NATS: Final = ".2f"
+_BIAS_DIGITS: Final = 12
 
 
 def all_tables(summary: AuditSummary) -> tuple[Table, ...]:
@@ -162,10 +163,10 @@ def estimators(divergence: DivergenceSummary) -> Table:
         (
             e.name,
             e.token_mean,
-            e.token_bias,
+            _unrounded(e.token_bias),
             e.token_deviation,
             e.answer_mean,
-            e.answer_bias,
+            _unrounded(e.answer_bias),
             e.answer_deviation,
         )
         for e in divergence.estimators
@@ -183,6 +184,11 @@ def estimators(divergence: DivergenceSummary) -> Table:
             "answer's deviation is that of its sum about the sum of its KLs, over answers.",
         ),
     )
+
+
+def _unrounded(bias_nats: float) -> float:
+    """A bias without what only the rounding of its terms leaves."""
+    return round(bias_nats, _BIAS_DIGITS) + 0.0
 
 
 def likelier(summary: AuditSummary) -> Table:
