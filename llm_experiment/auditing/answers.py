@@ -122,12 +122,12 @@ def measure_answers(
         step = step_divergences(log_policy[where], log_base.to(log_policy.device)[where], drawn)
         found.append(step)
         places.append((row, position[column] - starts[row]))
-    row = torch.cat([row for row, _ in places]).numpy()
-    column = torch.cat([column for _, column in places]).numpy()
+    answer = torch.cat([row for row, _ in places]).numpy()
+    place = torch.cat([column for _, column in places]).numpy()
 
     def spread(parts: list[Tensor], *leading: int) -> Floats:
         table = np.full((*leading, n, t), np.nan)
-        table[..., row, column] = torch.cat(parts, dim=-1).cpu().numpy()
+        table[..., answer, place] = torch.cat(parts, dim=-1).cpu().numpy()
         return table
 
     def total(parts: list[Tensor]) -> Floats:
@@ -135,8 +135,8 @@ def measure_answers(
         return summed
 
     tokens = np.full((n, t), -1, dtype=np.int64)
-    for number, answer in enumerate(answers):
-        tokens[number, : len(answer)] = answer
+    for number, said in enumerate(answers):
+        tokens[number, : len(said)] = said
     k = len(ESTIMATORS)
     return MeasuredAnswers(
         tokens=tokens,

@@ -4,7 +4,7 @@ Prompts of about the same length are read together. A batch's numbers depend on 
 prompts, the models and the settings, so that an audit can be taken up at any batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from llm_experiment.auditing.answers import draw_answers, measure_answers
+from llm_experiment.auditing.answers import MeasuredAnswers, draw_answers, measure_answers
 from llm_experiment.auditing.behaviours import Behaviour, Pattern
 from llm_experiment.auditing.conversation import Writer
 from llm_experiment.auditing.models import Models
@@ -208,21 +208,7 @@ class Auditor:
                     policy, self._models.base, rows[part], answers, n_tokens=settings.n_tokens
                 )
             )
-        rows_of = {
-            "answers": [part.tokens for part in parts],
-            "kl_nats": [part.kl_nats for part in parts],
-            "drawn_nats": [part.drawn_nats for part in parts],
-            "mean_nats": [part.mean_nats for part in parts],
-            "variance": [part.variance for part in parts],
-        }
-        sums = {
-            "parts_nats": [part.parts_nats for part in parts],
-            "policy_mass": [part.policy_mass for part in parts],
-            "base_mass": [part.base_mass for part in parts],
-        }
-        return {name: np.concatenate(each, axis=-2) for name, each in rows_of.items()} | {
-            name: np.sum(each, axis=0) for name, each in sums.items()
-        }
+        return _joined(parts)
 
     def _uniforms(self, places: Sequence[int], *path: int, shape: tuple[int, ...]) -> Floats:
         """Numbers in [0, 1) that depend on the prompt's place alone."""
@@ -232,6 +218,24 @@ class Auditor:
                 for place in places
             ]
         )
+
+
+def _joined(parts: Sequence[MeasuredAnswers]) -> Arrays:
+    """The answers of several batches as arrays, one after the other."""
+
+    def rows(read: Callable[[MeasuredAnswers], NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([read(part) for part in parts], axis=-2)
+
+    return {
+        "answers": rows(lambda part: part.tokens),
+        "kl_nats": rows(lambda part: part.kl_nats),
+        "drawn_nats": rows(lambda part: part.drawn_nats),
+        "mean_nats": rows(lambda part: part.mean_nats),
+        "variance": rows(lambda part: part.variance),
+        "parts_nats": np.sum([part.parts_nats for part in parts], axis=0),
+        "policy_mass": np.sum([part.policy_mass for part in parts], axis=0),
+        "base_mass": np.sum([part.base_mass for part in parts], axis=0),
+    }
 
 
 def _whole_text(piece: bytes) -> str | None:
