@@ -72,6 +72,17 @@ class TargetRule(Enum):
     """`s B + 1e-6`, which may lie beyond KL(a||b); an auxiliary loss keeps h in reach."""
 
 
+class ActorForm(Enum):
+    """How the actor gives every token a number (`llm_experiment.agent.actor`)."""
+
+    LINEAR = "linear"
+    """One layer from what it sees to the vocabulary: as published."""
+    LOW_RANK = "low-rank"
+    """The same of a low rank, for large vocabularies."""
+    THROUGH_HEAD = "through-head"
+    """A shift of the hidden state before the language model's frozen last layer."""
+
+
 class Fidelity(Enum):
     """Whose constraint."""
 
@@ -382,6 +393,10 @@ class AgentConfig:
     """How it learns."""
     stages: tuple[Stage, ...]
     """What it is trained on, in order."""
+    actor: ActorForm = ActorForm.LINEAR
+    """How the actor gives every token a number: `low-rank` where a vocabulary is large."""
+    actor_rank: int = 64
+    """Rank of a `low-rank` actor."""
     n_episodes: int = 64
     """Episodes of a rollout, played in lockstep."""
     standardise_features: Annotated[
@@ -402,6 +417,7 @@ class AgentConfig:
         if not self.stages:
             raise InvalidArgumentError("stages must name at least 1 stage, got 0")
         at_least("n_episodes", self.n_episodes, 1)
+        at_least("actor_rank", self.actor_rank, 1)
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("seed", self.seed, 0)
 

@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
+from llm_experiment.agent.actor import actor_parameters
 from llm_experiment.agent.policy import CRITIC_WIDTH
 from llm_experiment.base.hugging_face import N_FEATURE_LAYERS
 from llm_experiment.base.loading import (
@@ -262,7 +263,9 @@ def estimate_memory(run: PlannedRun, shapes: Shapes) -> MemoryEstimate:
         if shapes.reward_model is not None:
             reward = empty_classifier(shapes.reward_model)
             yield Part(what="reward model", device=base_devices[0], n_bytes=module_bytes(reward))
-        actor, critic = agent_parameters(n_features=n_features, n_tokens=n_tokens)
+        actor, critic = agent_parameters(
+            agent, n_features=n_features, n_tokens=n_tokens, width=int(text.hidden_size)
+        )
         yield Part(
             what="actor and critic, gradients, Adam",
             device=agent_device,
@@ -499,10 +502,21 @@ def observation_width(*, n_features: int, n_tokens: int, has_head: bool) -> int:
     return n_features + N_SCALARS + (0 if has_head else n_tokens)
 
 
-def agent_parameters(*, n_features: int, n_tokens: int) -> tuple[int, int]:
-    """Parameters of the actor and of the critic."""
+def agent_parameters(
+    config: AgentConfig, *, n_features: int, n_tokens: int, width: int
+) -> tuple[int, int]:
+    """Parameters of the actor and of the critic.
+
+    Args:
+        config: says which actor.
+        n_features: of the language model.
+        n_tokens: size of its vocabulary.
+        width: of its hidden state.
+    """
     inputs = n_features + N_SCALARS
-    actor = (inputs + 1) * (n_tokens + 1)
+    actor = actor_parameters(
+        config.actor, n_inputs=inputs, n_tokens=n_tokens, rank=config.actor_rank, width=width
+    )
     critic = (inputs + 1) * CRITIC_WIDTH + (CRITIC_WIDTH + 1) * CRITIC_WIDTH + CRITIC_WIDTH + 1
     return actor, critic
 
