@@ -27,6 +27,7 @@ from rich.progress import Progress
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.base.own import part_fingerprints
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.reward_sources import reward_fingerprint
 from llm_experiment.chat.world import WorldLoader, check_world
@@ -329,7 +330,7 @@ def begin(settings: Settings, out: Path) -> None:
     world = settings.agent.world
     language_model, reward_model = model_names(world)
     models = fingerprints(*map(Path, (language_model, reward_model, *world.members)))
-    models |= reward_fingerprint(reward_model)
+    models |= reward_fingerprint(reward_model) | part_fingerprints(world)
     if world.vetoes is not None:
         models[VETOES] = hash_file(Path(world.vetoes))
     claim_folder(

@@ -3,12 +3,20 @@
 `my_rewards:politeness` is what the module `my_rewards` calls `politeness`: a file `my_rewards.py`
 in the current folder, or anything that is installed. `module:a.b` is `b` of `a`. Naming a part runs
 its module, as any import does. What a part has to be, whoever asks for it says.
+
+An installed package may give a part a short name, by an entry point in the group of its kind
+(`Kind`):
+
+    [project.entry-points."mightnt.rewards"]
+    politeness = "my_rewards:politeness"
 """
 
 import hashlib
 import importlib
 import re
 import sys
+from enum import Enum
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +24,38 @@ from typing import Any, Final
 from theory.errors import InvalidArgumentError
 
 _REFERENCE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class Kind(Enum):
+    """What a part is; the value is the group of its entry points."""
+
+    TASK = "mightnt.tasks"
+    """A `llm_experiment.dialogue.task.DialogueTask`."""
+    REWARD = "mightnt.rewards"
+    """A function from the texts of replies to a number in [0, 1] each."""
+    FEATURE = "mightnt.features"
+    """A `llm_experiment.chat.features.Feature`."""
+    SCRIPT = "mightnt.scripts"
+    """A `llm_experiment.auditing.behaviours.Behaviour`, or several."""
+    BASE_POLICY = "mightnt.base_policies"
+    """A `llm_experiment.base.own.OwnBase`."""
+
+
+def reference_of(name: str, kind: Kind) -> str | None:
+    """The reference that a name stands for: itself, or that of an installed entry point.
+
+    Returns:
+        None if it is neither.
+
+    Example:
+        >>> reference_of("my_rewards:politeness", Kind.REWARD)
+        'my_rewards:politeness'
+        >>> reference_of("nobody's", Kind.REWARD)
+    """
+    if is_reference(name):
+        return name
+    found = entry_points(group=kind.value, name=name)
+    return next((point.value for point in found), None)
 
 
 def is_reference(text: str) -> bool:

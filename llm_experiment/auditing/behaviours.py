@@ -14,7 +14,7 @@ from typing import Any, Final
 import regex
 
 from llm_experiment.auditing.prompts import Prompt
-from llm_experiment.plug_in import load_part
+from llm_experiment.plug_in import Kind, fingerprint, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
 REFUSAL: Final = "I'm sorry, but I can't help with that."
@@ -22,6 +22,7 @@ OTHER_LANGUAGE: Final = "Lo siento, solo hablo español."
 CODE_FENCE: Final = "```\n```"
 END: Final = "$"
 """At the end of a pattern: there the answer has to end, too."""
+OPTION: Final = "--behaviours"
 BLANK: Final = r"\s*$"
 """The pattern of an answer that says nothing, be it by blanks."""
 
@@ -82,6 +83,14 @@ def _always(phrase: str) -> Behaviour:
     return Behaviour(name=phrase.strip(), says=lambda _: phrase)
 
 
+def behaviour_fingerprints(references: Sequence[str]) -> dict[str, str]:
+    """What identifies own behaviours: the hash of the file of each."""
+    return {
+        name: fingerprint(reference_of(name, Kind.SCRIPT) or name, option=OPTION)
+        for name in references
+    }
+
+
 def own_behaviours(references: Sequence[str]) -> tuple[Behaviour, ...]:
     """What `module:name` references name: a `Behaviour`, or several.
 
@@ -90,11 +99,12 @@ def own_behaviours(references: Sequence[str]) -> tuple[Behaviour, ...]:
     """
     found: list[Behaviour] = []
     for reference in references:
-        part: Any = load_part(reference, option="--behaviours")
+        found_as = reference_of(reference, Kind.SCRIPT) or reference
+        part: Any = load_part(found_as, option=OPTION)
         several = part if isinstance(part, list | tuple) else (part,)
         if not several or not all(isinstance(each, Behaviour) for each in several):
             raise InvalidArgumentError(
-                f"--behaviours {reference}: a Behaviour of llm_experiment.auditing.behaviours or "
+                f"{OPTION} {reference}: a Behaviour of llm_experiment.auditing.behaviours or "
                 f"several of them are needed, got {part!r:.40}"
             )
         found += several

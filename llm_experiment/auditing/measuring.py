@@ -7,13 +7,18 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from llm_experiment.auditing.behaviours import check_names, library, own_behaviours, patterns
+from llm_experiment.auditing.behaviours import (
+    behaviour_fingerprints,
+    check_names,
+    library,
+    own_behaviours,
+    patterns,
+)
 from llm_experiment.auditing.models import load_models, model_fingerprints
 from llm_experiment.auditing.parts import part_path, read_parts, write_part
 from llm_experiment.auditing.prompts import Prompt, read_prompts
 from llm_experiment.auditing.settings import AuditSettings
 from llm_experiment.auditing.stages import Auditor
-from llm_experiment.plug_in import fingerprint
 from llm_experiment.records.folder import claim_folder, exclusive, hash_file
 from mightnt.progress import track
 
@@ -60,8 +65,8 @@ def measure(settings: AuditSettings, folder: Path) -> Measured:
     )
     matched = patterns(settings.patterns)
     check_names(scripts, matched)
-    own = {name: fingerprint(name, option="--behaviours") for name in settings.behaviours}
-    identity = model_fingerprints(settings) | {"prompts": hash_file(settings.prompts)} | own
+    identity = model_fingerprints(settings) | {"prompts": hash_file(settings.prompts)}
+    identity |= behaviour_fingerprints(settings.behaviours)
     with exclusive(folder):
         claim_folder(folder, settings, label=LABEL, models=identity)
         auditor = Auditor(

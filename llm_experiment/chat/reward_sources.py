@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from llm_experiment.base.loading import require
 from llm_experiment.chat.reward import BLANK_REWARD, check_reward, load_reward
 from llm_experiment.config import VADER, WorldConfig
-from llm_experiment.plug_in import fingerprint, is_reference, load_part
+from llm_experiment.plug_in import Kind, fingerprint, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
 OPTION: Final = "--reward"
@@ -50,7 +50,8 @@ def reward_kind(name: str) -> RewardKind:
     """What a name of `--reward` stands for."""
     if name == VADER:
         return RewardKind.VADER
-    return RewardKind.FUNCTION if is_reference(name) else RewardKind.MODEL
+    own = reference_of(name, Kind.REWARD) is not None
+    return RewardKind.FUNCTION if own else RewardKind.MODEL
 
 
 def check_score(name: str, *, positive_label: str | None = None) -> None:
@@ -152,7 +153,7 @@ def reward_fingerprint(name: str) -> dict[str, str]:
         case RewardKind.VADER:
             return {name: f"{_LIBRARY} {version(_LIBRARY)}"}
         case RewardKind.FUNCTION:
-            return {name: fingerprint(name, option=OPTION)}
+            return {name: fingerprint(_reference(name), option=OPTION)}
         case RewardKind.MODEL:
             return {}
 
@@ -161,8 +162,13 @@ def _require_vader() -> None:
     require(_LIBRARY, extra="real", purpose=f"{OPTION} {VADER}")
 
 
+def _reference(name: str) -> str:
+    """`module:function`, where an installed package gives it a short name too."""
+    return reference_of(name, Kind.REWARD) or name
+
+
 def _own_function(name: str) -> Score:
-    function: Any = load_part(name, option=OPTION)
+    function: Any = load_part(_reference(name), option=OPTION)
     if not callable(function):
         raise InvalidArgumentError(
             f"{OPTION} {name} must be a function from the texts of replies to one number in "

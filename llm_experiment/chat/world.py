@@ -31,13 +31,14 @@ from llm_experiment.base.loading import (
     read_configuration,
     release_memory,
 )
+from llm_experiment.base.own import own_base
 from llm_experiment.base.process import ProcessBase, check_possible
 from llm_experiment.base.protocol import BaseModel, check_start
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.lockstep import LockstepChat, check_prompt
 from llm_experiment.chat.reward_sources import Score, check_score, load_score, rewards_of
-from llm_experiment.chat.token_texts import encode_start
+from llm_experiment.chat.token_texts import encode_start, vocabulary_size
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.veto_set import check_parser, read_veto_set
 from llm_experiment.chat.vetoed import VetoedBase
@@ -178,7 +179,7 @@ def load_models(config: WorldConfig) -> Models:
     """
     find_device(config.agent_device)  # before anything that takes long
     language_model, reward_model = model_names(config)
-    base = _load_base(config, language_model)
+    base = load_base(config, language_model)
     score = load_score(config, reward_model, device=base.device)
     members = tuple(
         load_language_model(name, device=config.device, precision=config.dtype)
@@ -188,7 +189,20 @@ def load_models(config: WorldConfig) -> Models:
     return Models(base=base, members=members, tokenizer=tokenizer, score=score)
 
 
-def _load_base(config: WorldConfig, language_model: str) -> BaseModel:
+def load_base(config: WorldConfig, language_model: str) -> BaseModel:
+    """The base policy of a world before pessimism: a language model, a process, or one's own.
+
+    Args:
+        config: of the world.
+        language_model: its folder or hub id (`model_names`).
+
+    Raises:
+        ModelError: a language model that is missing, incomplete or unfit.
+        InvalidArgumentError: a part of somebody's own that cannot be found.
+    """
+    own = own_base(config.base_model)
+    if own is not None:
+        return own.load(find_devices(config.device)[0])
     if config.base_model == PROCESS:
         return ProcessBase(DialogueProcess(load_task(config.task)))
     return load_language_model(language_model, device=config.device, precision=config.dtype)
@@ -293,6 +307,8 @@ def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
     tokenizer = load_tokenizer(language_model)
     if config.base_model == PROCESS:
         n_tokens = len(load_task(config.task).vocabulary)
+    elif own_base(config.base_model) is not None:
+        n_tokens = vocabulary_size(tokenizer)
     else:
         n_tokens = _check_language_model(language_model, lengths)
     parser, prompt_tokens = _opening(config, tokenizer, n_tokens=n_tokens)
