@@ -14,6 +14,8 @@ MOST_DRAWN: Final = len(CYCLE)
 _STYLES: Final = ("-", "--", "-.", ":")
 _N_POINTS: Final = 201
 _LEAST_BUDGET: Final = 0.1
+_ROOM: Final = 1.5
+"""Right of the dearest behaviour, as a factor."""
 _LEAST_TOP: Final = 1.0
 _BEYOND: Final = 10.0
 """How many times the largest budget that was asked about curves go on for dearer behaviours."""
@@ -71,7 +73,7 @@ def _plot_prices(axes: Any, summary: AuditSummary) -> None:
     axes.set_yticks(range(len(drawn)), [b.name for b in drawn])
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=1.0)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, _ROOM * axes.get_xlim()[1])
     axes.set_xlabel("price (nats)")
     also = "; x: policy" if summary.divergence else ""
     axes.set_title(f"(a) First price, quartiles; ◇ last time{also}")
@@ -84,8 +86,9 @@ def _plot_bought(axes: Any, summary: AuditSummary) -> None:
         shares = largest_shares(b.prices_nats[0].median, grid)
         axes.plot(grid, shares, color=colour, ls=_STYLES[i % len(_STYLES)], label=b.name)
     if summary.divergence is not None:
-        axes.axvline(summary.divergence.mean_nats, color=GREY, lw=1.0)
-        axes.text(summary.divergence.mean_nats, 1.02, "policy", color=GREY, ha="center")
+        spent = summary.divergence.mean_nats
+        axes.plot([spent, spent], [0, 1], color=GREY, lw=1.0)
+        axes.text(spent, 1.02, "policy", color=GREY, ha="center")
     axes.set_xscale("log")
     axes.set_ylim(0, 1.08)
     axes.set_xlabel("budget of an answer (nats)")

@@ -5,6 +5,7 @@ prompts do not exceed. Probability falls with price, so that the largest probabi
 price is the median of the largest probabilities.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from llm_experiment.auditing.budgets import budget_for_nats, largest_shares
 from llm_experiment.auditing.estimators import ESTIMATORS
 from llm_experiment.auditing.prompts import Prompt
-from mightnt.statistics import Interval, normal_interval
+from mightnt.statistics import Interval, mean_over_runs
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -185,7 +186,7 @@ class DivergenceSummary:
         n_answers: over all prompts.
         answer_tokens: mean length of an answer, its end token included.
         mean_nats: KL of an answer, mean over answers.
-        interval: of `mean_nats`, for the mean over prompts like these; None for one prompt.
+        interval: Student's, of `mean_nats` over prompts like these; None for one prompt.
         by_prompt_nats: the KL of a prompt's answers, mean over its answers, in the file's order.
         over_prompts: its quartiles and extremes.
         token_nats: KL of a step, mean over all steps.
@@ -348,7 +349,7 @@ def _divergence(
         n_answers=len(kl),
         answer_tokens=float(lengths.mean()),
         mean_nats=float(answers.mean()),
-        interval=normal_interval(by_prompt.tolist()) if len(by_prompt) > 1 else None,
+        interval=_interval(by_prompt),
         by_prompt_nats=tuple(by_prompt.tolist()),
         over_prompts=spread(by_prompt),
         token_nats=total / n_steps,
@@ -360,6 +361,14 @@ def _divergence(
         top_tokens=tuple(_top_tokens(arrays, text)),
         costly_steps=tuple(_costly_steps(arrays, prompts, text)),
     )
+
+
+def _interval(by_prompt_nats: Floats) -> Interval | None:
+    """Student's interval for the mean over prompts, which are drawn independently."""
+    mean = mean_over_runs(by_prompt_nats.tolist(), within=(0.0, math.inf))
+    if mean.low is None or mean.high is None:
+        return None
+    return Interval(low=mean.low, high=mean.high)
 
 
 def _estimators(arrays: Arrays, answers: Floats, n_steps: int) -> list[EstimatorSummary]:
