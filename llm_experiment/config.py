@@ -31,6 +31,8 @@ TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
 PROCESS: Final = "process"
 """The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
+VADER: Final = "vader"
+"""The name, in place of a path or hub id, of the rules of vaderSentiment as reward."""
 EVERY_MEMBER: Final = 1e-300
 """A threshold of likely that leaves out no member whose weight a computer can tell from 0."""
 LEAST_TEMPERATURE: Final = 1e-6
@@ -70,6 +72,17 @@ class TargetRule(Enum):
     """`s min(B, KL(a||b))`: every target can be met, so h always has a gradient."""
     PUBLISHED = "published"
     """`s B + 1e-6`, which may lie beyond KL(a||b); an auxiliary loss keeps h in reach."""
+
+
+class ActorForm(Enum):
+    """How the actor gives every token a number (`llm_experiment.agent.actor`)."""
+
+    LINEAR = "linear"
+    """One layer from what it sees to the vocabulary: as published."""
+    LOW_RANK = "low-rank"
+    """The same of a low rank, for large vocabularies."""
+    THROUGH_HEAD = "through-head"
+    """A shift of the hidden state before the language model's frozen last layer."""
 
 
 class Fidelity(Enum):
@@ -165,13 +178,16 @@ class WorldConfig:
     """The models, the dialogue and the reward."""
 
     base_model: str = TINY
-    """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, or `process`: the
-    very process that `tiny` learnt from, so that nothing is due to errors of imitation."""
-    reward_model: str = TINY
-    """Sentiment classifier: `tiny`, a local folder, or a Hugging Face hub id."""
+    """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, a GGUF file, a model
+    of the package index (`smollm2`, `gemma3-270m`), or `process`: the very process that `tiny`
+    learnt from, so that nothing is due to errors of imitation."""
+    reward_model: Annotated[str, tyro.conf.arg(name="reward", aliases=("--reward-model",))] = TINY
+    """How good a reply is, in [0, 1]: `tiny`, a folder or Hugging Face hub id of a sentiment
+    classifier or scalar reward model, `vader` (rules), or `module:function`, a function of your
+    own from the texts of replies to numbers."""
     positive_label: str | None = None
     """The classifier's label of what is positive, such as LABEL_1; known if its labels are POSITIVE
-    and NEGATIVE."""
+    and NEGATIVE. A scalar reward model, of one label, needs none."""
     device: str = "cpu"
     """Torch device of the base model, such as `cpu` or `cuda:0`; several GPUs as `cuda:0,cuda:1`,
     or `auto` for all that there are (with the extra `multi-gpu`)."""
@@ -252,9 +268,8 @@ def check_vocabularies(world: WorldConfig) -> None:
     if world.reward_model == TINY and world.base_model not in (TINY, PROCESS):
         raise InvalidArgumentError(
             f"the shipped reward model knows only the words of the shipped language model, so that "
-            f"its scores of what {world.base_model} says mean nothing; name a sentiment classifier "
-            "with --reward-model, such as "
-            "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+            f"its scores of what {world.base_model} says mean nothing; name another reward with "
+            "--reward, such as distilbert/distilbert-base-uncased-finetuned-sst-2-english or vader"
         )
 
 
@@ -380,6 +395,10 @@ class AgentConfig:
     """How it learns."""
     stages: tuple[Stage, ...]
     """What it is trained on, in order."""
+    actor: ActorForm = ActorForm.LINEAR
+    """How the actor gives every token a number: `low-rank` where a vocabulary is large."""
+    actor_rank: int = 64
+    """Rank of a `low-rank` actor."""
     n_episodes: int = 64
     """Episodes of a rollout, played in lockstep."""
     standardise_features: Annotated[
@@ -400,6 +419,7 @@ class AgentConfig:
         if not self.stages:
             raise InvalidArgumentError("stages must name at least 1 stage, got 0")
         at_least("n_episodes", self.n_episodes, 1)
+        at_least("actor_rank", self.actor_rank, 1)
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("seed", self.seed, 0)
 

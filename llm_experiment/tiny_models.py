@@ -38,9 +38,10 @@ class Options:
     """Train the default experiment's language model and reward model."""
 
     task: str = "classroom"
-    """Dialogue task: a module of llm_experiment/dialogue/tasks/."""
+    """Dialogue task: a module of llm_experiment/dialogue/tasks/, or your own as module:name."""
     out: Path = Path("results/tiny_models")
-    """Folder to write to; a folder `<task>` with both models is made or replaced in it."""
+    """Folder to write to; a folder with the task's name, with both models, is made or
+    replaced in it."""
     language_model: LanguageModelRecipe = field(default_factory=LanguageModelRecipe)
     """How the language model is trained."""
     reward_model: RewardModelRecipe = field(default_factory=RewardModelRecipe)
@@ -78,10 +79,10 @@ def train_models(options: Options, console: Console) -> None:
     from llm_experiment.dialogue.process import DialogueProcess
 
     check_folder(options.out)
-    folder = options.out / options.task
     torch.set_num_threads(1)  # one order of summation, so the same weights every time
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's own, for saving
     process = DialogueProcess(load_task(options.task))
+    folder = options.out / process.task.name
     began = time.monotonic()
     with _reporting(console, "reward model") as on_progress:
         reward_model = train_reward_model(process, options.reward_model, on_progress=on_progress)
@@ -122,7 +123,7 @@ def train_models(options: Options, console: Console) -> None:
 def _compare_with_shipped(folder: Path, options: Options, console: Console) -> None:
     """Say whether the weights are the shipped ones."""
     for name in (LANGUAGE_MODEL, REWARD_MODEL):
-        shipped = SHIPPED / options.task / name / "model.safetensors"
+        shipped = SHIPPED / folder.name / name / "model.safetensors"
         written = folder / name / "model.safetensors"
         if shipped.is_file() and not written.samefile(shipped):
             same = shipped.read_bytes() == written.read_bytes()

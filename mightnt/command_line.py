@@ -24,7 +24,9 @@ INTERRUPTED: Final = 130
 
 EXPERIMENT_LIBRARIES: Final = (
     "gymnasium",
+    "jinja2",
     "psutil",
+    "regex",
     "safetensors",
     "stable_baselines3",
     "tensorboard",

@@ -68,6 +68,10 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "price": Command(
             module="llm_experiment.price", summary="price scripted behaviours under a base model"
         ),
+        "audit": Command(
+            module="llm_experiment.audit",
+            summary="what a budget buys of any model, and where a policy spent it",
+        ),
         "vetoes": Command(
             module="llm_experiment.vetoes", summary="learn what the demonstrator never does"
         ),

@@ -2,7 +2,8 @@
 
 A document's fenced blocks say by their language what they are:
 
-- `python`: code, in one namespace a document. `pycon`: an interactive session, run as a doctest.
+- `python`: code, in one namespace a document. One that begins with the name of a file, `# it.py`,
+  is that file, too: it is saved there. `pycon`: an interactive session, run as a doctest.
 - `console`: commands. They are parsed, so that their options and values exist; those of a block
   after a line `<!-- run -->` are started too.
 - `text`: output. Where it comes right after one of the others that is run, it is what that prints;
@@ -28,6 +29,7 @@ PACKAGES = ("mightnt", "theory", "toy_world", "llm_experiment", "proofs_check", 
 LANGUAGES = {"python", "pycon", "console", "text", "json", "bibtex"}
 RUN = "<!-- run -->"
 """Stands before a block of commands that the tests start; of others they check the options."""
+_FILE = re.compile(r"# (?P<name>\w+\.py)\n")
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.S | re.M
 )
@@ -58,6 +60,12 @@ class Block:
     code: str
     runs: bool
     output: str | None
+
+    @property
+    def file(self):
+        """The name of the file that it is, if it is one."""
+        named = _FILE.match(self.code) if self.language == "python" else None
+        return None if named is None else named["name"]
 
     def __str__(self):
         return f"{self.path.relative_to(REPOSITORY)}:{self.line}"

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,10 +65,16 @@ def test_a_document_does_what_it_says_from_top_to_bottom(path, tmp_path, monkeyp
 
 
 def run_python(block, names):
+    save_file(block)
     code = "\n" * block.line + block.code
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(code, str(block.path), "exec"), names)
     return printed.getvalue()
+
+
+def save_file(block):
+    if block.file is not None:
+        Path(block.file).write_text(block.code, encoding="utf-8")
 
 
 def run_session(block, names):
@@ -115,15 +122,19 @@ def assert_printed(block, printed):
 
 
 LINES = [
-    pytest.param(words, id=f"{block} {' '.join(words)}"[:90])
+    pytest.param(block.path, words, id=f"{block} {' '.join(words)}"[:90])
     for block in BLOCKS
     if block.language == "console"
     for words in command_lines(block.code)
 ]
 
 
-@pytest.mark.parametrize("words", LINES)
-def test_commands_in_documents_parse(words):
+@pytest.mark.parametrize(("path", "words"), LINES)
+def test_commands_in_documents_parse(path, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in BLOCKS:
+        if block.path == path:
+            save_file(block)
     found = command_of(words)
     if found is None:
         assert_not_ours(words)
@@ -162,6 +173,14 @@ def test_names_and_files_that_a_document_mentions_exist(path):
 @every_document
 def test_links_of_a_document_lead_somewhere(path):
     assert [target for target in links(path) if not (path.parent / target).exists()] == []
+
+
+def test_an_example_of_a_part_of_ones_own_has_at_most_forty_lines():
+    parts = {b.file: b.code.count("\n") for b in BLOCKS if b.file and b.path.name == "plug_in.md"}
+    assert set(parts) == {
+        f"my_{part}.py" for part in ("reward", "base", "task", "features", "scripts")
+    }
+    assert max(parts.values()) <= 40
 
 
 def test_every_figure_and_table_is_on_its_page():

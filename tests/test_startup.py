@@ -18,7 +18,10 @@ HEAVY = (
 """What takes a second or more of processor time to import, or leads to something that does."""
 
 ALL = {**COMMANDS, **{f"demo {name}": command for name, command in demos().items()}}
-NEEDED = {"judge": ["results/llm"]}
+NEEDED = {
+    "judge": ["results/llm"],
+    "audit": ["--base-model", "tiny", "--prompts", "prompts.jsonl"],
+}
 """What a command cannot do without."""
 
 _CODE = """

@@ -1,8 +1,9 @@
 """The agent's policy: a proposal near the base policy, projected onto what the budget allows.
 
 At a step the agent sees features `f` of the transcript, the share of the episode left and the
-remaining budget `B` in nats; the base policy is `b`. One linear layer, zero at the start, maps
-what it sees to a residual `r` of one number a token and to a number `h`, the *budget neuron*.
+remaining budget `B` in nats; the base policy is `b`. The actor (`llm_experiment.agent.actor`), zero
+at the start, maps what it sees to a residual `r` of one number a token and to a number `h`, the
+*budget neuron*.
 The *proposal* is `a = softmax(log b + r)`. With `s = sigmoid(h - log 16)` the step aims at
 
     k = s min(B, KL(a||b))        (`TargetRule.ATTAINABLE`)
@@ -31,11 +32,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from llm_experiment.agent.actor import make_actor
 from llm_experiment.agent.fused import FusedFunction
 from llm_experiment.base.protocol import Head
 from llm_experiment.chat.lockstep import sample_tokens
 from llm_experiment.chat.observation import LARGEST, N_SCALARS, Observation, unpack_observation
-from llm_experiment.config import TargetRule
+from llm_experiment.config import ActorForm, TargetRule
 from theory.divergences import kl_nats
 from theory.errors import InvalidArgumentError, InvalidShapeError
 from theory.projections import fixed_kl_mixture
@@ -147,12 +149,11 @@ class FixedKLDistribution(Distribution):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # the library's is not annotated
 
-    def proba_distribution_net(self, latent_dim: int, n_tokens: int) -> nn.Linear:
-        """The actor's only layer: residual and budget neuron, zero at the start."""
-        layer = nn.Linear(latent_dim, n_tokens + 1)
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        return layer
+    def proba_distribution_net(self, latent_dim: int, n_tokens: int) -> nn.Module:
+        """The published actor: residual and budget neuron in one layer, zero at the start."""
+        return make_actor(
+            ActorForm.LINEAR, n_inputs=latent_dim, n_tokens=n_tokens, rank=1, head=None
+        )
 
     def proba_distribution(self, step: StepPolicy) -> "FixedKLDistribution":
         """This distribution, set to `step`."""
@@ -224,6 +225,8 @@ class FixedKLPolicy(ActorCriticPolicy):
         adam_epsilon: Adam's epsilon.
         head: the base policy's, on this policy's device, if observations do not carry what it
             gives.
+        actor_form: of the actor.
+        actor_rank: its rank, if it has one.
         use_sde: is handed on by stable-baselines3; must be False.
     """
 
@@ -240,6 +243,8 @@ class FixedKLPolicy(ActorCriticPolicy):
         target_rule: TargetRule | None,
         adam_epsilon: float = 1e-5,
         head: Head | None = None,
+        actor_form: ActorForm = ActorForm.LINEAR,
+        actor_rank: int = 64,
         use_sde: bool = False,
     ) -> None:
         if not isinstance(action_space, spaces.Discrete) or not isinstance(
@@ -260,6 +265,8 @@ class FixedKLPolicy(ActorCriticPolicy):
             )
         self.actor_learning_rate = actor_learning_rate
         self.target_rule = target_rule
+        self._actor_form = actor_form
+        self._actor_rank = actor_rank
         super().__init__(
             observation_space,
             action_space,
@@ -273,7 +280,13 @@ class FixedKLPolicy(ActorCriticPolicy):
         """The layers, and one optimiser with a group for each; the base class calls this."""
         inputs = self._n_features + 2
         self.action_dist = FixedKLDistribution()
-        self.actor = self.action_dist.proba_distribution_net(inputs, self._n_tokens)
+        self.actor = make_actor(
+            self._actor_form,
+            n_inputs=inputs,
+            n_tokens=self._n_tokens,
+            rank=self._actor_rank,
+            head=self._head,
+        )
         last = nn.Linear(CRITIC_WIDTH, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -304,6 +317,8 @@ class FixedKLPolicy(ActorCriticPolicy):
             "target_rule": self.target_rule,
             "adam_epsilon": self.optimizer_kwargs["eps"],
             "head": self._head,
+            "actor_form": self._actor_form,
+            "actor_rank": self._actor_rank,
         }
 
     def standardise(self, features: Tensor) -> None:

@@ -288,6 +288,8 @@ class LockstepPPO(PPO):
                 "target_rule": constraint.target_rule if constraint.budgeted else None,
                 "adam_epsilon": ppo.adam_epsilon,
                 "head": head and head.to(get_device(config.world.agent_device)),
+                "actor_form": config.actor,
+                "actor_rank": config.actor_rank,
             },
             tensorboard_log=None if tensorboard_log is None else str(tensorboard_log),
             verbose=verbose,

@@ -130,7 +130,7 @@ class HuggingFaceBase:
 
     @property
     def model(self) -> PreTrainedModel:
-        """Transformers' own, to be left as it is."""
+        """The model itself, frozen, in evaluation mode."""
         return self._model
 
     @property

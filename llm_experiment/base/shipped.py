@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from llm_experiment.base.gguf_files import SUFFIX, unpacked
+from llm_experiment.base.own import own_base
+from llm_experiment.base.packaged import PACKAGED_MODELS, packaged_model_folder
 from llm_experiment.config import PROCESS, TINY, WorldConfig, at_least, at_most, positive
+from llm_experiment.dialogue.task import load_task
+from llm_experiment.plug_in import is_reference
 from theory.errors import InvalidArgumentError, ModelError
 
 COMMAND: Final = "python -m llm_experiment.tiny_models"
@@ -98,7 +103,8 @@ def reward_model_folder(task_name: str, *, weights: Path = SHIPPED) -> Path:
 
 
 def _model_folder(task_name: str, kind: str, weights: Path) -> Path:
-    folder = weights / task_name / kind
+    name = load_task(task_name).name if is_reference(task_name) else task_name
+    folder = weights / name / kind
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
             f"there is no trained {kind.replace('_', ' ')} in {folder}; train one with "
@@ -111,14 +117,23 @@ def model_names(config: WorldConfig) -> tuple[str, str]:
     """Folder or hub id of the language model and of the reward model.
 
     Where the process itself is the base policy, the shipped language model stands for its
-    tokenizer.
+    tokenizer, and so does the tokenizer's folder of somebody's own base policy. A GGUF file, a
+    packaged model's too, stands for the folder that it is unpacked to.
 
     Raises:
-        ModelError: there are no shipped models of that task.
+        ModelError: there are no shipped models of that task, a packaged model is not installed, or
+            a GGUF file cannot be read.
     """
     language_model, reward_model = config.base_model, config.reward_model
-    if language_model in (TINY, PROCESS):
+    own = own_base(language_model)
+    if own is not None:
+        language_model = own.tokenizer
+    elif language_model in (TINY, PROCESS):
         language_model = str(language_model_folder(config.task))
+    elif language_model in PACKAGED_MODELS:
+        language_model = str(packaged_model_folder(language_model))
+    elif language_model.endswith(SUFFIX):
+        language_model = str(unpacked([Path(language_model)], name=language_model))
     if reward_model == TINY:
         reward_model = str(reward_model_folder(config.task))
     return language_model, reward_model

@@ -30,15 +30,16 @@ recognised, and neither are turns of more than `MEMORY` tokens.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from llm_experiment.chat.turn_records import NEWLINE, Speaker
 from llm_experiment.chat.turns import TurnParser, TurnState
+from llm_experiment.plug_in import Kind, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
 MOST_TOKENS_AS_VALUES: Final = 1024
@@ -327,29 +328,63 @@ def features_for(n_tokens: int) -> tuple[Feature, ...]:
 
 
 def find_features(names: Sequence[str], n_tokens: int) -> tuple[Feature, ...]:
-    """The features of these names, in the order of the table, then phrases as they are given.
+    """The features of these names, in the order of the table, then others as they are given.
 
     Args:
-        names: any of those of `features_for` and of phrases.
+        names: any of those of `features_for`, of phrases, and own ones (`own_feature`).
         n_tokens: size of the vocabulary.
 
     Raises:
-        InvalidArgumentError: another name, no name, or one that the vocabulary is too large for.
+        InvalidArgumentError: another name, no name, one that the vocabulary is too large for, or
+            own features whose codes are too short beside the table's.
     """
-    known = {feature.name: feature for feature in features_for(n_tokens)}
-    phrases = {
-        name: phrase
-        for name in names
-        if name not in known and (phrase := _read_phrase(name, n_tokens)) is not None
-    }
-    unknown = [name for name in names if name not in known and name not in phrases]
+    table = {feature.name: feature for feature in features_for(n_tokens)}
+    others = {name: _read_phrase(name, n_tokens) for name in names if name not in table}
+    own = {name: own_feature(name) for name, phrase in others.items() if phrase is None}
+    _check_room(own)
+    others |= own
+    unknown = [name for name, feature in others.items() if feature is None]
     if unknown or not names:
         raise InvalidArgumentError(
-            f"features must be some of {', '.join(known)} (for a vocabulary of {n_tokens} tokens) "
+            f"features must be some of {', '.join(table)} (for a vocabulary of {n_tokens} tokens) "
             f"or '{PHRASE}' and the numbers of tokens, got {unknown[0] if unknown else 'none'}"
         )
-    table = tuple(feature for name, feature in known.items() if name in names)
-    return table + tuple(phrases.values())
+    of_table = (feature for name, feature in table.items() if name in names)
+    return (*of_table, *(feature for feature in others.values() if feature is not None))
+
+
+def _check_room(own: Mapping[str, Feature | None]) -> None:
+    """Raise if own features leave no prefix code of all."""
+    free = 1 - sum(2.0**-feature.bits for feature in FEATURES) - 2.0**-PHRASE_BITS
+    taken = sum(2.0**-feature.bits for feature in own.values() if feature is not None)
+    if taken > free:
+        raise InvalidArgumentError(
+            f"the codes of own features must have room beside the table's, which leave {free:g} "
+            f"for the sum of 2^-bits, got {taken:g} for {', '.join(own)}; give them more bits"
+        )
+
+
+def own_feature(name: str) -> Feature | None:
+    """The feature of somebody's own that `name` stands for (`llm_experiment.plug_in`).
+
+    It is called as it was named here, so that a file of vetoes says where it came from.
+
+    Returns:
+        None if the name stands for none.
+
+    Raises:
+        InvalidArgumentError: in one line: it cannot be found, or is no `Feature`.
+    """
+    reference = reference_of(name, Kind.FEATURE)
+    if reference is None:
+        return None
+    part: Any = load_part(reference, option="--features")
+    if not isinstance(part, Feature):
+        raise InvalidArgumentError(
+            f"--features {reference} must be a Feature of llm_experiment.chat.features, got a "
+            f"{type(part).__name__}"
+        )
+    return replace(part, name=name)
 
 
 # ------------------------------------------------------------------- how they are read

@@ -12,10 +12,15 @@ positive); of a single logit, or of labels that do not exclude each other, its l
 Which label is the positive one is known where the two are called POSITIVE and NEGATIVE, and has to
 be named anywhere else.
 
-The reward jumps by 1/2 at P = 1/2: what the published experiment does, not a calibrated scale. A
-reply without words says nothing good or bad, yet the formula cannot give it the middle, 1/2, which
-no P reaches. Here a blank reply is worth `BLANK_REWARD` = 1/2 by definition, unless the classifier
-is asked to score the blank text too, as in the published experiment.
+The reward jumps by 1/2 at P = 1/2: what the published experiment does, not a calibrated scale.
+
+A *scalar reward model*, one of a single label that nobody calls positive, says how good a reply is
+on a scale of its own. Its number y becomes the reward 1 / (1 + exp(-y)), without a jump: of models
+that learnt from comparisons, the probability that the reply is preferred to one of y = 0.
+
+A reply without words says nothing good or bad, yet the first formula cannot give it the middle,
+1/2, which no P reaches. Here a blank reply is worth `BLANK_REWARD` = 1/2 by definition, unless the
+classifier is asked to score the blank text too, as in the published experiment.
 """
 
 from collections.abc import Sequence
@@ -82,10 +87,12 @@ class PositiveLabel:
     Attributes:
         index: of the positive label.
         exclusive: whether its labels exclude each other: softmax, else the logistic function.
+        scalar: whether P itself is the reward.
     """
 
     index: int
     exclusive: bool
+    scalar: bool = False
 
     def probability(self, logits: Tensor) -> Tensor:
         """P of logits of shape (n, labels), float64, shape (n,)."""
@@ -93,9 +100,13 @@ class PositiveLabel:
         shares = exact.softmax(dim=-1) if self.exclusive else exact.sigmoid()
         return shares[:, self.index]
 
+    def reward(self, positive: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What probabilities P are worth, shape (n,)."""
+        return positive if self.scalar else sentiment_reward(positive)
+
 
 class SentimentReward:
-    """Rewards of replies by a sequence classifier that has a positive label.
+    """Rewards of replies by a sequence classifier with a positive label, or a scalar reward model.
 
     Equal replies in one call are scored once. Nothing is remembered between calls, so that a
     resumed run computes what an uninterrupted one does.
@@ -183,7 +194,7 @@ class SentimentReward:
         if self._blank_reward is not None:
             rewards[blank] = self._blank_reward
             judged = ~blank
-        rewards[judged] = sentiment_reward(self.positive(list(texts[judged])))
+        rewards[judged] = self._positive.reward(self.positive(list(texts[judged])))
         return rewards[place]
 
     def positive(self, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -225,7 +236,7 @@ def find_positive_label(config: PreTrainedConfig, name: str | None = None) -> Po
     Args:
         config: the classifier's.
         name: of the positive label, in any case; None: it and its only other label are called
-            POSITIVE and NEGATIVE (or POS and NEG).
+            POSITIVE and NEGATIVE (or POS and NEG), or there is one label, a scalar reward's.
 
     Raises:
         ModelError: no such label, or none is named where it cannot be known.
@@ -233,13 +244,14 @@ def find_positive_label(config: PreTrainedConfig, name: str | None = None) -> Po
     names = {int(i): str(label) for i, label in (config.id2label or {}).items()}
     exclusive = len(names) > 1 and getattr(config, "problem_type", None) != _NOT_EXCLUSIVE
     listed = ", ".join(names.values())
+    if name is None and len(names) == 1:
+        return PositiveLabel(index=0, exclusive=False, scalar=True)
     if name is None:
         labels = {_SHORT.get(label.upper(), label.upper()): i for i, label in names.items()}
         if set(labels) != {NEGATIVE, POSITIVE}:
             raise ModelError(
                 f"the reward model's labels must be {NEGATIVE} and {POSITIVE}, got {listed}; say "
-                "with --positive-label which of them is the positive one, or name a sentiment "
-                "classifier"
+                "with --positive-label which of them is the positive one, or name another --reward"
             )
         return PositiveLabel(index=labels[POSITIVE], exclusive=exclusive)
     found = [i for i, label in names.items() if label.upper() == name.strip().upper()]

@@ -6,7 +6,7 @@ interface. Its models are what takes long to load; `WorldLoader` loads them once
 and `check_world` finds what is wrong with a configuration without loading any.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,14 @@ from llm_experiment.base.loading import (
     read_configuration,
     release_memory,
 )
+from llm_experiment.base.own import own_base
 from llm_experiment.base.process import ProcessBase, check_possible
 from llm_experiment.base.protocol import BaseModel, check_start
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.lockstep import LockstepChat, check_prompt
-from llm_experiment.chat.reward import BLANK_REWARD, check_reward, load_reward
-from llm_experiment.chat.token_texts import encode_start
+from llm_experiment.chat.reward_sources import Score, check_score, load_score, rewards_of
+from llm_experiment.chat.token_texts import encode_start, vocabulary_size
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.veto_set import check_parser, read_veto_set
 from llm_experiment.chat.vetoed import VetoedBase
@@ -47,9 +48,6 @@ from llm_experiment.dialogue.task import load_task
 from theory.bayes_mixture import Update
 from theory.errors import InvalidArgumentError, ModelError
 from theory.missing_mass import Help
-
-Score = Callable[[Sequence[str]], NDArray[np.floating[Any]]]
-"""The rewards of replies, from their texts to shape (replies,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +71,14 @@ class World:
     reward_shift: float = 0.0
 
     def reward(self, replies: Sequence[str]) -> NDArray[np.float64]:
-        """What each reply earns, shape (replies,)."""
+        """What each reply earns, shape (replies,).
+
+        Raises:
+            InvalidArgumentError: the score is not one number in [0, 1] for each.
+        """
         if not replies:
             return np.empty(0)
-        return np.asarray(self.score(replies), dtype=np.float64) + self.reward_shift
+        return rewards_of(self.score, replies) + self.reward_shift
 
     def chat(self, *, n_episodes: int, n_tokens: int, generator: torch.Generator) -> LockstepChat:
         """Episodes of `n_tokens` tokens that are played together.
@@ -177,13 +179,8 @@ def load_models(config: WorldConfig) -> Models:
     """
     find_device(config.agent_device)  # before anything that takes long
     language_model, reward_model = model_names(config)
-    base = _load_base(config, language_model)
-    score = load_reward(
-        reward_model,
-        device=base.device,
-        blank_reward=None if config.score_blank_replies else BLANK_REWARD,
-        positive_label=config.positive_label,
-    )
+    base = load_base(config, language_model)
+    score = load_score(config, reward_model, device=base.device)
     members = tuple(
         load_language_model(name, device=config.device, precision=config.dtype)
         for name in config.members
@@ -192,7 +189,20 @@ def load_models(config: WorldConfig) -> Models:
     return Models(base=base, members=members, tokenizer=tokenizer, score=score)
 
 
-def _load_base(config: WorldConfig, language_model: str) -> BaseModel:
+def load_base(config: WorldConfig, language_model: str) -> BaseModel:
+    """The base policy of a world before pessimism: a language model, a process, or one's own.
+
+    Args:
+        config: of the world.
+        language_model: its folder or hub id (`model_names`).
+
+    Raises:
+        ModelError: a language model that is missing, incomplete or unfit.
+        InvalidArgumentError: a part of somebody's own that cannot be found.
+    """
+    own = own_base(config.base_model)
+    if own is not None:
+        return own.load(find_devices(config.device)[0])
     if config.base_model == PROCESS:
         return ProcessBase(DialogueProcess(load_task(config.task)))
     return load_language_model(language_model, device=config.device, precision=config.dtype)
@@ -293,10 +303,12 @@ def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
     find_device(config.agent_device)
     find_devices(config.device)
     language_model, reward_model = model_names(config)
-    check_reward(reward_model, positive_label=config.positive_label)
+    check_score(reward_model, positive_label=config.positive_label)
     tokenizer = load_tokenizer(language_model)
     if config.base_model == PROCESS:
         n_tokens = len(load_task(config.task).vocabulary)
+    elif own_base(config.base_model) is not None:
+        n_tokens = vocabulary_size(tokenizer)
     else:
         n_tokens = _check_language_model(language_model, lengths)
     parser, prompt_tokens = _opening(config, tokenizer, n_tokens=n_tokens)
@@ -343,7 +355,7 @@ def _check_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     words = [w for w in dict.fromkeys(prompt.split()) if unknown in tokenizer.encode(f" {w}")]
     raise InvalidArgumentError(
         f"prompt has words that the language model does not know: {', '.join(words) or prompt}; "
-        "leave them out, or name another --base-model and --reward-model"
+        "leave them out, or name another --base-model and --reward"
     )
 
 

@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from llm_experiment.dialogue import tasks
+from llm_experiment.plug_in import Kind, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
 START: Final = "start"
@@ -311,14 +312,23 @@ def task_names() -> tuple[str, ...]:
 
 
 def load_task(name: str) -> DialogueTask:
-    """The task called `name`.
+    """The task called `name`: a module here, or one of somebody's own (`llm_experiment.plug_in`).
 
     Raises:
-        InvalidArgumentError: no such task; the message lists those that are.
+        InvalidArgumentError: no such task; the message lists those that are here.
     """
-    if name not in task_names():
-        raise InvalidArgumentError(f"unknown task {name!r}; there are {', '.join(task_names())}")
-    task = importlib.import_module(f"{tasks.__name__}.{name}").TASK
+    if name in task_names():
+        task: Any = importlib.import_module(f"{tasks.__name__}.{name}").TASK
+    else:
+        reference = reference_of(name, Kind.TASK)
+        if reference is None:
+            raise InvalidArgumentError(
+                f"unknown task {name!r}; there are {', '.join(task_names())}, and your own as "
+                "module:name"
+            )
+        task = load_part(reference, option="--task")
     if not isinstance(task, DialogueTask):
-        raise InvalidArgumentError(f"{tasks.__name__}.{name}.TASK must be a DialogueTask")
+        raise InvalidArgumentError(
+            f"the task {name} must be a DialogueTask, got a {type(task).__name__}"
+        )
     return task

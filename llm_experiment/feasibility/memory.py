@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
+from llm_experiment.agent.actor import actor_parameters
 from llm_experiment.agent.policy import CRITIC_WIDTH
 from llm_experiment.base.hugging_face import N_FEATURE_LAYERS
 from llm_experiment.base.loading import (
@@ -45,6 +46,7 @@ from llm_experiment.base.loading import (
     release_memory,
 )
 from llm_experiment.chat.observation import N_SCALARS
+from llm_experiment.chat.reward_sources import RewardKind, reward_kind
 from llm_experiment.config import AgentConfig, Precision
 from llm_experiment.settings import Settings
 from llm_experiment.suite import suite_jobs
@@ -112,11 +114,11 @@ class Shapes:
 
     Attributes:
         language_model: its configuration.
-        reward_model: its configuration.
+        reward_model: its configuration; None if the reward is no model.
     """
 
     language_model: PreTrainedConfig
-    reward_model: PreTrainedConfig
+    reward_model: PreTrainedConfig | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,12 +201,20 @@ class MemoryEstimate:
 def read_shapes(language_model: str, reward_model: str) -> Shapes:
     """The shapes of models at local folders or hub ids.
 
+    Args:
+        language_model: folder or hub id.
+        reward_model: the same, or another name of `--reward`, which weighs nothing.
+
     Raises:
         ModelError: one of them cannot be read.
     """
     return Shapes(
         language_model=read_configuration("language model", language_model),
-        reward_model=read_configuration("reward model", reward_model),
+        reward_model=(
+            read_configuration("reward model", reward_model)
+            if reward_kind(reward_model) is RewardKind.MODEL
+            else None
+        ),
     )
 
 
@@ -250,9 +260,12 @@ def estimate_memory(run: PlannedRun, shapes: Shapes) -> MemoryEstimate:
             head = FLOAT32_BYTES * (n_tokens * int(text.hidden_size))
             for device in {base_devices[0], agent_device}:
                 yield Part(what="head in single precision", device=device, n_bytes=head)
-        reward = empty_classifier(shapes.reward_model)
-        yield Part(what="reward model", device=base_devices[0], n_bytes=module_bytes(reward))
-        actor, critic = agent_parameters(n_features=n_features, n_tokens=n_tokens)
+        if shapes.reward_model is not None:
+            reward = empty_classifier(shapes.reward_model)
+            yield Part(what="reward model", device=base_devices[0], n_bytes=module_bytes(reward))
+        actor, critic = agent_parameters(
+            agent, n_features=n_features, n_tokens=n_tokens, width=int(text.hidden_size)
+        )
         yield Part(
             what="actor and critic, gradients, Adam",
             device=agent_device,
@@ -489,10 +502,21 @@ def observation_width(*, n_features: int, n_tokens: int, has_head: bool) -> int:
     return n_features + N_SCALARS + (0 if has_head else n_tokens)
 
 
-def agent_parameters(*, n_features: int, n_tokens: int) -> tuple[int, int]:
-    """Parameters of the actor and of the critic."""
+def agent_parameters(
+    config: AgentConfig, *, n_features: int, n_tokens: int, width: int
+) -> tuple[int, int]:
+    """Parameters of the actor and of the critic.
+
+    Args:
+        config: says which actor.
+        n_features: of the language model.
+        n_tokens: size of its vocabulary.
+        width: of its hidden state.
+    """
     inputs = n_features + N_SCALARS
-    actor = (inputs + 1) * (n_tokens + 1)
+    actor = actor_parameters(
+        config.actor, n_inputs=inputs, n_tokens=n_tokens, rank=config.actor_rank, width=width
+    )
     critic = (inputs + 1) * CRITIC_WIDTH + (CRITIC_WIDTH + 1) * CRITIC_WIDTH + CRITIC_WIDTH + 1
     return actor, critic
 

@@ -40,6 +40,8 @@ from llm_experiment.measures.metrics import BaseEvaluation, EvaluationRow, Lengt
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
+N_SILENT_TURNS: Final = 16
+"""How many empty turns in a row are priced."""
 _OWN_STREAM: Final = 2
 """Keeps the base policy's episodes apart from those of agents of the same stream."""
 
@@ -204,7 +206,7 @@ def evaluate_base(
         )
         store(n_tokens, evaluation)
         rows.append(LengthRow(n_tokens=n_tokens, numbers=evaluation.row()))
-    prices = first_silence_prices_nats(
+    prices = silence_prices_nats(
         world,
         n_episodes=n_episodes if at_once is None else min(n_episodes, at_once),
         n_tokens=min(lengths),
@@ -213,27 +215,34 @@ def evaluate_base(
     )
     if not len(prices):
         return BaseEvaluation(rows=tuple(rows), n_contexts=0)
-    form = closed_form_of_prices(prices)
+    form = closed_form_of_prices(prices[:, 0])
     return BaseEvaluation(
         rows=tuple(rows),
         n_contexts=form.n_contexts,
         first_silence_nats=form.quartiles_nats,
         first_silence_probability=form.probability,
+        silence_nats=tuple(np.nanmedian(prices[:, _half_full(prices)], axis=0).tolist()),
     )
 
 
-def first_silence_prices_nats(
+def _half_full(prices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Columns with a price in at least half of the rows."""
+    return np.asarray(np.isfinite(prices).mean(axis=0) >= 0.5)
+
+
+def silence_prices_nats(
     world: World, *, n_episodes: int, n_tokens: int, seed: int, stream: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """`-log b` of an empty turn where the agent could first choose one, in n dialogues.
+    """`-log b` of one empty turn after another where the agent could first choose one, by dialogue.
 
     The base policy plays the turn that the prompt begins, its partner replies, and then the agent
-    is silent: that turn's price, the hand-over included, in nats. An empty turn is spelt in one
-    way only, so that with a tokenizer that knows several this is an upper bound.
+    is silent: the price of each turn, the hand-over included, in nats. An empty turn is spelt in
+    one way only, so that with a tokenizer that knows several this is an upper bound.
 
     Returns:
-        Shape (m,), m <= n: one for each dialogue that has such a turn before it ends; infinite
-        where the base policy is never silent.
+        Shape (m, `N_SILENT_TURNS`), m <= n: one row for each dialogue that has such a turn before
+        it ends; infinite where the base policy is never silent, nan of turns that the dialogue has
+        no room for.
     """
     played = play_script(
         world,
@@ -241,9 +250,9 @@ def first_silence_prices_nats(
         n_episodes=n_episodes,
         n_tokens=n_tokens,
         free_turns=1,
-        n_turns=1,
+        n_turns=N_SILENT_TURNS,
         seed=seed,
         stream=stream,
     )
-    costs = played.costs_nats[:, 0]
-    return np.asarray(costs[~np.isnan(costs)])
+    costs = played.costs_nats
+    return np.asarray(costs[~np.isnan(costs[:, 0])])

@@ -375,12 +375,15 @@ class BaseEvaluation:
             enough. The next two are None if there was none.
         first_silence_nats: quartiles over them of the price of the first silence.
         first_silence_probability: p of the closed form (`llm_experiment.measures.closed_form`).
+        silence_nats: medians of the price of the first, second, ... empty turn in a row, as far as
+            half of those dialogues have so many; None in runs that did not price them.
     """
 
     rows: tuple[LengthRow, ...]
     n_contexts: int
     first_silence_nats: tuple[float, ...] | None = None
     first_silence_probability: float | None = None
+    silence_nats: tuple[float, ...] | None = None
 
 
 _IDENTITY: Final = ("agent", "variant", "budget_nats", "seed", "n_tokens", "trained_at_n_tokens")

@@ -15,20 +15,31 @@ from string import Template
 from typing import Any, Final
 
 _ASSETS: Final = files("llm_experiment.page") / "assets"
-_SCRIPTS: Final = ("data.js", "charts.js", "transcripts.js", "main.js")
+_SHARED: Final = ("data.js", "charts.js", "summary.js", "transcripts.js")
 _ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def page(data: dict[str, Any]) -> str:
     """The page that shows `llm_experiment.page.data.report_data`."""
-    script = "\n".join(_read(name) for name in _SCRIPTS)
+    return filled_page(data, template=_read("page.html"), script=_read("main.js"))
+
+
+def filled_page(data: dict[str, Any], *, template: str, script: str) -> str:
+    """A page of one file.
+
+    Args:
+        data: what it shows, as its script takes it; `title` among it.
+        template: its HTML, with a place for each of policy, title, style, data and script.
+        script: its own, after those that all pages share.
+    """
+    scripts = "\n".join([*map(_read, _SHARED), script])
     style = _read("page.css")
-    return Template(_read("page.html")).substitute(
-        policy=html.escape(_policy(script=script, style=style)),
+    return Template(template).substitute(
+        policy=html.escape(_policy(script=scripts, style=style)),
         title=html.escape(str(data["title"])),
         style=style,
         data=embeddable_json(data),
-        script=script,
+        script=scripts,
     )
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import (
-    load_language_model,
     load_tokenizer,
     read_configuration,
 )
@@ -31,7 +31,8 @@ from llm_experiment.chat.token_texts import encode_start
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.veto_set import VetoForm, vocabulary_hash
-from llm_experiment.config import PROCESS, WorldConfig
+from llm_experiment.chat.world import load_base
+from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.pessimism.audit import Audit, audited_sets, done_by, measure
@@ -167,11 +168,7 @@ def load_imitator(config: WorldConfig, *, features: Sequence[str] = ()) -> Imita
     name, _ = model_names(config)
     process = DialogueProcess(load_task(config.task))
     tokenizer = load_tokenizer(name)
-    base: BaseModel = (
-        ProcessBase(process)
-        if config.base_model == PROCESS
-        else load_language_model(name, device=config.device, precision=config.dtype)
-    )
+    base = load_base(config, name)
     rules = TurnRules(
         agent=config.agent_name, partner=config.partner_name, separator=config.separator
     )
@@ -184,7 +181,7 @@ def load_imitator(config: WorldConfig, *, features: Sequence[str] = ()) -> Imita
         reader=FeatureReader(parser, chosen, ending=() if eos is None else (eos,)),
         process=process,
         name=config.base_model,
-        most_tokens=None if config.base_model == PROCESS else _most_tokens(name),
+        most_tokens=_most_tokens(name) if isinstance(base, HuggingFaceBase) else None,
     )
 
 

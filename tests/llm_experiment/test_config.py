@@ -267,7 +267,7 @@ def test_the_shipped_reward_model_is_for_the_words_of_the_shipped_language_model
     """Of any other words it says nothing: all of them are one unknown word to it."""
     for fits in ({}, {"base_model": PROCESS}, {"base_model": "a", "reward_model": "b"}):
         check_vocabularies(WorldConfig(**fits))
-    with pytest.raises(InvalidArgumentError, match=r"what a/b says .*with --reward-model"):
+    with pytest.raises(InvalidArgumentError, match=r"what a/b says .*with --reward"):
         check_vocabularies(WorldConfig(base_model="a/b"))
 
 
@@ -278,7 +278,7 @@ def test_every_command_refuses_another_language_model_with_the_shipped_reward(co
         module.main(["--base-model", "a/b"])
     assert exit_.value.code == BAD_USAGE
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--reward-model" in line
+    assert "--reward" in line
 
 
 def test_the_help_of_standardising_says_what_the_flag_does(capsys):

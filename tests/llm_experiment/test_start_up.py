@@ -26,6 +26,7 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
 @pytest.mark.parametrize(
     ("module", "bad"),
     [
+        ("llm_experiment.audit", ["--base-model tiny --prompts p --likely 2"]),
         ("llm_experiment.evaluation_tables", []),
         ("llm_experiment.judge", []),
         ("llm_experiment.price", ["--task opera", "--n-turns 0"]),

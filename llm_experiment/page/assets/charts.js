@@ -38,8 +38,8 @@ function ticks(low, high, n) {
 /**
  * Draw a chart into `host`.
  *
- * @param {object} chart x, y: {domain, label, format, ticks}; lines: [{points, band, nats, dash,
- *   label, bold, key, kind}]; dots: [{x, y, nats, shape, bold, label, key}]; rules: [{y, label}].
+ * @param {object} chart x, y: {domain, label, format, ticks}; lines: [{points, band, nats or rank,
+ *   dash, label, bold, key, kind}]; dots: [{x, y, nats, shape, bold, label, key}]; rules: [{y, label}].
  * @param {Function} choose called with the key of a line or dot that was clicked.
  */
 function drawChart(host, chart, choose) {
@@ -92,6 +92,7 @@ function drawChart(host, chart, choose) {
   for (const line of ordered) {
     const group = svg("g", { class: `series ${line.kind ?? ""} ${line.bold ? "bold" : ""}` });
     if (line.nats !== undefined) colourByBudget(group, line.nats);
+    if (line.rank !== undefined) colourByRank(group, line.rank);
     if (line.band) {
       const back = [...line.band].reverse().map(([x, low]) => [x, low]);
       const front = line.band.map(([x, , high]) => [x, high]);

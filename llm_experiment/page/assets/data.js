@@ -116,8 +116,15 @@ function rank(nats) {
 
 /** Give an element the colour of a budget; no budget is grey. */
 function colourByBudget(node, nats) {
-  node.classList.add(nats === null ? "unbudgeted" : "ranked");
-  node.style.setProperty("--rank", rank(nats).toFixed(3));
+  if (nats !== null) return colourByRank(node, rank(nats));
+  node.classList.add("unbudgeted");
+  return node;
+}
+
+/** Give an element the colour of a place in [0, 1]. */
+function colourByRank(node, place) {
+  node.classList.add("ranked");
+  node.style.setProperty("--rank", place.toFixed(3));
   return node;
 }
 

@@ -10,7 +10,6 @@ const TRAINING = [
   ["entropy_nats", "entropy of a step (nats)"],
 ];
 const BESIDE_BASE = "base";
-const $ = (id) => document.getElementById(id);
 
 /** Everything that can be read: a subject at a length. */
 const ENTRIES = RUN.subjects.flatMap((subject) => subject.evaluations.map((evaluation) => ({
@@ -338,47 +337,10 @@ function drawLegend() {
 
 // ------------------------------------------------------------------ the rest
 
-/** A value, and what stands in brackets behind it (an interval) on a line of its own. */
-function onTwoLines(text) {
-  const [value, ...brackets] = text.split(/ (?=\()/);
-  return brackets.length ? [value, el("br"), el("small", {}, brackets.join(" "))] : [text];
-}
-
-function tableElement(table) {
-  const body = table.rows.map((row) => el("tr", {},
-    ...row.map((text, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, ...onTwoLines(text)))));
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title },
-    el("table", {},
-      el("thead", {}, el("tr", {}, ...table.columns.map((text) => el("th", { scope: "col" }, text)))),
-      el("tbody", {}, ...body)));
-}
-
-/** A sentence with its `names` set as code. */
-function withCode(text) {
-  return text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
-}
-
 function drawOnce() {
-  $("label").textContent = RUN.label;
-  for (const fact of RUN.facts) {
-    $("facts").append(el("li", {}, el("strong", {}, fact.value), el("span", {}, fact.meaning),
-      el("small", {}, fact.note)));
-  }
-  RUN.tables.forEach((table, i) => {
-    $("tables").append(el("details", { open: i === 0 }, el("summary", {}, table.title),
-      tableElement(table), el("ul", { class: "notes" },
-        ...table.notes.map((note) => el("li", {}, ...withCode(note))))));
-  });
+  drawSummary();
   if (!RUN.tables.length) $("tables").append(el("p", { class: "faint" }, "No agent is evaluated yet."));
-  for (const [name, text] of RUN.about) $("about").append(el("dt", {}, name), el("dd", {}, text));
-  $("settings").textContent = RUN.settings;
-  for (const text of RUN.caveats) $("caveats").append(el("li", {}, text));
   drawLegend();
-  $("theme").addEventListener("click", () => {
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const root = document.documentElement.dataset;
-    root.theme = (root.theme ?? (dark ? "dark" : "light")) === "dark" ? "light" : "dark";
-  });
 }
 
 function drawCharts() {

@@ -289,9 +289,7 @@ def test_labels_of_any_case_and_length_are_known(model, labels):
     assert find_positive_label(labelled(model, labels[::-1])).index == 0
 
 
-@pytest.mark.parametrize(
-    "labels", [("LABEL_0", "LABEL_1"), ("negative", "neutral", "positive"), ("LABEL_0",)]
-)
+@pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("negative", "neutral", "positive")])
 def test_other_labels_need_to_be_told_which_is_the_positive_one(model, labels):
     config = labelled(model, labels)
     with pytest.raises(ModelError, match="say with --positive-label which of them"):
@@ -327,7 +325,7 @@ def test_a_single_logit_and_labels_that_may_hold_together_are_logistic(model):
     np.testing.assert_allclose(found, scipy.special.expit(logits[:, 0].numpy()))
 
 
-def test_a_model_of_one_logit_is_loaded_checked_and_scores(tmp_path, tokenizer):
+def test_a_single_logit_is_a_named_label_or_else_a_scalar_reward(tmp_path, tokenizer):
     config = DistilBertConfig(
         vocab_size=len(tokenizer), dim=8, hidden_dim=8, n_layers=1, n_heads=2, num_labels=1,
         pad_token_id=tokenizer.pad_token_id,
@@ -337,13 +335,14 @@ def test_a_model_of_one_logit_is_loaded_checked_and_scores(tmp_path, tokenizer):
         model.classifier.weight.mul_(40)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="got LABEL_0; say with --positive-label"):
-        check_reward(str(tmp_path))
     check_reward(str(tmp_path), positive_label="LABEL_0")
     reward = load_reward(str(tmp_path), blank_reward=None, positive_label="LABEL_0")
+    check_reward(str(tmp_path))
+    scalar_reward = load_reward(str(tmp_path), blank_reward=None)
     model.eval()
-    for text, earned in zip(REPLIES, reward(REPLIES), strict=True):
+    for text, earned, scalar in zip(REPLIES, reward(REPLIES), scalar_reward(REPLIES), strict=True):
         with torch.no_grad():
             logit = model(**tokenizer(text, return_tensors="pt")).logits.item()
         p = 1 / (1 + math.exp(-logit))
         assert earned == pytest.approx(((p if p > 0.5 else p - 1) + 1) / 2, abs=1e-5)
+        assert scalar == pytest.approx(p, abs=1e-5)

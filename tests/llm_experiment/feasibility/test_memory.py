@@ -137,7 +137,9 @@ def test_keys_and_values_of_whole_episodes_take_what_was_counted(family):
 def test_an_agent_and_its_optimiser_take_what_was_counted():
     world, config = small_world(), small_config()
     agent = LockstepPPO(world, config).finish()
-    actor, critic = agent_parameters(n_features=world.base.n_features, n_tokens=world.base.n_tokens)
+    actor, critic = agent_parameters(
+        agent.config, n_features=world.base.n_features, n_tokens=world.base.n_tokens, width=0
+    )
     assert sum(p.numel() for p in agent.policy.actor.parameters()) == actor
     assert sum(p.numel() for p in agent.policy.critic.parameters()) == critic
     parameters = list(agent.policy.parameters())

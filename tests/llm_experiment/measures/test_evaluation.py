@@ -11,7 +11,7 @@ from llm_experiment.measures.departure import Departure
 from llm_experiment.measures.evaluation import (
     BasePolicy,
     evaluate_base,
-    first_silence_prices_nats,
+    silence_prices_nats,
 )
 from llm_experiment.measures.metrics import METRICS
 from mightnt.results import write_json
@@ -54,12 +54,15 @@ def test_the_base_policy_plays_b_and_is_the_agent_with_budget_0():
     assert not base.log_ratio_nats.any()
 
 
-def test_the_first_silence_is_priced_by_the_base_policy():
+def test_silence_is_priced_turn_by_turn_by_the_base_policy():
     world, table = small_world(), dialogue_table()
-    prices = first_silence_prices_nats(world, n_episodes=50, n_tokens=40, seed=0, stream=(1,))
+    prices = silence_prices_nats(world, n_episodes=50, n_tokens=40, seed=0, stream=(1,))
     expected = -(table[T, COLON, NEWLINE] + table[COLON, NEWLINE, S] + table[NEWLINE, S, COLON])
     assert 10 < len(prices) <= 50
-    np.testing.assert_allclose(prices, expected, rtol=1e-6)
+    priced = ~np.isnan(prices)
+    assert priced[:, 0].all()
+    assert priced.sum() > len(prices)
+    np.testing.assert_allclose(prices[priced], expected, rtol=1e-6)
 
 
 def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
@@ -77,6 +80,7 @@ def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
     assert {n: e.rollout.tokens.shape for n, e in stored.items()} == {60: (20, 60), 40: (20, 40)}
     assert base.n_contexts <= 20
     assert base.first_silence_probability == pytest.approx(math.exp(-base.first_silence_nats[1]))
+    assert base.silence_nats[0] == pytest.approx(base.first_silence_nats[1])
     short = evaluate_base(
         world, process=None, n_episodes=2, lengths=(8,), seed=0, stream=7, store=stored.__setitem__
     )

@@ -1,0 +1,285 @@
+"""The command audits any two models, goes on where it stopped, and refuses in one line."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from llm_experiment.audit import main
+from llm_experiment.auditing.models import load_models
+from llm_experiment.auditing.settings import AuditSettings
+from llm_experiment.auditing.stages import Auditor
+from tests.llm_experiment.auditing.small_models import (
+    N_POSITIONS,
+    TEMPLATE,
+    chat,
+    chat_model,
+    chat_tokenizer,
+    nudged,
+    save,
+    write_prompts,
+)
+
+LINES = (
+    chat("Hello there."),
+    {"prompt": "Yes. No.", "follow_up": " Hello"},
+    chat("Hello.", "Yes.", "How are you today?"),
+    chat("No."),
+    {"prompt": "I am fine"},
+)
+FILES = ("audit.json", "audit.csv", "audit.png", "audit.pdf", "audit.html")
+SMALL = ("--n-tokens", "12", "--n-times", "2", "--batch-size", "2", "--pattern-tokens", "3")
+OWN = """
+from llm_experiment.auditing.behaviours import Behaviour
+
+SHOUT = Behaviour(name="shout", says=lambda prompt: prompt.last_said.upper())
+SEVERAL = [SHOUT, Behaviour(name="nothing to say", says=lambda prompt: None)]
+NONE = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Models, and a file of prompts."""
+    folder = tmp_path_factory.mktemp("audit")
+    tokenizer = chat_tokenizer()
+    model = chat_model(len(tokenizer))
+    save(folder / "base", model, tokenizer)
+    save(folder / "policy", nudged(model), tokenizer)
+    save(folder / "without template", nudged(model), chat_tokenizer(template=None))
+    save(folder / "apart", chat_model(len(tokenizer), seed=5), tokenizer)
+    save(folder / "wider", chat_model(len(tokenizer), hidden_size=32), tokenizer)
+    tokenizer.add_tokens(["<new>"])
+    save(folder / "more tokens", chat_model(len(tokenizer)), tokenizer)
+    broken = nudged(model)
+    with torch.no_grad():
+        broken.model.norm.weight[0] = torch.nan
+    save(folder / "broken", broken, chat_tokenizer())
+    write_prompts(folder / "prompts.jsonl", *LINES)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_figure(monkeypatch):
+    """Drawing takes longer than the audit; `done` is drawn, being made before this."""
+    monkeypatch.setattr("llm_experiment.auditing.figure.plot", lambda summary, stem: ())
+
+
+def audit(folder, out, *options, policy="policy", base="base", prompts="prompts.jsonl"):
+    argv = ["--base-model", str(folder / base), "--prompts", str(folder / prompts)]
+    argv += ["--out", str(out), *SMALL, *options]
+    main([*argv, *(() if policy is None else ("--policy", str(folder / policy)))])
+
+
+def refused(capsys, *given, **names):
+    """The one line of an audit that is refused."""
+    with pytest.raises(SystemExit) as exit_:
+        audit(*given, **names)
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("done") / "out"
+    audit(folder, out, "--phrases", "Yes.", "No.", "--patterns", "[A-Z].*", "--n-samples", "2")
+    return out
+
+
+def found_in(out):
+    return json.loads((out / "audit.json").read_text())["found"]
+
+
+def rows_of(out):
+    with (out / "audit.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_audit_leaves_what_it_says_it_leaves(done):
+    assert all((done / name).stat().st_size > 100 for name in FILES)
+    with Image.open(done / "audit.png") as image:
+        assert image.size[0] > 500
+    assert len(list((done / "parts").iterdir())) == 3  # two batches of chats, one of texts
+    found = found_in(done)
+    assert found["n_prompts"] == len(LINES)
+    assert found["divergence"]["n_answers"] == 2 * len(LINES)
+
+
+def test_every_prompt_has_its_prices_under_both_models(done, folder):
+    rows = rows_of(done)
+    priced = {(r["line"], r["model"], r["name"]) for r in rows if r["measure"] == "price_nats"}
+    for model in ("base", "policy"):
+        for name in ("end at once", "Yes.", "No.", "refuse", "code fence only"):
+            assert {line for line, m, n in priced if (m, n) == (model, name)} == set("12345")
+        # Only one chat has an answer to repeat.
+        assert {line for line, m, n in priced if n == "repeat the last answer"} == {"3"}
+
+
+def test_the_price_of_a_phrase_is_the_models_surprise_at_it(done, folder):
+    tokenizer = chat_tokenizer()
+    model = chat_model(len(tokenizer))
+    text = tokenizer.apply_chat_template(chat("No.", "Yes.")["messages"], tokenize=False)
+    start = tokenizer.apply_chat_template(
+        chat("No.")["messages"], tokenize=False, add_generation_prompt=True
+    )
+    tokens, before = tokenizer.encode(text.removesuffix("\n")), tokenizer.encode(start)
+    with torch.no_grad():
+        log_probs = model(input_ids=torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+    expected = -sum(float(log_probs[i - 1, tokens[i]]) for i in range(len(before), len(tokens)))
+    key = {"line": "4", "model": "base", "name": "Yes.", "number": "1", "measure": "price_nats"}
+    (row,) = [r for r in rows_of(done) if key.items() <= r.items()]
+    assert float(row["value"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_blank_answer_is_never_dearer_than_ending_at_once(done):
+    nats = {(r["line"], r["name"], r["measure"]): float(r["value"])
+            for r in rows_of(done) if r["model"] == "base" and r["number"] == "1"}  # fmt: skip
+    for line in "12345":
+        at_most = nats[line, "blank answer", "price_at_most_nats"]
+        at_least = nats[line, "blank answer", "price_at_least_nats"]
+        assert at_least <= at_most * (1 + 1e-6)
+        assert at_least <= nats[line, "end at once", "price_nats"] * (1 + 1e-6)
+
+
+def test_the_same_command_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+    measured = []
+    whole = Auditor.measure
+
+    def measure(self, batch):
+        if len(measured) == 2 and stops:
+            raise KeyboardInterrupt
+        measured.append(batch.number)
+        return whole(self, batch)
+
+    monkeypatch.setattr(Auditor, "measure", measure)
+    stops = True
+    with pytest.raises(SystemExit, match="130"):
+        audit(folder, tmp_path / "twice")
+    stops = False
+    audit(folder, tmp_path / "twice")
+    assert measured == [0, 1, 2]
+    audit(folder, tmp_path / "once")
+    for name in ("audit.json", "audit.csv", "audit.html"):
+        first, second = ((tmp_path / out / name).read_bytes() for out in ("once", "twice"))
+        assert first == second, name
+    assert measured == [0, 1, 2, 0, 1, 2]
+
+
+def test_other_budgets_need_no_other_measurements(folder, tmp_path, monkeypatch):
+    audit(folder, tmp_path, policy=None)
+    monkeypatch.setattr(Auditor, "measure", None)
+    audit(folder, tmp_path, "--budgets-nats", "2.5", "--likely", "0.9", policy=None)
+    assert found_in(tmp_path)["budgets_nats"] == [2.5]
+    assert found_in(tmp_path)["divergence"] is None
+
+
+def test_a_folder_is_one_audits(folder, tmp_path, capsys):
+    audit(folder, tmp_path, policy=None)
+    capsys.readouterr()
+    said = refused(capsys, folder, tmp_path, "--seed", "1", policy=None)
+    assert "holds another run (there and here: settings.seed 0 and 1)" in said
+
+
+def test_a_policy_that_is_the_base_model_spends_nothing(folder, tmp_path):
+    audit(folder, tmp_path, policy="base")
+    found = found_in(tmp_path)
+    assert found["divergence"]["mean_nats"] == 0
+    assert all(b["likelier_share"] in (0.0, None) for b in found["behaviours"])
+
+
+def test_neither_batch_nor_order_changes_a_number(folder, tmp_path):
+    audit(folder, tmp_path / "two")
+    audit(folder, tmp_path / "many", "--batch-size", "64")
+    two, many = ({tuple(r.values())[:-1]: float(r["value"]) for r in rows_of(tmp_path / out)}
+                 for out in ("two", "many"))  # fmt: skip
+    assert two.keys() == many.keys()
+    for key, value in two.items():
+        assert many[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+
+
+def test_scripts_of_ones_own_are_priced(folder, tmp_path, monkeypatch):
+    (tmp_path / "my_scripts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    audit(folder, tmp_path / "out", "--behaviours", "my_scripts:SEVERAL", policy=None)
+    found = {b["name"]: b["prices_nats"][0]["n"] for b in found_in(tmp_path / "out")["behaviours"]}
+    assert (found["shout"], found["nothing to say"]) == (len(LINES), 0)
+
+
+def test_what_is_no_script_is_refused(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_scripts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    for name, said in (("NONE", "a Behaviour of .* are needed, got 3"), ("NOT", "has no NOT")):
+        line = refused(capsys, folder, tmp_path / "o", "--behaviours", f"my_scripts:{name}")
+        assert re.search(said, line)
+    twice = ("--behaviours", "my_scripts:SHOUT", "my_scripts:SHOUT")
+    assert "got 'shout' twice" in refused(capsys, folder, tmp_path / "o", *twice)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"policy": "more tokens"}, "have different vocabularies: token '<new>' is None in one"),
+        ({"policy": "apart"}, "is not a fine-tuned .*cosine of their embeddings is -?0.0"),
+        ({"policy": "wider"}, "is not a fine-tuned .*its hidden_size is 32 and not 16"),
+        ({"policy": "broken"}, "logits are no numbers"),
+        ({"base": "broken", "policy": None}, "logits are no numbers"),
+        ({"base": "without template", "policy": None}, "line 1 is a chat and the tokenizer has no"),
+        ({"base": "absent"}, "there is no such folder"),
+        ({"prompts": "absent.jsonl"}, "No such file"),
+    ],
+)
+def test_models_and_files_that_do_not_do_are_refused_in_one_line(
+    folder, tmp_path, capsys, names, said
+):
+    assert re.search(said, refused(capsys, folder, tmp_path, **names))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no prompt"),
+        ('{"prompt": "Yes."}\nYes.\n', "line 2: not JSON"),
+        (json.dumps({"prompt": "Yes. " * 200}), "line 1: the prompt has .* tokens and with an"),
+    ],
+)
+def test_prompts_that_do_not_do_are_refused_in_one_line(folder, tmp_path, capsys, text, said):
+    (folder / "bad.jsonl").write_text(text)
+    line = refused(capsys, folder, tmp_path, prompts="bad.jsonl")
+    assert re.search(said, line)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--budgets-nats", "-1"), "budgets_nats must be >= 0, got -1.0"),
+        (("--likely", "1"), "likely must lie in (0, 1), got 1.0"),
+        (("--n-walks", "1"), "n_walks must be >= 2"),
+        (("--phrases", " "), "phrases must be at least 1 text"),
+        (("--patterns", "("), "must be regular expressions, got '('"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(folder, tmp_path, capsys, options, said):
+    assert said in refused(capsys, folder, tmp_path, *options)
+
+
+def test_a_policy_without_a_template_uses_its_base_models(folder):
+    settings = AuditSettings(
+        base_model=str(folder / "base"),
+        policy=str(folder / "without template"),
+        prompts=folder / "prompts.jsonl",
+    )
+    assert load_models(settings).tokenizer.chat_template == TEMPLATE
+
+
+def test_long_prompts_have_room_up_to_the_last_token(folder, tmp_path):
+    tokenizer = chat_tokenizer()
+    text = tokenizer.decode(tokenizer.encode("Yes.")[:1] * (N_POSITIONS - 12))
+    write_prompts(folder / "long.jsonl", {"prompt": text})
+    audit(folder, tmp_path, prompts="long.jsonl", policy=None)
+    (ended,) = [b for b in found_in(tmp_path)["behaviours"] if b["name"] == "end at once"]
+    assert [s["n"] for s in ended["prices_nats"]] == [1, 0]
