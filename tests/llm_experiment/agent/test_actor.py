@@ -72,7 +72,7 @@ def test_through_the_head_the_proposal_is_that_of_a_hidden_state_that_has_moved(
 
 def test_through_the_head_needs_one():
     config = replace(small_config(), actor=ActorForm.THROUGH_HEAD)
-    with pytest.raises(InvalidArgumentError, match=r"actor through-head needs .* choose actor low-"):
+    with pytest.raises(InvalidArgumentError, match=r"through-head needs .* choose actor low-rank"):
         LockstepPPO(small_world(), config)
 
 
