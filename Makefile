@@ -23,7 +23,7 @@ run: .venv
 test: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=100
 
-test-all: lint .venv/.cluster
+test-all: lint .venv/.cluster .venv/.trl
 	$(BIN)/pytest -q -n 2
 
 lint: .venv
@@ -65,6 +65,11 @@ fix: .venv
 # Ray and Dask, for the tests that start real clusters.
 .venv/.cluster: .venv/.installed requirements-cluster.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	touch $@
+
+# trl and peft, for the tests that train in somebody else's trainer.
+.venv/.trl: .venv/.installed requirements-trl.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-trl.txt
 	touch $@
 
 .venv/.mutants: .venv/.installed requirements-mutants.txt

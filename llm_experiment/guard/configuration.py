@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from transformers import PreTrainedConfig
 
-from llm_experiment.guard.spending import check_budget
+from llm_experiment.guard.arguments import check_budget
 
 MODEL_TYPE: Final = "kl_budgeted"
 

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from llm_experiment.guard.arguments import check_budget
 from llm_experiment.guard.spending import (
-    check_budget,
     open_budget,
     policy_kl_nats,
     policy_weights,

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from theory.budget import Accounting, BudgetLedger, open_ledger
 from theory.divergences import kl_nats
-from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidDistributionError
+from theory.errors import InvalidDistributionError
 from theory.projections import geometric_projection
 
 SAFETY: Final = 1.0 - 1e-12
@@ -37,19 +37,6 @@ relative error."""
 LEAST_NATS: Final = 1e-12
 """A step that may spend no more, and whose policy costs more, plays the reference: what is left of
 a spent budget is rounding, and lambda of it has no useful derivative."""
-
-
-def check_budget(*, budget_nats: float, step_share: float) -> None:
-    """Raise unless the budget is a number >= 0 and the share lies in (0, 1].
-
-    Raises:
-        InvalidBudgetError: the budget is negative, infinite or NaN.
-        InvalidArgumentError: the share is not in (0, 1].
-    """
-    if not 0 <= budget_nats < float("inf"):
-        raise InvalidBudgetError(f"budget_nats must be a finite number >= 0, got {budget_nats}")
-    if not 0 < step_share <= 1:
-        raise InvalidArgumentError(f"step_share must lie in (0, 1], got {step_share}")
 
 
 def open_budget(budget_nats: float, n_sequences: int, *, device: torch.device) -> BudgetLedger:

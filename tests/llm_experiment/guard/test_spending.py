@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_experiment.guard.arguments import check_budget
 from llm_experiment.guard.spending import (
-    check_budget,
     open_budget,
     policy_kl_nats,
     policy_weights,
