@@ -81,6 +81,9 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "veto-rounds": Command(
             module="llm_experiment.veto_rounds", summary="attack vetoes, and widen them"
         ),
+        "guard-trl": Command(
+            module="llm_experiment.guard_trl", summary="a hard budget and a penalty in trl's GRPO"
+        ),
         "sweep": Command(module="llm_experiment.sweep", summary="many runs, here or on a cluster"),
         "tiny-models": Command(
             module="llm_experiment.tiny_models", summary="train the shipped models again"
