@@ -106,7 +106,7 @@ def mountain_car_step(position: float, velocity: float, action: int) -> tuple[fl
 
 
 def mountain_car(
-    *, n_positions: int = 12, n_velocities: int = 11, held: int = 8, horizon: int = 24
+    *, n_positions: int = 10, n_velocities: int = 9, held: int = 10, horizon: int = 20
 ) -> FiniteMDP:
     """MountainCar on a grid; the last state is the goal.
 
