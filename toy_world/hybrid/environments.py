@@ -6,8 +6,9 @@
 - `mountain_car`: Gymnasium's MountainCar-v0 on a grid of positions and velocities. An action is
   held for several of its time steps, and where the car then is between grid points it falls on one
   of the four around it, with the weights of bilinear interpolation: a finite process, of which
-  everything is known. At the goal it stays, and every step there pays 1, so that the value is the
-  expected number of steps left when it arrives.
+  everything is known. (What is interpolated is noise to the car: one that never pushes may arrive,
+  which Gymnasium's never does.) At the goal it stays, and every step there pays 1, so that the
+  value is the expected number of steps left when it arrives.
 """
 
 import math
@@ -131,7 +132,7 @@ def mountain_car(
     successors, probabilities = np.full(shape, goal), np.zeros(shape)
     probabilities[..., 0] = 1.0
     for (i, j), action in product(np.ndindex(n_positions, n_velocities), range(3)):
-        place, speed, arrived = positions[i], velocities[j], False
+        place, speed, arrived = float(positions[i]), float(velocities[j]), False
         for _ in range(held):
             if not arrived:
                 place, speed, arrived = mountain_car_step(place, speed, action)

@@ -74,17 +74,17 @@ class FiniteMDP:
     @property
     def n_states(self) -> int:
         """S."""
-        return self.rewards.shape[0]
+        return int(self.rewards.shape[0])
 
     @property
     def n_actions(self) -> int:
         """A."""
-        return self.rewards.shape[1]
+        return int(self.rewards.shape[1])
 
     @property
     def n_successors(self) -> int:
         """K."""
-        return self.successors.shape[2]
+        return int(self.successors.shape[2])
 
     def model(self, n_runs: int) -> "Model":
         """The truth, for R runs side by side."""
@@ -265,13 +265,12 @@ def occupancies(mdp: FiniteMDP, policy: Floats) -> Floats:
         Shape (H, S, A); every step sums to 1.
     """
     found = np.empty(policy.shape)
-    states = mdp.initial
+    states: Floats = mdp.initial
     for h, rows in enumerate(policy):
         found[h] = states[:, None] * rows
         flow = found[h][..., None] * mdp.probabilities
-        states = np.bincount(
-            mdp.successors.reshape(-1), weights=flow.reshape(-1), minlength=mdp.n_states
-        )
+        states = np.zeros(mdp.n_states)
+        np.add.at(states, mdp.successors.reshape(-1), flow.reshape(-1))
     return found
 
 
@@ -344,7 +343,7 @@ def _visit(
     visits[run, s, a, k] += 1
     if uniforms[1] < means[s, a]:
         rewards[run, s, a] += 1
-    return successors[s, a, k]
+    return int(successors[s, a, k])
 
 
 @compiled

@@ -83,8 +83,8 @@ def read_ratings(path: Path) -> Ratings:
         rows.append((user, film, stars))
     if not rows:
         raise ResultsError(f"{path} holds no rating; name a file of ratings")
-    users, films, stars = zip(*rows, strict=True)
-    return Ratings(users=np.array(users), films=np.array(films), stars=np.array(stars))
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return Ratings(users=columns[0], films=columns[1], stars=columns[2])
 
 
 def drawn_ratings(

@@ -84,7 +84,7 @@ class TabularOracle:
         """L, the logarithm of the number of events over delta."""
         n_states, n_actions, n_successors = self.successors.shape
         pairs = n_states * n_actions * self.most_visits
-        return n_successors * math.log(2) + math.log(pairs / self.delta)
+        return float(n_successors * math.log(2) + math.log(pairs / self.delta))
 
     def radius(self, counts: Ints) -> Floats:
         """`min(1, scale sqrt(L / 2n))`, and 1 for n = 0; the shape of `counts`."""

@@ -207,15 +207,15 @@ def _doorbell_table(options: HybridOptions, found: Sequence[DoorbellOutcome]) ->
             for each in found
         ),
         notes=(
-            f"After at most {options.steps} steps of demonstration, episodes of {HORIZON} steps. a2: "
-            "what the demonstrator never does; the flawed reward pays 1 for it, the true one "
+            f"After at most {options.steps} steps of demonstration, episodes of {HORIZON} steps. "
+            "a2: what the demonstrator never does; the flawed reward pays 1 for it, the true one "
             "nothing. True value: mean true pay of a step by the last policy, at most 1/2. Novel: "
             "from just after a second bell, which never came before. Regret: in true pay a step, "
             "summed over the episodes.",
             f"Imitator: every policy program of at most {options.bits} bits; pessimistic: its top "
             f"set at alpha = {ALPHA}, which asks the demonstrator. Its numbers and those of agents "
-            f"that do not learn are exact but for rounding; learners: means of {options.runs} runs, "
-            f"uncertainties scaled by {options.scale:g}.",
+            f"that do not learn are exact but for rounding; learners: means of {options.runs} "
+            f"runs, uncertainties scaled by {options.scale:g}.",
         ),
     )
 
@@ -283,7 +283,7 @@ def draw(options: HybridOptions, data: HybridLearning) -> Figure:
     for axes, stage in zip(panels[1], StageName, strict=True):
         _draw_regrets(axes, [e for e in data.curves if e.stage is stage])
     panels[0, 0].set_ylabel("sub-optimality")
-    panels[1, 0].set_ylabel("regret")
+    panels[1, 0].set_ylabel("regret (dotted: rate)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     grid = panels[2, 0].get_gridspec()
     for axes in panels[2]:
@@ -322,6 +322,7 @@ def _draw_gaps(axes: Axes, curves: Sequence[CurvePoint]) -> None:
             marker=marker,
         )
     axes.set_xscale("symlog", linthresh=4)
+    axes.set_xticks([0, 10, 100], ["0", "10", "100"])
     axes.set_ylim(0, None)
 
 
@@ -352,14 +353,14 @@ def _draw_value(axes: Axes, found: Sequence[DoorbellOutcome]) -> None:
     axes.axhline(found[0].true_value, color=GREY, linestyle="-.", label="demonstrator")
     axes.set_ylabel("true value of a step")
     axes.set_title("Doorbell: learning finds what pays...")
-    axes.legend(loc="center right", fontsize=6.5)
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.57), fontsize=6.5)
 
 
 def _draw_never(axes: Axes, found: Sequence[DoorbellOutcome]) -> None:
     _draw_doorbell(axes, found, "bad_probability")
     axes.set_ylabel("P(a2) in an episode")
     axes.set_title("...also where it should not")
-    axes.legend(loc="center right", fontsize=6.5)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.45), fontsize=6.5)
 
 
 def _draw_doorbell(axes: Axes, found: Sequence[DoorbellOutcome], measure: str) -> None:

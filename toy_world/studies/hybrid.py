@@ -270,8 +270,8 @@ def reach_of(
     farthest = farthest_level(stage.mdp, levels, least_gap=least_gap)
     if farthest is None:
         raise InvalidArgumentError(
-            f"no policy on the stage '{stage.name.value}' is worse than the best by {least_gap:.3g}; "
-            "ask for more episodes, offline or online"
+            f"no policy on the stage '{stage.name.value}' is worse than the best by "
+            f"{least_gap:.3g}; ask for more episodes, offline or online"
         )
     own = uncertainty_level(stage.mdp, levels, behaviour)
     return Reach(
