@@ -148,7 +148,7 @@ KEYS = {
 """What users may read in `data` of each demo's JSON, and in the rows of its lists by name."""
 
 DRAWN = {
-    "hybrid": (12, 12, 12, 12, 18, 18, 18, 18, 5, 4),
+    "hybrid": (18, 18, 18, 18, 18, 18, 18, 18, 5, 4),
     "joint_predictor": (5, 5),
     "pessimism": (3, 9, 6, 8),
     "planners": (4, 3, 2),

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from mightnt.figure_style import BLACK, BLUE, CYCLE, GREEN, GREY, MARKERS, VERMILLION, new_figure
 from mightnt.tables import Column, Evidence, Table
@@ -296,7 +297,7 @@ def draw(options: HybridOptions, data: HybridLearning) -> Figure:
         axes.set_title(stage.value)
     for axes, stage in zip(panels[1], StageName, strict=True):
         _draw_regrets(axes, [e for e in data.curves if e.stage is stage])
-    panels[0, 0].set_ylabel("sub-optimality")
+    panels[0, 0].set_ylabel("sub-optimality (dotted: rate)")
     panels[1, 0].set_ylabel("regret (dotted: rate)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     grid = panels[2, 0].get_gridspec()
@@ -314,52 +315,53 @@ def _styles() -> list[tuple[float | None, str, str]]:
     return list(zip(learners, (BLACK, *CYCLE), MARKERS, strict=False))
 
 
-def _draw_band(axes: Axes, times: Sequence[int], bands: Sequence[Band], **style: str) -> None:
-    label, colour, marker = style["label"], style["colour"], style["marker"]
-    axes.plot(
-        times, [each.mean for each in bands], color=colour, marker=marker, markersize=3, label=label
-    )
-    low, high = ([getattr(each, end) for each in bands] for end in ("low", "high"))
-    axes.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
 def _draw_gaps(axes: Axes, curves: Sequence[CurvePoint]) -> None:
     for share, colour, marker in _styles():
         own = [each for each in curves if each.other_share == share]
         label = "no data" if share is None else f"w = {share:g}"
-        _draw_band(
-            axes,
-            [each.n_online for each in own],
-            [each.sub_optimality for each in own],
-            label=label,
-            colour=colour,
-            marker=marker,
-        )
+        bands, rates = zip(*((e.sub_optimality, e.sub_optimality_rate) for e in own), strict=True)
+        _draw_bands(axes, own, bands, label=label, colour=colour, marker=marker)
+        _draw_rates(axes, own, rates, colour=colour)
     axes.set_xscale("symlog", linthresh=4)
     axes.set_xticks([0, 10, 100], ["0", "10", "100"])
-    axes.set_ylim(0, None)
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    positive = [each.sub_optimality.mean for each in curves if each.sub_optimality.mean > 0]
+    # A gap of 0 leaves the panel at its foot.
+    axes.set_ylim(0.5 * min(positive), 2 * max(positive))
 
 
 def _draw_regrets(axes: Axes, curves: Sequence[CurvePoint]) -> None:
     for share, colour, marker in _styles():
         own = [each for each in curves if each.other_share == share]
-        _draw_band(
-            axes,
-            [each.n_online for each in own],
-            [each.regret for each in own],
-            label="no data" if share is None else f"w = {share:g}",
-            colour=colour,
-            marker=marker,
-        )
-        axes.plot(
-            [each.n_online for each in own],
-            [each.regret_rate for each in own],
-            color=colour,
-            linestyle=":",
-            linewidth=0.8,
-        )
+        label = "no data" if share is None else f"w = {share:g}"
+        bands, rates = zip(*((each.regret, each.regret_rate) for each in own), strict=True)
+        _draw_bands(axes, own, bands, label=label, colour=colour, marker=marker)
+        _draw_rates(axes, own, rates, colour=colour)
     axes.set_xlabel("N₁, own episodes")
     axes.set_ylim(0, None)
+
+
+def _draw_bands(
+    axes: Axes,
+    points: Sequence[CurvePoint],
+    bands: Sequence[Band],
+    *,
+    label: str,
+    colour: str,
+    marker: str,
+) -> None:
+    times = [each.n_online for each in points]
+    means, lows, highs = zip(*((each.mean, each.low, each.high) for each in bands), strict=True)
+    axes.plot(times, means, color=colour, marker=marker, markersize=3, label=label)
+    axes.fill_between(times, lows, highs, color=colour, alpha=0.2, linewidth=0)
+
+
+def _draw_rates(
+    axes: Axes, points: Sequence[CurvePoint], rates: Sequence[float], *, colour: str
+) -> None:
+    times = [each.n_online for each in points]
+    axes.plot(times, rates, color=colour, linestyle=":", linewidth=0.8)
 
 
 def _draw_value(axes: Axes, found: Sequence[DoorbellOutcome]) -> None:
