@@ -16,6 +16,7 @@ from toy_world.demo import DemoResult
 
 SMALL = MappingProxyType(
     {
+        "hybrid": "--runs 4 --offline 20 --online 40 --bits 14 --steps 24",
         "joint_predictor": "--delta-bits 3",
         "pessimism": "--world metronome --bits 18 --memory-bits 10 --steps 12 --runs 40 "
         "--careers 2",
