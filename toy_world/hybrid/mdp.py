@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.arguments import check_count
+from theory.compiled import compiled
 from theory.errors import InvalidDistributionError, InvalidShapeError
-from toy_world.compiled import compiled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
