@@ -72,6 +72,5 @@ def largest_shares(price_nats: Any, budget_nats: Any) -> Floats:
         middle = lower + (upper - lower) // 2
         fits = binary_kl_nats(middle.view(np.float64), c) <= budget
         lower, upper = np.where(fits, middle, lower), np.where(fits, upper, middle)
-    shares = np.where(budget >= c, 1.0, upper.view(np.float64))
-    shares = np.where((budget == 0) & (c > 0), low, shares)
+    shares = np.where((budget == 0) & (c > 0), low, upper.view(np.float64))
     return np.where(np.isnan(c), np.nan, np.where(np.isinf(c) & ~np.isinf(budget), 0.0, shares))

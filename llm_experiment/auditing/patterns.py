@@ -1,19 +1,20 @@
 """The probability that an answer matches a regular expression, bracketed by walks of forced tokens.
 
 The event is that within L tokens the answer's text so far matches the expression as a whole (and,
-for an expression that ends in `$`, that the answer ends right there). A *walk* follows the base
-policy b, but takes only tokens after which a match is still possible. Every walk teaches two
-things:
+for an expression that ends in `$`, that the answer ends right there). At any text so far the
+tokens divide into those that complete a match, those after which a match is still possible, and the
+others. A *walk* follows the base policy b along tokens of the second kind. At each text that it
+comes to,
 
-- if it ends in a match, all of its probability under b belongs to the event. Different walks are
-  different events, so that their sum is a lower bound of the probability (`at_least`);
-- at each of its steps, only tokens after which a match is still possible lead to the event. Those
-  of them that no walk took may all do so: their probability, summed over the walks' steps and
-  added to the lower bound, gives an upper one (`at_most`).
+- what b gives to tokens that complete a match belongs to the event. Summed over the different texts
+  of all walks, it is a lower bound of the probability (`at_least`);
+- of the tokens after which a match is still possible, those that no walk took may all lead to one.
+  Their probability, likewise summed and added to the lower bound, is an upper one (`at_most`).
 
-Both hold whatever the walks are, up to rounding. The first takes the likeliest token at every step.
-The others draw theirs from b among the tokens that remain; the product of what remained, for the
-walks that match, has the event's probability as its mean (`estimate`), but for what follows.
+Both hold whatever the walks are, up to rounding. The first walk takes the likeliest token at every
+step. The others draw theirs from b among the tokens that a walk may take; what completes a match
+at each step, times the product of what could go on before, has the event's probability as its mean,
+summed over a walk (`estimate`), but for what follows.
 
 Tokens that are no whole characters, and special ones, have no text to match. They are neither
 followed nor ruled out: their mass is missing from `at_least` and from the estimate, never from
@@ -47,13 +48,13 @@ class Followers:
     """Which tokens may follow a text, bool, shape (n_tokens,).
 
     Attributes:
-        open: a match is possible after them, or they complete one.
-        complete: they complete one.
+        complete: they complete a match.
+        open: they do not, but a match is possible after them.
         unknown: nobody knows what they say.
     """
 
-    open: NDArray[np.bool_]
     complete: NDArray[np.bool_]
+    open: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
 
 
@@ -96,7 +97,7 @@ class Matcher:
         for token in self._stops:
             possible[token] = complete[token] = ends_here
             unknown[token] = False
-        return Followers(open=possible, complete=complete, unknown=unknown)
+        return Followers(complete=complete, open=possible & ~complete, unknown=unknown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,36 +117,46 @@ class Bracket:
 
 @dataclass(kw_only=True)
 class _Walk:
-    """One walk; `weight` is what remained of every step, multiplied."""
+    """One walk.
+
+    Attributes:
+        tokens: that it took.
+        said: their text.
+        log_prob: of them under b.
+        log_weight: of the product of what could go on at each step.
+        estimate: of the event's probability.
+    """
 
     tokens: Tokens = ()
     said: str = ""
     log_prob: float = 0.0
     log_weight: float = 0.0
-    matched: bool = False
+    estimate: float = 0.0
 
 
 class _Evidence:
-    """What the walks after one prompt have found, by prefix.
+    """What the walks after one prompt have found, by the tokens so far.
 
     Attributes:
-        reached: the probability of every prefix that a walk took.
-        open: that a prefix goes on with a token after which a match is possible, or may be.
-        matches: the probability of those that match.
+        reached: their probability.
+        matches: that they come, and a match right after them.
+        open: that they come, and after them a token that may lead to a match.
     """
 
     def __init__(self) -> None:
         self.reached: dict[Tokens, float] = {}
-        self.open: dict[Tokens, float] = {}
         self.matches: dict[Tokens, float] = {}
+        self.open: dict[Tokens, float] = {}
 
-    def at_most(self) -> float:
-        """The matches, and all that is still open."""
+    def bracket(self, estimate: float) -> Bracket:
+        """The bounds, beside an estimate."""
         left = dict(self.open)
         for prefix, probability in self.reached.items():
             left[prefix[:-1]] -= probability
         missed = (max(mass, 0.0) for mass in left.values())
-        return min(math.fsum([*self.matches.values(), *missed]), 1.0)
+        found = math.fsum(self.matches.values())
+        at_most = math.fsum([found, *missed])
+        return Bracket(at_least=min(found, 1.0), at_most=min(at_most, 1.0), estimate=estimate)
 
 
 def bracket_pattern(
@@ -185,7 +196,10 @@ def bracket_pattern(
 
     rows = [context for context in contexts for _ in range(n_walks)]
     write_on(model, rows, choose)
-    return [_bracket(several, found) for several, found in zip(walks, evidence, strict=True)]
+    return [
+        found.bracket(math.fsum(walk.estimate for walk in several[1:]) / (n_walks - 1))
+        for several, found in zip(walks, evidence, strict=True)
+    ]
 
 
 def _step(
@@ -197,19 +211,24 @@ def _step(
     *,
     limit: int,
 ) -> int:
-    """Take the next step of a walk, and learn from it.
+    """Learn from where a walk stands, and take its next step.
 
     Returns:
         The token; -1 if the walk is over.
     """
     followers = matcher.followers(walk.said)
-    reached = math.exp(walk.log_prob)
     b = np.exp(log_b)
-    evidence.open[walk.tokens] = reached * float(b[followers.open | followers.unknown].sum())
+    reached, complete = math.exp(walk.log_prob), float(b[followers.complete].sum())
+    walk.estimate += math.exp(walk.log_weight) * complete
+    is_last = len(walk.tokens) + 1 == limit  # what does not complete a match now never will
+    may_go_on = followers.unknown if is_last else followers.open | followers.unknown
+    if walk.tokens:
+        evidence.reached[walk.tokens] = reached
+    evidence.matches[walk.tokens] = reached * complete
+    evidence.open[walk.tokens] = reached * float(b[may_go_on].sum())
     remaining = np.where(followers.open, b, 0.0)
     total = float(remaining.sum())
-    if total <= 0:
-        walk.log_weight = -math.inf
+    if is_last or total <= 0:
         return -1
     if uniform is None:
         token = int(remaining.argmax())
@@ -217,20 +236,7 @@ def _step(
         cumulative = remaining.cumsum()
         token = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
     walk.tokens = (*walk.tokens, token)
+    walk.said += matcher.text(token)
     walk.log_prob += float(log_b[token])
     walk.log_weight += math.log(total)
-    walk.matched = bool(followers.complete[token])
-    walk.said += matcher.text(token)
-    evidence.reached[walk.tokens] = math.exp(walk.log_prob)
-    if walk.matched:
-        evidence.matches[walk.tokens] = math.exp(walk.log_prob)
-    return -1 if walk.matched or len(walk.tokens) >= limit else token
-
-
-def _bracket(walks: Sequence[_Walk], evidence: _Evidence) -> Bracket:
-    drawn = [math.exp(walk.log_weight) if walk.matched else 0.0 for walk in walks[1:]]
-    return Bracket(
-        at_least=min(math.fsum(evidence.matches.values()), 1.0),
-        at_most=evidence.at_most(),
-        estimate=math.fsum(drawn) / len(drawn),
-    )
+    return token

@@ -65,7 +65,7 @@ def ending(tokens, pattern):
         if token == STOP:
             return pattern.at_end and pattern.body.fullmatch(said) is not None
         if TEXTS[token] is None:
-            return None
+            return None if pattern.body.fullmatch(said, partial=True) else False
         said += TEXTS[token]
         if not pattern.at_end and pattern.body.fullmatch(said):
             return True
@@ -93,20 +93,20 @@ def test_many_walks_close_the_bracket_but_for_what_has_no_text(model, laws, expr
         matched, unknown = by_enumeration(law, expression)
         # All sequences were walked, but perhaps for some that hardly ever come.
         assert bracket.at_least == pytest.approx(matched, abs=0.01)
-        assert bracket.at_most <= matched + unknown + 0.01
-        assert bracket.estimate == pytest.approx(matched, abs=0.08)
+        assert bracket.at_most == pytest.approx(matched + unknown, abs=0.01)
+        assert bracket.estimate == pytest.approx(matched, abs=0.02)
 
 
 def test_what_may_follow_a_text():
     followers = matcher("ab+").followers
-    assert followers("").open.tolist() == [True, False, True, False, False, False, False]
+    assert followers("").open.tolist() == [True, False, False, False, False, False, False]
     assert followers("").complete.tolist() == [False, False, True, False, False, False, False]
     assert followers("a").complete.tolist() == [False, True, False, False, False, False, False]
     assert followers("").unknown.tolist() == [False] * 5 + [True, False]
     at_end = matcher("ab+$").followers
-    assert at_end("ab").open[STOP]
     assert at_end("ab").complete.tolist() == [False] * 6 + [True]
-    assert not at_end("a").open[STOP]
+    assert at_end("ab").open.tolist() == [False, True] + [False] * 5
+    assert not at_end("a").complete[STOP]
 
 
 @pytest.mark.parametrize(
