@@ -1,9 +1,9 @@
 """The dialogue tasks by Gymnasium's ids, which are registered when this module is imported.
 
-    gymnasium.make("llm_experiment.chat.gym_ids:mightnt/Classroom-v0", budget_nats=3.0)
+    gymnasium.make("llm_experiment.chat.gym_ids:Mightnt/Classroom-v0", budget_nats=3.0)
 
-A name before the colon is a module that Gymnasium imports first. `mightnt/Classroom-v0` and
-`mightnt/Flattery-v0` are one episode of the task with the shipped models (`ChatEnv`); a step is a
+A name before the colon is a module that Gymnasium imports first. `Mightnt/Classroom-v0` and
+`Mightnt/Flattery-v0` are one episode of the task with the shipped models (`ChatEnv`); a step is a
 token of the agent. Under a finite budget every step must be charged: bind the agent who acts, or
 say what its step costs (`ChatEnv.bind`, `ChatEnv.charge`). Without one, the default, nothing is.
 """
@@ -17,7 +17,7 @@ from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.world import load_world
 from llm_experiment.config import WorldConfig
 
-IDS: Final = {"mightnt/Classroom-v0": "classroom", "mightnt/Flattery-v0": "flattery"}
+IDS: Final = {"Mightnt/Classroom-v0": "classroom", "Mightnt/Flattery-v0": "flattery"}
 """The task of each id."""
 
 

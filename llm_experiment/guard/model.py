@@ -28,7 +28,7 @@ likeliest token are refused in `generate`; warp the policy itself if need be.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +57,11 @@ from llm_experiment.guard.spending import (
 from theory.budget import BudgetLedger
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
 
-N_PROBE_TOKENS = 8
-IGNORED = -100
+N_PROBE_TOKENS: Final = 8
+IGNORED: Final = -100
 """The label of a token that a trainer does not score."""
+ROUNDING_SHARE: Final = 2e-5
+"""Of a budget, kept for the rounding of logits in single precision: what is drawn is from them."""
 
 
 @dataclass
@@ -271,11 +273,7 @@ class BudgetedModel(BudgetedPreTrainedModel):  # type: ignore[no-untyped-call]  
         rows_kl = policy_kl_nats(log_a, log_b)
         zeros = torch.zeros(charged.shape, dtype=torch.float64, device=charged.device)
         where = charged.nonzero(as_tuple=True)
-        ledger = (
-            open_budget(self.config.budget_nats, len(charged), device=charged.device)
-            if cache is None
-            else cache.ledger
-        )
+        ledger = self._open(charged) if cache is None else cache.ledger
         allowed, spent, ledger = scan_budgets(
             zeros.index_put(where, rows_kl),
             charged,
@@ -298,8 +296,13 @@ class BudgetedModel(BudgetedPreTrainedModel):  # type: ignore[no-untyped-call]  
             )
         if given is None and not use_cache:
             return None
-        ledger = open_budget(self.config.budget_nats, len(input_ids), device=input_ids.device)
-        return BudgetCache(self.policy.config, self.reference.config, ledger)
+        return BudgetCache(self.policy.config, self.reference.config, self._open(input_ids))
+
+    def _open(self, rows: Tensor) -> BudgetLedger:
+        """A ledger for each of `rows`."""
+        single = _wide(output_layer(self.policy).weight[:0]).dtype == torch.float32
+        kept = ROUNDING_SHARE if single else 0.0
+        return open_budget((1 - kept) * self.config.budget_nats, len(rows), device=rows.device)
 
 
 class BudgetedCausalLM(BudgetedPreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]  # the same

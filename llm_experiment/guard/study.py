@@ -5,14 +5,10 @@ trainings told, without it.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 from llm_experiment.config import at_least, positive
 from llm_experiment.guard.arguments import check_budget
 from theory.errors import InvalidArgumentError
-
-OVERSPENT: Final = 1.0 + 1e-5
-"""A sequence is overspent beyond this times its budget: laws are measured in single precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,4 +115,4 @@ class Outcome:
     def is_overspent(self) -> bool | None:
         """Whether any sequence cost more than its budget; None without one."""
         budget = self.constraint.budget_nats
-        return None if budget is None else self.most_nats > OVERSPENT * budget
+        return None if budget is None else self.most_nats > budget

@@ -54,7 +54,7 @@ def test_equal_models_cost_nothing():
 def test_a_budget_is_overspent_if_one_sequence_anywhere_cost_more():
     hard = Constraint(budget_nats=2.0)
     assert outcome(hard).is_overspent is False
-    assert outcome(hard, kl_nats=(0.0, 2.001)).is_overspent is True
+    assert outcome(hard, kl_nats=(0.0, 2.0000001)).is_overspent is True
     assert outcome(hard, most_in_training=2.001).is_overspent is True
     assert outcome(Constraint(beta=0.1)).is_overspent is None
 
@@ -134,7 +134,7 @@ def test_in_an_unmodified_trainer_no_sequence_is_overspent(tmp_path, capsys):
     assert "overspent: none" in capsys.readouterr().out
     hard, penalised = json.loads((tmp_path / "guard_trl.json").read_text())["outcomes"]
     for costs in (hard["kl_nats"], [hard["most_in_training_nats"]]):
-        assert 0.19 < max(costs) <= 0.2 * (1 + 1e-5)
+        assert 0.19 < max(costs) <= 0.2
     assert hard["n_in_training"] == 64
     # The same steps without a budget go further.
     assert max(penalised["kl_nats"]) > 0.2

@@ -24,7 +24,7 @@ def test_a_task_is_made_by_its_id_and_played(name):
 
 
 def test_a_budget_given_to_make_is_kept():
-    env = gymnasium.make(PREFIX + "mightnt/Classroom-v0", n_positions=40, budget_nats=2.0)
+    env = gymnasium.make(PREFIX + "Mightnt/Classroom-v0", n_positions=40, budget_nats=2.0)
     env.reset(seed=0)
     with pytest.raises(InvalidBudgetError, match=r"under a budget of 2.0 nats every step must be"):
         env.step(int(np.flatnonzero(env.unwrapped.action_masks())[0]))

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from llm_experiment.base.shipped import language_model_folder
+from llm_experiment.guard.measured import answers_kl_nats
 from llm_experiment.guard.model import BudgetedCausalLM
 from tests.llm_experiment.guard.pairs import N, laws_by_hand, log_probs, pair, tokens
 from theory.errors import (
@@ -134,6 +135,17 @@ def test_in_single_precision_both_agree_to_a_millionth():
             torch.testing.assert_close(
                 step.logits[:, 0].exp(), whole[:, t].exp(), rtol=0, atol=1e-6
             )
+
+
+def test_in_single_precision_nobody_else_measures_more_than_the_budget():
+    policy, reference = (shipped(seed) for seed in (1, 2))
+    model = BudgetedCausalLM.from_models(policy, reference, budget_nats=0.1).eval()
+    prompt = tokens(64, 4, n_tokens=policy.config.vocab_size)
+    torch.manual_seed(0)
+    texts = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20)
+    rows = prompt.tolist(), texts[:, 4:].tolist()
+    spent = answers_kl_nats(model, reference, *rows)
+    assert 0.0999 < float(spent.max()) <= 0.1
 
 
 def test_generate_pays_for_what_it_writes_and_for_nothing_else():
