@@ -68,6 +68,10 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "price": Command(
             module="llm_experiment.price", summary="price scripted behaviours under a base model"
         ),
+        "known-demonstrator": Command(
+            module="llm_experiment.known_demonstrator",
+            summary="how far agents are from a demonstrator that is known, on any model",
+        ),
         "vetoes": Command(
             module="llm_experiment.vetoes", summary="learn what the demonstrator never does"
         ),
