@@ -20,8 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import WorldConfig, at_least, check_vocabularies
+from llm_experiment.config import (
+    Preset,
+    WorldConfig,
+    at_least,
+    check_vocabularies,
+    preset_config,
+)
 from llm_experiment.dialogue.task import load_task
+from llm_experiment.settings import starting_preset
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
 from mightnt.results import check_writable, from_jsonable, read_json, write_json
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
 
 PROG: Final = "python -m llm_experiment.price"
 STEM: Final = "price"
+N_PACKAGED_EPISODES: Final = 16
+"""Dialogues of a script on a model that reads some two hundred tokens a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,8 @@ class Options:
 
     out: Path = Path("results/price")
     """Folder for the table and the figure."""
+    preset: Preset = Preset.TINY
+    """Where the options below start from: small models, or a larger one with fewer dialogues."""
     world: Annotated[WorldConfig, tyro.conf.arg(name="")] = field(default_factory=WorldConfig)
     """The base model and the dialogue."""
     phrases: tuple[str, ...] = (
@@ -78,6 +89,12 @@ class Options:
         at_least("seed", self.seed, 0)
         load_task(self.world.task)
         check_vocabularies(self.world)
+
+
+def starting_options(preset: Preset) -> Options:
+    """The options that a preset stands for."""
+    start = Options(preset=preset, world=preset_config(preset).world)
+    return replace(start, n_episodes=N_PACKAGED_EPISODES) if preset.is_packaged else start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, print."""
 
     def command() -> None:
-        _price(parse_command_line(Options, argv, prog=PROG), Console())
+        start = starting_options(starting_preset(argv))
+        _price(parse_command_line(Options, argv, prog=PROG, default=start), Console())
 
     run_command(command)
 

@@ -79,6 +79,15 @@ class Settings:
         return tuple(sorted(trained | {*self.agents.long_lengths, *self.agents.evaluation_lengths}))
 
 
+def starting_preset(argv: Sequence[str] | None = None) -> Preset:
+    """The preset that a command line names; the default if it names none that there is."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=Preset.TINY.value)
+    given, _ = first.parse_known_args(argv)
+    known = {preset.value: preset for preset in Preset}
+    return known.get(given.preset, Preset.TINY)  # the real parser will refuse others
+
+
 def starting_settings(argv: Sequence[str] | None = None) -> Settings:
     """The settings from which the options of a command line start."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
