@@ -33,6 +33,14 @@ SMALL = MappingProxyType(
 )
 
 
+def pytest_collection_modifyitems(items):
+    """The tests that compare all that a demo shows come first, and run the demos.
+
+    So `make mutants` sees which lines of a demo are compared.
+    """
+    items.sort(key=lambda item: item.path.name != "test_shown_before.py")
+
+
 @dataclass(frozen=True)
 class Shown:
     """What a demo's command left.
