@@ -18,13 +18,13 @@ from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.veto_set import read_veto_set, write_veto_set
 from llm_experiment.jobs import run_suite
 from llm_experiment.pessimism.attack_plan import AttackPlan, Defence, Remedy, Round
+from llm_experiment.pessimism.demonstration_study import DemonstrationStudy, Samples
 from llm_experiment.pessimism.departures import (
     ARRAYS,
     OPTIONAL_ARRAYS,
     Departures,
     find_departures,
 )
-from llm_experiment.pessimism.known_demonstrator import KnownDemonstrator, Samples
 from llm_experiment.pessimism.learning import make_veto_set
 from llm_experiment.pessimism.member import member_for
 from llm_experiment.pessimism.proposals import (
@@ -119,10 +119,10 @@ class _Study:
 
     def __init__(self, plan: AttackPlan) -> None:
         self._plan = plan
-        self._read: KnownDemonstrator | None = None
+        self._read: DemonstrationStudy | None = None
 
     @property
-    def known(self) -> KnownDemonstrator:
+    def known(self) -> DemonstrationStudy:
         """The demonstrations."""
         if self._read is None:
             plan = self._plan
@@ -133,7 +133,7 @@ class _Study:
                 n_tokens=plan.n_dialogue_tokens,
                 seed=plan.seed,
             )
-            self._read = KnownDemonstrator(samples, partial=plan.out / "evidence")
+            self._read = DemonstrationStudy(samples, partial=plan.out / "evidence")
         return self._read
 
     def widened(self, number: int, defence: Defence, departures: Departures) -> _Wider:

@@ -21,8 +21,8 @@ from llm_experiment.measures.metrics import METRICS
 from llm_experiment.pessimism.audit import AuditRow
 from llm_experiment.pessimism.comparison_plan import VETOES_OF, Base, ComparisonPlan
 from llm_experiment.pessimism.context_prices import PricesByContext, prices_by_context
+from llm_experiment.pessimism.demonstration_study import DemonstrationStudy, Samples
 from llm_experiment.pessimism.departures import ARRAYS, OPTIONAL_ARRAYS, find_departures
-from llm_experiment.pessimism.known_demonstrator import KnownDemonstrator, Samples
 from llm_experiment.pessimism.learning import BATCH, make_veto_set, surest_alpha
 from llm_experiment.pessimism.member import member_for
 from llm_experiment.pessimism.studies import load_imitator
@@ -148,7 +148,7 @@ class _Learnt:
             n_tokens=plan.n_dialogue_tokens,
             seed=plan.seed,
         )
-        self._known = KnownDemonstrator(samples, partial=plan.out / "evidence")
+        self._known = DemonstrationStudy(samples, partial=plan.out / "evidence")
         self._reader = self._known.imitator.reader
         self._audits: dict[Base, AuditRow] = {}
 

@@ -30,8 +30,8 @@ from llm_experiment.base.loading import load_language_model
 from llm_experiment.base.training import Progress, minimise, save_model
 from llm_experiment.chat.features import FeatureReader
 from llm_experiment.chat.turns import TurnParser
+from llm_experiment.pessimism.demonstration_study import DemonstrationStudy
 from llm_experiment.pessimism.departures import Departures
-from llm_experiment.pessimism.known_demonstrator import KnownDemonstrator
 from llm_experiment.pessimism.proposals import Departing, departing
 from mightnt.progress import progress_bar
 from mightnt.results import replacing_folder
@@ -61,7 +61,7 @@ class MemberRecipe:
 
 
 def member_for(
-    known: KnownDemonstrator, findings: Sequence[Departures], folder: Path
+    known: DemonstrationStudy, findings: Sequence[Departures], folder: Path
 ) -> HuggingFaceBase:
     """The member that answers some attackers, from its folder if it is there already.
 

@@ -1,4 +1,4 @@
-"""What demonstrations of a known demonstrator say of events, and audits of what they lead to.
+"""What demonstrations of a known process say of events, and audits of what they lead to.
 
 Both studies of pessimistic base policies (`llm_experiment.pessimist_comparison`,
 `llm_experiment.attack_rounds`) ask the same of them: the evidence of some features, veto sets, and
@@ -47,7 +47,7 @@ class Samples:
     seed: int
 
 
-class KnownDemonstrator:
+class DemonstrationStudy:
     """The demonstrations, read as far as they are asked about.
 
     Args:
