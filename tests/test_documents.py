@@ -30,7 +30,7 @@ from tests.documents import (
 )
 
 BLOCKS = [block for path in documents() for block in blocks(path)]
-OTHERS_OPTIONS = {"--help", "--version", "--head", "--index-url", "--porcelain"} | {
+OTHERS_OPTIONS = {"--help", "--version", "--head", "--index-url", "--no-deps", "--porcelain"} | {
     "--tyro-print-completion",
     "--n-changes",
 }
