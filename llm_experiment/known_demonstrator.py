@@ -227,9 +227,9 @@ def to_table(distances: Sequence[Distance]) -> Table:
         notes=(
             "The demonstrator is the model without turns of the agent that have no words, "
             "renormalised where one would go on so. Wordless: episodes with a token that it never "
-            "writes, with 95% intervals over episodes; a single one makes KL to it infinite. By the "
-            "letter it is infinite of the model, too, and of every agent without vetoes: a softmax "
-            "gives everything some probability.",
+            "writes, with 95% intervals over episodes; a single one makes KL to it infinite. "
+            "By the letter it is infinite of the model, too, and of every agent without vetoes: a "
+            "softmax gives everything some probability.",
         ),
     )
 
