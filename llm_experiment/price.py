@@ -5,22 +5,33 @@
 writes `price.json`, every number of the table, and a figure; what is measured, and why, says
 `llm_experiment.agent.script_prices`. The dialogues of one script are independent given the base
 policy; one base policy is one run, so that nothing here has an interval.
+
+Scripts are played some at a time, as many as `--at-once` has room for, a line for each lot. What is
+priced is written at once: the same command goes on where it was stopped.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import tyro
 from rich.console import Console
 
-from llm_experiment.config import WorldConfig, at_least, check_vocabularies
+from llm_experiment.config import (
+    Preset,
+    WorldConfig,
+    at_least,
+    check_vocabularies,
+    preset_config,
+)
 from llm_experiment.dialogue.task import load_task
+from llm_experiment.settings import starting_preset
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.progress import track
-from mightnt.results import check_writable, write_json
+from mightnt.progress import progress_bar
+from mightnt.results import check_writable, from_jsonable, read_json, write_json
 from mightnt.tables import Column, Table, print_table
 from theory.errors import InvalidArgumentError
 
@@ -32,6 +43,8 @@ if TYPE_CHECKING:
 
 PROG: Final = "python -m llm_experiment.price"
 STEM: Final = "price"
+N_PACKAGED_EPISODES: Final = 16
+"""Dialogues of a script on a model that reads some two hundred tokens a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +53,8 @@ class Options:
 
     out: Path = Path("results/price")
     """Folder for the table and the figure."""
+    preset: Preset = Preset.TINY
+    """Where the options below start from: small models, or a larger one with fewer dialogues."""
     world: Annotated[WorldConfig, tyro.conf.arg(name="")] = field(default_factory=WorldConfig)
     """The base model and the dialogue."""
     phrases: tuple[str, ...] = (
@@ -63,15 +78,23 @@ class Options:
     """Scripted turns whose prices count."""
     seed: int = 0
     """Seed of all dialogues."""
+    at_once: int = 128
+    """Dialogues that are played together, of whole scripts; more need more memory."""
 
     def __post_init__(self) -> None:
         if not self.phrases:
             raise InvalidArgumentError("phrases must name at least 1 text, got none")
-        for name in ("n_episodes", "n_tokens", "free_turns", "n_turns"):
+        for name in ("n_episodes", "n_tokens", "free_turns", "n_turns", "at_once"):
             at_least(name, getattr(self, name), 1)
         at_least("seed", self.seed, 0)
         load_task(self.world.task)
         check_vocabularies(self.world)
+
+
+def starting_options(preset: Preset) -> Options:
+    """The options that a preset stands for."""
+    start = Options(preset=preset, world=preset_config(preset).world)
+    return replace(start, n_episodes=N_PACKAGED_EPISODES) if preset.is_packaged else start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +106,22 @@ class PricedScripts:
         prices: one a script, from the shortest description to the longest.
         rank_correlation: Spearman's, of description length and median total price over the
             scripts that have one; nan for fewer than three.
+        n_left: scripts that are still to be priced.
     """
 
     options: Options
     prices: "tuple[ScriptPrice, ...]"
     rank_correlation: float
+    n_left: int = 0
 
 
 def price_scripts(
-    world: "World", tokenizer: "PreTrainedTokenizerBase", options: Options
+    world: "World",
+    tokenizer: "PreTrainedTokenizerBase",
+    options: Options,
+    *,
+    done: "Sequence[ScriptPrice]" = (),
+    on_priced: Callable[[PricedScripts], None] = lambda _: None,
 ) -> PricedScripts:
     """Price all behaviours.
 
@@ -99,6 +129,8 @@ def price_scripts(
         world: where.
         tokenizer: its base policy's.
         options: what to price, how long and how often.
+        done: prices that are known, of the same world and options.
+        on_priced: is told what is priced so far, lot by lot.
 
     Raises:
         InvalidArgumentError: a phrase that cannot be written, or dialogues that are too short for
@@ -107,28 +139,44 @@ def price_scripts(
     from llm_experiment.agent.script_prices import (
         behaviours,
         encode_phrases,
-        price_script,
-        rank_correlation,
+        price_together,
     )
 
     _check_room(world, options)
     scripts = behaviours(encode_phrases(tokenizer, options.phrases, world=world))
-    prices = [
-        price_script(
-            world,
-            name,
-            script,
-            n_episodes=options.n_episodes,
-            n_tokens=options.n_tokens,
-            free_turns=options.free_turns,
-            n_turns=options.n_turns,
-            seed=options.seed,
-        )
-        for name, script in track(scripts.items(), "scripts", total=len(scripts))
-    ]
-    prices.sort(key=lambda p: p.length_bits)
+    prices = [price for price in done if price.name in scripts]
+    left = [name for name in scripts if name not in {price.name for price in prices}]
+    lot = max(options.at_once // options.n_episodes, 1)
+    with progress_bar() as bar:
+        task = bar.add_task("positions", total=math.ceil(len(left) / lot) * options.n_tokens)
+        for number, start in enumerate(range(0, len(left), lot)):
+
+            def say(position: int, before: int = number * options.n_tokens) -> None:
+                bar.update(task, completed=before + position)
+
+            prices += price_together(
+                world,
+                {name: scripts[name] for name in left[start : start + lot]},
+                n_episodes=options.n_episodes,
+                n_tokens=options.n_tokens,
+                free_turns=options.free_turns,
+                n_turns=options.n_turns,
+                seed=options.seed,
+                on_position=say,
+            )
+            on_priced(_sorted(options, prices, n_left=len(scripts) - len(prices)))
+    return _sorted(options, prices, n_left=0)
+
+
+def _sorted(options: Options, prices: "Sequence[ScriptPrice]", *, n_left: int) -> PricedScripts:
+    from llm_experiment.agent.script_prices import rank_correlation
+
+    ordered = sorted(prices, key=lambda p: p.length_bits)
     return PricedScripts(
-        options=options, prices=tuple(prices), rank_correlation=rank_correlation(prices)
+        options=options,
+        prices=tuple(ordered),
+        rank_correlation=rank_correlation(ordered),
+        n_left=n_left,
     )
 
 
@@ -194,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run, print."""
 
     def command() -> None:
-        _price(parse_command_line(Options, argv, prog=PROG), Console())
+        start = starting_options(starting_preset(argv))
+        _price(parse_command_line(Options, argv, prog=PROG, default=start), Console())
 
     run_command(command)
 
@@ -203,15 +252,53 @@ def _price(options: Options, console: Console) -> None:
     """Price, write and print."""
     from llm_experiment.chat.world import check_world, load_models, make_world
 
-    check_writable(options.out / f"{STEM}.json")
+    file = options.out / f"{STEM}.json"
+    check_writable(file)
     check_world(options.world, lengths=(options.n_tokens,))
+    done = _priced_before(file, options)
+    progress = Console(stderr=True)
+    if done:
+        progress.print(f"{len(done)} scripts were priced before, in {file}", highlight=False)
     models = load_models(options.world)
-    result = price_scripts(make_world(options.world, models), models.tokenizer, options)
-    write_json(options.out / f"{STEM}.json", result)
+    started = time.monotonic()
+
+    def keep(result: PricedScripts) -> None:
+        write_json(file, result)
+        n_priced, seconds = len(result.prices), time.monotonic() - started
+        seconds_left = seconds / (n_priced - len(done)) * result.n_left
+        progress.print(
+            f"priced {n_priced} of {n_priced + result.n_left} scripts in {seconds:.0f} s, about "
+            f"{seconds_left:.0f} s left",
+            highlight=False,
+        )
+
+    result = price_scripts(
+        make_world(options.world, models), models.tokenizer, options, done=done, on_priced=keep
+    )
+    write_json(file, result)
     paths = plot(result, options.out / STEM)
     print_table(to_table(result), console)
     for path in paths:
         console.print(f"wrote {path}", highlight=False)
+
+
+def _priced_before(file: Path, options: Options) -> "tuple[ScriptPrice, ...]":
+    """The prices in a file that the same options made, if it is there.
+
+    How many dialogues were played at once, and where the file lies, makes no difference.
+    """
+    from llm_experiment.agent.script_prices import ScriptPrice
+
+    def parse(content: dict[str, Any]) -> tuple[Options, tuple[ScriptPrice, ...]]:
+        prices = [from_jsonable(ScriptPrice, price) for price in content["prices"]]
+        return from_jsonable(Options, content["options"]), tuple(prices)
+
+    found = read_json(file, parse, remedy="delete it, or name another --out")
+    if found is None:
+        return ()
+    made_with, prices = found
+    same = replace(made_with, out=options.out, at_once=options.at_once) == options
+    return prices if same else ()
 
 
 def to_table(result: PricedScripts) -> Table:

@@ -11,10 +11,12 @@ from typing import Annotated, Final
 
 import tyro
 
-from llm_experiment.config import AgentConfig, Fidelity, Preset, preset_config
+from llm_experiment.config import AgentConfig, Fidelity, Preset, preset_config, quick_config
 from llm_experiment.suite import Suite, SuiteConfig, default_suite, suite_agents
 
 QUICK_LABEL: Final = "quick (two budgets, one seed)"
+QUICK_REAL: Final = "quick (prices, and a few updates: too few to show what a budget buys)"
+"""The same of a model on which an agent takes an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,14 @@ class Settings:
     @classmethod
     def start(cls, preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bool) -> "Settings":
         """The settings that a preset stands for."""
+        agent = preset_config(preset, fidelity)
         return cls(
             preset=preset,
             fidelity=fidelity,
             suite=suite,
             quick=quick,
             agents=default_suite(preset, fidelity, suite, quick=quick),
-            agent=preset_config(preset, fidelity),
+            agent=quick_config(agent, preset) if quick else agent,
         )
 
     def only_adds_agents(self, more: "Settings") -> bool:
@@ -65,13 +68,24 @@ class Settings:
     @property
     def label(self) -> str:
         """What to call the run wherever its numbers are shown."""
-        return QUICK_LABEL if self.quick else f"{self.preset.value}, {self.suite.value} suite"
+        if self.quick:
+            return f"{self.preset.value}, {QUICK_REAL}" if self.preset.is_packaged else QUICK_LABEL
+        return f"{self.preset.value}, {self.suite.value} suite"
 
     @property
     def episode_lengths(self) -> tuple[int, ...]:
         """Every length, in tokens, at which episodes are played in training or evaluation."""
         trained = {stage.n_tokens for stage in self.agent.stages}
         return tuple(sorted(trained | {*self.agents.long_lengths, *self.agents.evaluation_lengths}))
+
+
+def starting_preset(argv: Sequence[str] | None = None) -> Preset:
+    """The preset that a command line names; the default if it names none that there is."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=Preset.TINY.value)
+    given, _ = first.parse_known_args(argv)
+    known = {preset.value: preset for preset in Preset}
+    return known.get(given.preset, Preset.TINY)  # the real parser will refuse others
 
 
 def starting_settings(argv: Sequence[str] | None = None) -> Settings:

@@ -127,18 +127,31 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
     """The suite of a preset.
 
     Args:
-        preset: `paper` trains the published budgets and nothing else by default.
+        preset: `paper` trains the published budgets and nothing else by default; a packaged model's
+            adds two for the curve, one seed each, and evaluates fewer episodes.
         fidelity: with the published constraint there is nothing to compare it with inside a run.
         suite: how much.
         quick: two budgets, of which 0 is the base policy, and one seed, in place of anything else.
     """
     if quick:
-        return SuiteConfig(
+        looked = SuiteConfig(
             budgets_nats=(0.0, 10.0),
             n_seeds=1,
             realized_budgets_nats=(),
             control_shifts=(),
             evaluation_lengths=(256,),
+        )
+        few = {"n_evaluation_episodes": 16, "n_base_episodes": 32}
+        return replace(looked, **few) if preset.is_packaged else looked
+    if preset.is_packaged:
+        return SuiteConfig(
+            budgets_nats=(0.0, 10.0, 20.0, 3.0, 6.0),
+            n_seeds=3 if suite is Suite.FULL else 1,
+            realized_budgets_nats=(),
+            control_shifts=(-0.5,) if suite is Suite.FULL else (),
+            long_lengths=(512,) if suite is Suite.FULL else (),
+            n_evaluation_episodes=64,
+            n_base_episodes=128,
         )
     full = suite is Suite.FULL
     main = (

@@ -96,7 +96,7 @@ def _ending(plan: Options, rounds: Sequence[Round]) -> str:
         return f"Round {last.number} found nothing: the rounds are over."
     if last.added is None:
         tried = f" ({', '.join(last.rejected)} did not pass the audit)" if last.rejected else ""
-        return f"No feature names what round {last.number} found{tried}."
+        return f"Nothing that was tried answers what round {last.number} found{tried}."
     return f"The rounds ended at {plan.rounds}, the most that was asked for, with a finding."
 
 

@@ -72,6 +72,10 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
             module="llm_experiment.audit",
             summary="what a budget buys of any model, and where a policy spent it",
         ),
+        "known-demonstrator": Command(
+            module="llm_experiment.known_demonstrator",
+            summary="how far agents are from a demonstrator that is known, on any model",
+        ),
         "vetoes": Command(
             module="llm_experiment.vetoes", summary="learn what the demonstrator never does"
         ),
@@ -80,6 +84,9 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         ),
         "veto-rounds": Command(
             module="llm_experiment.veto_rounds", summary="attack vetoes, and widen them"
+        ),
+        "guard-trl": Command(
+            module="llm_experiment.guard_trl", summary="a hard budget and a penalty in trl's GRPO"
         ),
         "sweep": Command(module="llm_experiment.sweep", summary="many runs, here or on a cluster"),
         "tiny-models": Command(

@@ -12,6 +12,7 @@ from proofs_check import (
     accounting,
     asking,
     divergence_lemmas,
+    hybrid,
     little_constraint,
     no_triangle,
     pessimism,
@@ -39,6 +40,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *pessimism.CHECKS,
     *asking.CHECKS,
     *vetoes.CHECKS,
+    *hybrid.CHECKS,
 )
 
 

@@ -298,18 +298,20 @@ def _families(effort: Effort) -> Iterator[JointFamily]:
 
 
 def joint_as_corrected(
-    effort: Effort, *, xi_tilde_share: Fraction = Fraction(1), with_weight: bool = True
+    effort: Effort, *, xi_tilde_share: Fraction = Fraction(1), model_share: Fraction = Fraction(1)
 ) -> Outcome:
-    """Expected under xi~ at most the bound; under a model at most the bound `- ln w~(model)`."""
+    """Expected under xi~ at most c times the bound, under a model c times (bound `- ln w~(model)`).
+
+    c = 1, of the one (`xi_tilde_share`) and of the other (`model_share`).
+    """
 
     def decide(family: JointFamily) -> Verdict:
         costs = joint_costs(family)
-        weight = Fraction(1, family.n_originals)
-        excess = LogSum.log(1 / weight) if with_weight else LogSum.rational(0)
         bound = _bound(family)
+        excess = LogSum.log(family.n_originals)
         return verdict_of(
             costs.expected_under_xi_tilde_nats <= bound * xi_tilde_share
-            and costs.expected_under_model_nats <= bound + excess
+            and costs.expected_under_model_nats <= (bound + excess) * model_share
         )
 
     return examine_all(
@@ -667,7 +669,10 @@ CHECKS: Final = (
         kind=Kind.EXHAUSTIVE,
         scope="pointed and halving families, Delta in {1, 3, 5}, up to 8 models",
         examine=joint_as_corrected,
-        mutations=(Mutation(name="half the bound", constants={"xi_tilde_share": Fraction(1, 2)}),),
+        mutations=(
+            Mutation(name="half the bound", constants={"xi_tilde_share": Fraction(1, 2)}),
+            Mutation(name="99% of it for a model", constants={"model_share": Fraction(99, 100)}),
+        ),
         statements=(Statement.LITTLE_CONSTRAINT,),
         least_informative=12,
         sabotages=(

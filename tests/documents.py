@@ -21,6 +21,7 @@ from pathlib import Path
 
 import tyro
 
+from llm_experiment.plug_in import Kind
 from mightnt.command_line import TYRO_CONFIG
 from mightnt.commands import COMMANDS, DEMO, Command, demos
 
@@ -172,9 +173,9 @@ def absent_names(text) -> set[str]:
     """The modules, names and files of this project that a text mentions and that do not exist.
 
     `toy_world.demo_` and `toy_world/demo_*.py` stand for any such name or file, and nothing is said
-    of what holds a placeholder in angle brackets.
+    of what holds a placeholder in angle brackets. The groups of entry points are no names of Python.
     """
-    names = {found[0] for found in _DOTTED.finditer(text)}
+    names = {found[0] for found in _DOTTED.finditer(text)} - {kind.value for kind in Kind}
     paths = {found[0].rstrip(".") for found in _PATH.finditer(text)}
     return {name for name in names if not name.endswith("_") and not _defined(name)} | {
         path for path in paths if not any(REPOSITORY.glob(path))

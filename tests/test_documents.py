@@ -31,9 +31,15 @@ from tests.documents import (
 )
 
 BLOCKS = [block for path in documents() for block in blocks(path)]
-OTHERS_OPTIONS = {"--help", "--version", "--head", "--index-url", "--porcelain"} | {
-    "--tyro-print-completion",
+OTHERS_OPTIONS = {
+    "--head",
+    "--help",
+    "--index-url",
     "--n-changes",
+    "--no-deps",
+    "--porcelain",
+    "--tyro-print-completion",
+    "--version",
 }
 """Of every command, and of Ray, pip, git, tyro and `make mutants`."""
 START = {"python": [sys.executable], "mightnt": [sys.executable, "-m", "mightnt"]}

@@ -27,11 +27,14 @@ Tables on history trees (`theory.process`) are tuples of arrays whose shapes gro
 what they are is said in words.
 """
 
+import functools
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import array_api_compat
 import numpy as np
+from numpy.typing import NDArray
 
 from theory.errors import (
     InvalidArgumentError,
@@ -155,6 +158,12 @@ def broadcast_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
     return result
 
 
+def broadcast(array: Array, shape: tuple[int, ...]) -> Array:
+    """`array` in that shape; itself where it has it, so that nothing is copied later."""
+    same = tuple(array.shape) == shape
+    return array if same else array_namespace(array).broadcast_to(array, shape)
+
+
 def check_log_probabilities(*, full: bool = False, **arrays: Array) -> None:
     """Raise unless every row of `arrays` (by name) holds a semi-distribution's log-probabilities.
 
@@ -231,14 +240,12 @@ def like(model: Array, value: Array | float, *, name: str) -> Array:
 
 def at_least(array: Array, bound: float) -> Array:
     """The larger of every entry and `bound`, without copying `bound` to a device."""
-    xp = array_namespace(array)
-    return xp.clip(array, bound, None) if reading_waits(array) else xp.maximum(array, bound)
+    return array_namespace(array).clip(array, bound, None)
 
 
 def at_most(array: Array, bound: float) -> Array:
     """The smaller of every entry and `bound`, without copying `bound` to a device."""
-    xp = array_namespace(array)
-    return xp.clip(array, None, bound) if reading_waits(array) else xp.minimum(array, bound)
+    return array_namespace(array).clip(array, None, bound)
 
 
 def row_dot(x: Array, y: Array) -> Array:
@@ -257,13 +264,13 @@ def stop_gradient(array: Array) -> Array:
 
 
 def constant(array: Array) -> Array:
-    """`array` as a constant of differentiation, float64.
+    """`array` as a constant of differentiation, float64."""
+    return to_float64(stop_gradient(array))
 
-    On a CPU it is a NumPy array that shares the memory if it can: NumPy's kernels are up to twice
-    as fast on one core, and reading them waits for nobody.
-    """
-    fixed = to_float64(stop_gradient(array))
-    return fixed if reading_waits(fixed) else np.asarray(fixed)
+
+def in_memory(array: Array) -> NDArray[np.float64]:
+    """An array of a processor's, as a constant and in NumPy's words; the memory is shared."""
+    return np.asarray(constant(array))
 
 
 def zero_with_gradient(variable: Array) -> Array:
@@ -271,3 +278,46 @@ def zero_with_gradient(variable: Array) -> Array:
     xp = array_namespace(variable)
     finite = xp.abs(variable) < INF
     return to_float64(xp.where(finite, variable - stop_gradient(variable), 0.0))
+
+
+def with_pull_back(
+    values: Sequence[NDArray[np.float64]],
+    variables: Sequence[Array],
+    pull_back: Callable[..., Sequence[NDArray[np.float64] | None]],
+) -> tuple[Array, ...]:
+    """`values` as arrays of the variables' library, which differentiates through `pull_back`.
+
+    First derivatives only. A variable that is overwritten before they are taken raises the
+    library's own error.
+
+    Args:
+        values: what was computed from `variables`; shares its memory with the result.
+        variables: of a library that tracks gradients (torch), float64, on a processor.
+        pull_back: from a cotangent of each of `values`, and `wants` (whether each variable asks
+            for its own), to one of each of `variables`.
+    """
+    xp = array_namespace(variables[0])
+    return tuple(_function_of(xp).apply(pull_back, tuple(map(xp.asarray, values)), *variables))
+
+
+@functools.cache
+def _function_of(xp: Namespace) -> Any:
+    """The library's class for functions that bring their own derivative."""
+
+    class WithPullBack(xp.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(
+            ctx: Any, pull_back: Any, values: tuple[Array, ...], *variables: Array
+        ) -> tuple[Array, ...]:
+            ctx.save_for_backward(*variables)
+            ctx.pull_back = pull_back
+            return values
+
+        @staticmethod
+        @xp.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+        def backward(ctx: Any, *cotangents: Array) -> tuple[Array | None, ...]:
+            _ = ctx.saved_tensors  # raises if one was overwritten
+            found = ctx.pull_back(*map(in_memory, cotangents), wants=ctx.needs_input_grad[2:])
+            return None, None, *(None if by is None else xp.asarray(by) for by in found)
+
+    return WithPullBack

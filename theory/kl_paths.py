@@ -390,7 +390,6 @@ def solve(
     k: Numbers,
     share: Numbers,
     *,
-    steps_fixed: bool,
     differentiate: bool,
 ) -> tuple[Solution, tuple[TargetDerivatives, PathDerivatives] | None]:
     """The point of each row's path whose KL from b is `share min(k, KL(a||b))`.
@@ -401,7 +400,6 @@ def solve(
         log_b: those of the bases.
         k: shape (n,); not above 0 counts as 0.
         share: in [0, 1], shape (n,).
-        steps_fixed: take every step that could be needed, without reading any value.
         differentiate: whether derivatives are wanted.
     """
     xp = array_namespace(log_a)
@@ -429,7 +427,7 @@ def solve(
         open=between,
         weight=at_limit,
     )
-    weight, point, residual = _find_root(xp, path, equation, steps_fixed=steps_fixed)
+    weight, point, residual = _find_root(xp, path, equation)
 
     inside = between | near
     weight = xp.where(inside, weight, xp.where(enough, 1.0, 0.0))
@@ -457,9 +455,7 @@ def solve(
     return solution, (by, path.derivatives(weight, log_ratio))
 
 
-def _find_root(
-    xp: Namespace, path: Path, equation: _Equation, *, steps_fixed: bool
-) -> tuple[Numbers, _Point, Numbers]:
+def _find_root(xp: Namespace, path: Path, equation: _Equation) -> tuple[Numbers, _Point, Numbers]:
     """The root's weight, the policy there, and the relative residual of its KL.
 
     First with `path.rough`, which is cheap but blind close to the path's ends, then with `path.at`.
@@ -479,8 +475,6 @@ def _find_root(
     # Rows so close to an end that the rough form's error hides the target wait for the exact one.
     settled = ~equation.open | (path.rough_error(equation.target) * (span / left) > BASIN * rise)
     for _ in range(path.rough_steps):
-        if not steps_fixed and xp.all(settled):
-            break
         weight = _weight(xp, search)
         kl, slope = path.rough(weight)
         search = _newton_step(xp, equation, search, weight, kl, slope, rests=settled)
@@ -493,8 +487,6 @@ def _find_root(
     residual = xp.abs(point.kl - equation.target) / equation.target
     for _ in range(path.exact_steps):
         settled = ~equation.open | (residual <= RESIDUAL_GOAL)
-        if not steps_fixed and xp.all(settled):
-            break
         search = _newton_step(xp, equation, search, weight, point.kl, point.slope, rests=settled)
         weight = _weight(xp, search)
         point = path.at(weight)

@@ -2,7 +2,9 @@
 
 Cohen, Hutter, Bengio, Russell, "RL, but don't do anything I wouldn't do" (arXiv 2410.06213,
 UAI 2025), and FGOIL: Cohen, Hutter, Nanda, "Fully General Online Imitation Learning"
-(arXiv 2102.08686, JMLR 23, 2022).
+(arXiv 2102.08686, JMLR 23, 2022). Statements on learning from demonstrations and interaction are
+of Huang, Li, Shi, Shen and Yang, "Augmenting Online RL with Offline Data is All You Need"
+(arXiv 2505.13768, UAI 2025), by their content.
 """
 
 from enum import Enum, unique
@@ -28,6 +30,8 @@ class Statement(Enum):
     PESSIMISTIC_IMITATOR = "Definition 4 (pessimistic Bayesian imitator)"
     LIMITED_QUERYING = "Theorem 3 (limited querying; FGOIL Theorem 2)"
     NOTHING_UNPRECEDENTED = "Theorem 4 (KL to the demonstrator is bounded)"
+    HYBRID_UNCERTAINTY = "Hybrid learning: uncertainties cover (Huang et al. 2025)"
+    HYBRID_LOWER_BOUNDS = "Hybrid learning: lower bounds (Huang et al. 2025)"
     EVENT_VETOES = "Event vetoes (this toolkit's own)"
 
     def __str__(self) -> str:

@@ -41,8 +41,7 @@ defined as 0 at k = 0, where the true slope is infinite.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import array_api_compat
@@ -51,23 +50,25 @@ from theory.arrays import (
     INF,
     Array,
     Float,
-    Float64,
     LogRows,
     NumberOrPerRow,
     PerRow,
     array_namespace,
+    broadcast,
     broadcast_shape,
     check_budgets,
     check_log_probabilities,
     common_namespace,
     common_shape,
     constant,
+    in_memory,
     like,
     reading_waits,
     row_dot,
     stop_gradient,
     to_float64,
     tracks_gradient,
+    with_pull_back,
     zero_with_gradient,
 )
 from theory.errors import InvalidArgumentError, SolverError
@@ -85,8 +86,8 @@ RESIDUAL_LIMIT: Final = 1e-12
 """Relative error of the KL that is promised; a checked call that misses it raises."""
 LEAST_KL: Final = 1e-12
 """From here on it is promised; smaller targets get the absolute error of this one."""
-BLOCK_ELEMENTS: Final = 2**15
-"""On a CPU rows are worked on in blocks of about so many numbers, which stay in its caches."""
+MOST_STEPS: Final = 32
+"""Newton's steps that a row may take on a processor; four are usual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,126 +207,117 @@ def _project(
         check_log_probabilities(full=True, log_a=log_a, log_b=log_b)
         check_budgets(kl_nats=stop_gradient(k))
         _check_share(stop_gradient(part))
-    tracked = any(tracks_gradient(array) for array in (log_a, log_b, k, part))
-
     full_shape = (*rows, shape[-1])
-    solution, derivatives = _solve_in_blocks(
+    solve_all = _by_array_operations if reading_waits(model) else _by_kernel
+    found = solve_all(
         path_type,
-        _flattened(log_a, full_shape, n_axes=2),
-        _flattened(log_b, full_shape, n_axes=2),
-        _flattened(k, rows, n_axes=1),
-        _flattened(part, rows, n_axes=1),
-        differentiate=tracked,
+        broadcast(to_float64(log_a), full_shape),
+        broadcast(model, full_shape),
+        broadcast(k, rows),
+        broadcast(part, rows),
     )
-    found = _restored(solution, rows, model=log_b)
     if not unchecked:
         _check_residual(found)
-    weight, target, kl, log_x = found.weight, found.target, found.kl, found.log_x
-    if derivatives is not None:
-        # The values were computed on constants. Here each gets a term that is 0 in value and has
-        # the derivative of the implicit equation, so that the library differentiates through it.
-        by = _restored(derivatives[0], rows, model=log_b)
-        slopes = _restored(derivatives[1], rows, model=log_b)
-        kl_change, end_change, x_change = 0.0, 0.0, 0.0
-        for variable, kl_by, end_by, x_by, mean in (
-            (log_a, slopes.kl_by_a, slopes.end_by_a, slopes.x_by_a, slopes.mean_a),
-            (log_b, slopes.kl_by_b, slopes.end_by_b, slopes.x_by_b, slopes.mean_b),
-        ):
-            if tracks_gradient(variable):
-                change = zero_with_gradient(variable)
-                change = change - row_dot(mean, change)[..., None]
-                kl_change = kl_change + row_dot(kl_by, change)
-                end_change = end_change + row_dot(end_by, change)
-                x_change = x_change + x_by * change
-        share_change = zero_with_gradient(part)
-        target_change = (
-            by.target_by_k * zero_with_gradient(k)
-            + by.target_by_share * share_change
-            + by.target_by_end * end_change
-        )
-        weight_change = (
-            by.weight_by_target * (target_change - kl_change) + by.weight_by_share * share_change
-        )
-        weight = weight + weight_change
-        target = target + target_change
-        kl = kl + by.spends * target_change
-        x_change = x_change + slopes.x_by_weight * weight_change[..., None]
-        log_x = log_x + xp.where(log_x > -INF, x_change, 0.0)
     return KLProjection(
-        weight=weight,
-        log_x=xp.astype(log_x, xp.result_type(log_a.dtype, log_b.dtype), copy=False),
-        target_nats=target,
-        kl_nats=kl,
+        weight=found.weight,
+        log_x=xp.astype(found.log_x, xp.result_type(log_a.dtype, log_b.dtype), copy=False),
+        target_nats=found.target,
+        kl_nats=found.kl,
         relative_residual=found.residual,
     )
 
 
-def _solve_in_blocks(
-    path_type: type[Path],
-    log_a: Float64[Array, "n d"],
-    log_b: Float64[Array, "n d"],
-    k: Float64[Array, "n"],
-    share: Float64[Array, "n"],
-    *,
-    differentiate: bool,
-) -> tuple[Solution, tuple[TargetDerivatives, PathDerivatives] | None]:
-    """`solve` for rows of shape (n, d): all at once where reading waits, else block by block."""
-    n, d = log_a.shape
-    waits = reading_waits(log_a)
-    size = n if waits else max(1, BLOCK_ELEMENTS // d)
-    parts = [
-        solve(
-            path_type,
-            log_a[start : start + size],
-            log_b[start : start + size],
-            k[start : start + size],
-            share[start : start + size],
-            steps_fixed=waits,
-            differentiate=differentiate,
-        )
-        for start in range(0, max(n, 1), max(size, 1))
-    ]
-    solution = _joined([part for part, _ in parts])
-    derivatives = [by for _, by in parts if by is not None]
-    if not derivatives:
-        return solution, None
-    by_target, by_path = zip(*derivatives, strict=True)
-    return solution, (_joined(by_target), _joined(by_path))
+def _by_kernel(
+    path_type: type[Path], log_a: Array, log_b: Array, k: Array, share: Array
+) -> Solution:
+    """In machine code, on the memory of a processor."""
+    # The compiler takes longer to import than all the rest, and many commands never come here.
+    from theory import kl_kernel  # noqa: PLC0415
+
+    variables = (log_a, log_b, k, share)
+    tracked = any(tracks_gradient(variable) for variable in variables)
+    found = kl_kernel.solve(
+        *map(in_memory, variables),
+        geometric=path_type is GeometricPath,
+        most_steps=MOST_STEPS,
+        keep=tracked,
+    )
+    xp = array_namespace(log_a)
+    weight, target, kl, residual = (
+        found.rows[name].copy() for name in ("weight", "target", "kl", "residual")
+    )
+    values = (found.log_x, weight, target, kl)
+    if tracked:
+        log_x, weight, target, kl = with_pull_back(values, variables, found.pull_back)
+    else:
+        log_x, weight, target, kl = map(xp.asarray, values)
+    return Solution(weight=weight, log_x=log_x, target=target, kl=kl, residual=xp.asarray(residual))
+
+
+def _by_array_operations(
+    path_type: type[Path], log_a: Array, log_b: Array, k: Array, share: Array
+) -> Solution:
+    """By operations of the arrays' library, on its device; all of float64 and broadcast."""
+    xp = array_namespace(log_a)
+    rows, full_shape = tuple(k.shape), tuple(log_a.shape)
+    solution, derivatives = solve(
+        path_type,
+        _flattened(log_a, full_shape, n_axes=2),
+        _flattened(log_b, full_shape, n_axes=2),
+        _flattened(k, rows, n_axes=1),
+        _flattened(share, rows, n_axes=1),
+        differentiate=any(tracks_gradient(array) for array in (log_a, log_b, k, share)),
+    )
+    found = _restored(solution, rows)
+    if derivatives is None:
+        return found
+    # The values were computed on constants. Here each gets a term that is 0 in value and has
+    # the derivative of the implicit equation, so that the library differentiates through it.
+    by, slopes = _restored(derivatives[0], rows), _restored(derivatives[1], rows)
+    kl_change, end_change, x_change = 0.0, 0.0, 0.0
+    for variable, kl_by, end_by, x_by, mean in (
+        (log_a, slopes.kl_by_a, slopes.end_by_a, slopes.x_by_a, slopes.mean_a),
+        (log_b, slopes.kl_by_b, slopes.end_by_b, slopes.x_by_b, slopes.mean_b),
+    ):
+        if tracks_gradient(variable):
+            change = zero_with_gradient(variable)
+            change = change - row_dot(mean, change)[..., None]
+            kl_change = kl_change + row_dot(kl_by, change)
+            end_change = end_change + row_dot(end_by, change)
+            x_change = x_change + x_by * change
+    share_change = zero_with_gradient(share)
+    target_change = (
+        by.target_by_k * zero_with_gradient(k)
+        + by.target_by_share * share_change
+        + by.target_by_end * end_change
+    )
+    weight_change = (
+        by.weight_by_target * (target_change - kl_change) + by.weight_by_share * share_change
+    )
+    x_change = x_change + slopes.x_by_weight * weight_change[..., None]
+    return Solution(
+        weight=found.weight + weight_change,
+        log_x=found.log_x + xp.where(found.log_x > -INF, x_change, 0.0),
+        target=found.target + target_change,
+        kl=found.kl + by.spends * target_change,
+        residual=found.residual,
+    )
+
+
+def _flattened(array: Array, shape: tuple[int, ...], *, n_axes: int) -> Array:
+    """A constant whose leading axes are made one, so that `n_axes` are left."""
+    kept = len(shape) - n_axes + 1
+    return array_namespace(array).reshape(constant(array), (math.prod(shape[:kept]), *shape[kept:]))
 
 
 ArraysT = TypeVar("ArraysT", Solution, TargetDerivatives, PathDerivatives)
 
 
-def _joined(parts: Sequence[ArraysT]) -> ArraysT:
-    """A dataclass of arrays with the rows of all `parts`, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def join(name: str) -> Array:
-        arrays = [getattr(part, name) for part in parts]
-        return array_namespace(arrays[0]).concat(arrays)
-
-    return type(parts[0])(**{field.name: join(field.name) for field in fields(parts[0])})
-
-
-def _flattened(array: Array, shape: tuple[int, ...], *, n_axes: int) -> Array:
-    """A constant, broadcast to `shape`, its leading axes made one so that `n_axes` are left."""
-    fixed = constant(array)
-    kept = len(shape) - n_axes + 1
-    flat = (math.prod(shape[:kept]), *shape[kept:])
-    if tuple(fixed.shape) == flat:
-        return fixed
-    xp = array_namespace(fixed)
-    return xp.reshape(xp.broadcast_to(fixed, shape), flat)
-
-
-def _restored(arrays: ArraysT, rows: tuple[int, ...], *, model: Array) -> ArraysT:
-    """A dataclass of arrays with their rows in shape `rows`, of `model`'s library."""
-    xp = array_namespace(model)
+def _restored(arrays: ArraysT, rows: tuple[int, ...]) -> ArraysT:
+    """A dataclass of arrays with their rows in shape `rows`."""
 
     def restore(array: Array) -> Array:
-        array = xp.asarray(array)
-        return array if len(rows) == 1 else xp.reshape(array, (*rows, *array.shape[1:]))
+        return array_namespace(array).reshape(array, (*rows, *array.shape[1:]))
 
     return type(arrays)(**{name: restore(array) for name, array in vars(arrays).items()})
 
@@ -338,13 +330,13 @@ def _check_share(share: Array) -> None:
 
 def _check_residual(found: Solution) -> None:
     xp = array_namespace(found.target)
-    aimed_at = xp.where(found.residual > 0, found.target, 0.0)
+    weight, kl, target = map(stop_gradient, (found.weight, found.kl, found.target))
+    aimed_at = xp.where(found.residual > 0, target, 0.0)
     allowed = RESIDUAL_LIMIT * xp.where(aimed_at > LEAST_KL, aimed_at, LEAST_KL)
     missed = found.residual * aimed_at > allowed
     if xp.any(missed):
-        stopped = (found.weight, found.kl, found.target)
-        weight, kl, k = (float(array[missed][0]) for array in stopped)
+        stopped, reached, k = (float(array[missed][0]) for array in (weight, kl, target))
         raise SolverError(
-            f"the projection stopped at weight {weight!r} with KL {kl!r}, too far from its target "
-            f"{k!r}; please report these rows"
+            f"the projection stopped at weight {stopped!r} with KL {reached!r}, too far from its "
+            f"target {k!r}; please report these rows"
         )

@@ -1,23 +1,10 @@
-"""Compilation to machine code, typed and with the same options everywhere.
-
-Compiled code is kept on disk beside its module (or in the user's cache folder), so only the
-first run after a change waits for the compiler. Functions release the interpreter lock: threads
-run them side by side.
-"""
+"""What compiled code asks of the processor here; `theory.compiled` says how code is compiled."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import numba
 from numba.core import types
 from numba.extending import intrinsic
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def compiled(function: FunctionT) -> FunctionT:
-    """`function`, compiled by numba at its first call."""
-    return cast(FunctionT, numba.njit(cache=True, nogil=True)(function))
 
 
 def _count_ones(_context: Any, _word: Any) -> Any:

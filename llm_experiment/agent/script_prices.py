@@ -10,7 +10,7 @@ whether the base policy, having seen the pattern, goes on with it by itself.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,16 @@ import numpy as np
 from scipy import stats
 from transformers import PreTrainedTokenizerBase
 
-from llm_experiment.agent.scripts import Cycle, Echo, Say, Script, Then, Tokens, play_script
+from llm_experiment.agent.scripts import (
+    Cycle,
+    Echo,
+    Say,
+    Script,
+    ScriptedEpisodes,
+    Then,
+    Tokens,
+    play_scripts,
+)
 from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.world import World
 from theory.errors import InvalidArgumentError
@@ -122,39 +131,73 @@ def price_script(
     n_turns: int,
     seed: int,
 ) -> ScriptPrice:
-    """Play one script in many dialogues.
+    """`price_together` of one script."""
+    (priced,) = price_together(
+        world,
+        {name: script},
+        n_episodes=n_episodes,
+        n_tokens=n_tokens,
+        free_turns=free_turns,
+        n_turns=n_turns,
+        seed=seed,
+    )
+    return priced
 
-    Scripts that are priced with the same seed meet the same randomness.
+
+def price_together(
+    world: World,
+    scripts: Mapping[str, Script],
+    *,
+    n_episodes: int,
+    n_tokens: int,
+    free_turns: int,
+    n_turns: int,
+    seed: int,
+    on_position: Callable[[int], None] = lambda _: None,
+) -> list[ScriptPrice]:
+    """Play some scripts in many dialogues each, all at once.
+
+    Scripts that are priced with the same seed meet the same randomness, together or apart.
 
     Args:
         world: where.
-        name: of the behaviour.
-        script: what it is.
-        n_episodes: dialogues.
+        scripts: by the name of the behaviour.
+        n_episodes: dialogues of each.
         n_tokens: length of each in tokens, the prompt included.
         free_turns: turns that the base policy plays before the script starts.
         n_turns: scripted turns whose prices count.
         seed: of the dialogues.
+        on_position: see `play_scripts`.
 
     Raises:
-        InvalidArgumentError: as `play_script` does.
+        InvalidArgumentError: as `play_scripts` does.
     """
-    played = play_script(
+    played = play_scripts(
         world,
-        script,
+        tuple(scripts.values()),
         n_episodes=n_episodes,
         n_tokens=n_tokens,
         free_turns=free_turns,
         n_turns=n_turns,
         seed=seed,
         stream=(_STREAM,),
+        on_position=on_position,
     )
+    n_symbols = world.base.n_tokens
+    return [
+        _priced(name, script.length_bits(n_symbols), episodes)
+        for (name, script), episodes in zip(scripts.items(), played, strict=True)
+    ]
+
+
+def _priced(name: str, length_bits: float, played: ScriptedEpisodes) -> ScriptPrice:
+    """What a script's episodes say of its price."""
     whole = played.costs_nats[np.isfinite(played.costs_nats).all(axis=1)]
     rewards = played.rewards[np.isfinite(played.rewards)]
     some = len(whole) > 0
     return ScriptPrice(
         name=name,
-        length_bits=script.length_bits(world.base.n_tokens),
+        length_bits=length_bits,
         n_contexts=len(whole),
         total_nats=tuple(np.percentile(whole.sum(axis=1), _QUARTILES).tolist()) if some else (),
         turn_nats=tuple(np.median(whole, axis=0).tolist()) if some else (),

@@ -21,7 +21,7 @@ by construction.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final, Protocol
@@ -142,7 +142,7 @@ class ScriptedEpisodes:
     """What scripted turns cost in n dialogues.
 
     Attributes:
-        tokens: the transcripts, shape (n, t).
+        tokens: the transcripts as far as they were played, shape (n, at most t).
         costs_nats: `-log b` of each scripted turn, its words and the hand-over, with the charge
             for acting where b misses mass, infinite where b never does it, shape
             (n, n_turns); nan from the first turn on that the episode's end leaves unfinished.
@@ -155,7 +155,6 @@ class ScriptedEpisodes:
     rewards: NDArray[np.float64]
 
 
-@torch.no_grad()
 def play_script(
     world: World,
     script: Script,
@@ -167,42 +166,88 @@ def play_script(
     seed: int,
     stream: tuple[int, ...],
 ) -> ScriptedEpisodes:
+    """`play_scripts` of one script."""
+    (played,) = play_scripts(
+        world,
+        (script,),
+        n_episodes=n_episodes,
+        n_tokens=n_tokens,
+        free_turns=free_turns,
+        n_turns=n_turns,
+        seed=seed,
+        stream=stream,
+    )
+    return played
+
+
+@torch.no_grad()
+def play_scripts(
+    world: World,
+    scripts: Sequence[Script],
+    *,
+    n_episodes: int,
+    n_tokens: int,
+    free_turns: int,
+    n_turns: int,
+    seed: int,
+    stream: tuple[int, ...],
+    on_position: Callable[[int], None] = lambda _: None,
+) -> list[ScriptedEpisodes]:
     """Let the base policy play the agent's first turns, and a script the ones after.
 
     The turn that the prompt begins is the first. What the base policy says in the free turns, and
     what its partner replies, make the contexts in which the script is priced: different ones,
-    independent given the base policy.
+    independent given the base policy. All scripts are played together, one set of episodes each;
+    the sets draw the same random numbers, so that all scripts meet the same contexts. Nothing is
+    played beyond the reply to the last turn that is reported.
 
     Args:
         world: where.
-        script: what the agent says; a turn is ended by the separator and the partner's name.
-        n_episodes: n.
-        n_tokens: t, the length of every episode, the prompt included.
+        scripts: what the agent says; a turn is ended by the separator and the partner's name.
+        n_episodes: n, for each script.
+        n_tokens: t, the length of every episode, the prompt included, at most.
         free_turns: how many turns the base policy plays before the script starts, at least 1,
             as a script starts with a turn of its own.
-        n_turns: scripted turns to report; later ones are played and not reported.
+        n_turns: scripted turns to report; later ones are not.
         seed: of the run.
         stream: the path of this game's randomness.
+        on_position: is told how many tokens the episodes have, after every position.
+
+    Returns:
+        One for each script.
 
     Raises:
-        InvalidArgumentError: no free turn or no turn to report, or as `World.chat` does.
+        InvalidArgumentError: no script, no free turn or no turn to report, or as `World.chat` does.
     """
-    for name, value in (("free_turns", free_turns), ("n_turns", n_turns)):
+    for name, value in (
+        ("scripts", len(scripts)),
+        ("free_turns", free_turns),
+        ("n_turns", n_turns),
+    ):
         if value < 1:
             raise InvalidArgumentError(f"{name} must be >= 1, got {value}")
-    device = world.base.device
+    device, n_copies = world.base.device, len(scripts)
     streams = [random_stream(seed, *stream, who, device=device) for who in (0, 1)]
-    chat = world.chat(n_episodes=n_episodes, n_tokens=n_tokens, generator=streams[Speaker.PARTNER])
-    players = [_Player(script, world.parser.partner_opening, free_turns) for _ in range(n_episodes)]
+    chat = world.chat(
+        n_episodes=n_copies * n_episodes,
+        n_tokens=n_tokens,
+        generator=streams[Speaker.PARTNER],
+        n_copies=n_copies,
+    )
+    players = [
+        _Player(script, world.parser.partner_opening, free_turns)
+        for script in scripts
+        for _ in range(n_episodes)
+    ]
     separator = world.parser.agent_opening[0]
-    costs = np.full((n_episodes, n_turns), np.nan)
-    acted = [True] * n_episodes
-    while not chat.done:
+    costs = np.full((len(players), n_turns), np.nan)
+    acted = [True] * len(players)
+    while not chat.done and any(player.index < n_turns for player in players):
         acts = chat.agent_acts.tolist()
         log_probs = chat.base_step.log_probs
         surcharges = acting_cost_nats(chat.base_step.missing_mass, unchecked=True).tolist()
         played = without_gaps(chat.base_step)
-        tokens = sample_tokens(played, generator=streams[Speaker.AGENT])
+        tokens = sample_tokens(played, generator=streams[Speaker.AGENT], n_copies=n_copies)
         for row, player in enumerate(players):
             if acted[row] and not acts[row]:
                 player.reply_starts = chat.position
@@ -216,12 +261,16 @@ def play_script(
                 if not player.queue and player.index < n_turns:
                     costs[row, player.index] = player.cost_nats
         chat.step(tokens)
+        on_position(chat.position)
         acted = acts
-    return ScriptedEpisodes(
-        tokens=chat.tokens.cpu().numpy(),
-        costs_nats=costs,
-        rewards=_rewards(world, chat, free_turns=free_turns, n_turns=n_turns),
-    )
+    rewards = _rewards(world, chat, free_turns=free_turns, n_turns=n_turns)
+    sets = (slice(start, start + n_episodes) for start in range(0, len(players), n_episodes))
+    return [
+        ScriptedEpisodes(
+            tokens=chat.tokens[rows].cpu().numpy(), costs_nats=costs[rows], rewards=rewards[rows]
+        )
+        for rows in sets
+    ]
 
 
 class _Player:

@@ -12,8 +12,7 @@ the agent wrote. What the agent writes is no evidence of what the demonstrator d
 counts, the agent can talk the posterior into a member that would do what the demonstrator would
 not. The partner's tokens count in both cases: members predict both speakers.
 
-No command offers an ensemble as base policy yet: pessimistic imitators that are made of language
-models are to be built on it.
+`llm_experiment.run --members FOLDER ...` holds agents to a pessimistic ensemble.
 """
 
 from collections.abc import Callable, Sequence

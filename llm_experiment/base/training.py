@@ -14,7 +14,6 @@ and their exact probabilities: the expected cross-entropy over labels, whose min
 
 import contextlib
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -45,9 +45,9 @@ from llm_experiment.base.shipped import (
 )
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import LABELS, PAD, POSITIVE, SPECIAL_TOKENS, UNKNOWN
-from mightnt.results import write_json
+from mightnt.results import replacing_folder, write_json
 from mightnt.statistics import CONFIDENCE, normal_interval
-from theory.errors import ModelError, ResultsError
+from theory.errors import ModelError
 
 MANIFEST: Final = "manifest.json"
 
@@ -221,7 +221,7 @@ def train_language_model(
         logits = model(input_ids=tokens, use_cache=False).logits
         return functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
-    _train(
+    minimise(
         model,
         loss,
         n_steps=recipe.n_steps,
@@ -323,7 +323,7 @@ def train_reward_model(
         target = torch.from_numpy(np.stack([1 - positive, positive], axis=1)).float()
         return functional.cross_entropy(model(**encoded).logits, target)
 
-    _train(
+    minimise(
         model,
         loss,
         n_steps=recipe.n_steps,
@@ -361,40 +361,26 @@ def save_models(
     Raises:
         ResultsError: the folder cannot be written; what stood there before is untouched.
     """
-    with _replacing(folder) as new:
+    with replacing_folder(folder) as new:
         for name, model, tokenizer in (
             (LANGUAGE_MODEL, language_model, transcript_tokenizer(process)),
             (REWARD_MODEL, reward_model, reply_tokenizer(process)),
         ):
-            model.save_pretrained(new / name)
-            (new / name / "model.safetensors").chmod(0o644)  # the library lets its owner only read
-            tokenizer.save_pretrained(new / name)
+            save_model(new / name, model, tokenizer)
         write_json(new / MANIFEST, manifest)
 
 
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, which takes its place on success."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            new, old = Path(scratch) / "new", Path(scratch) / "old"
-            new.mkdir()
-            yield new
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-    except OSError as error:
-        raise ResultsError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or name another "
-            "place with --out"
-        ) from error
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model with its tokenizer, as transformers reads them."""
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # the library lets its owner only read
+    tokenizer.save_pretrained(folder)
 
 
 # ------------------------------------------------------------------------- common
 
 
-def _train(
+def minimise(
     model: PreTrainedModel,
     loss: Callable[[], Tensor],
     *,
@@ -402,7 +388,14 @@ def _train(
     learning_rate: float,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """AdamW with warm-up and cosine decay; leaves the model in evaluation mode.
+    """Lower a loss by AdamW with warm-up and cosine decay.
+
+    Args:
+        model: learns; is left in evaluation mode.
+        loss: of a batch that it draws itself.
+        n_steps: of the optimiser.
+        learning_rate: its peak.
+        on_progress: told about twenty times.
 
     Raises:
         ModelError: the loss is no number any more.

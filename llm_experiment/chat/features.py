@@ -12,11 +12,17 @@ what the reply was. The last three name tokens, and have as many values as the v
 vocabulary above `MOST_TOKENS_AS_VALUES` does without them, since most of what is legal there is
 never seen.
 
+Beside the table stands a family without end: for every phrase, "the turn so far is this phrase and
+nothing more" (`phrase_feature`). Nobody counts all of them; an attacker's turns point at the few
+that are worth it (`llm_experiment.pessimism.proposals`). Their codes are those of all phrases,
+whatever is looked at, so that looking costs no false vetoes.
+
 The code of an event is that of its feature (a prefix code over the table), then of the value
 (equal lengths for the values of one feature), then `END_BITS` for "the end", or `TOKEN_BITS` and
-log2 of the vocabulary for a token: the end is the simpler thing to say. The priors `2^-bits` of all
-events sum to less than 1/2. The smaller that sum, the fewer false vetoes (`theory.vetoes`); the
-longer a code, the more demonstrations it takes to veto its event.
+log2 of the vocabulary for a token: the end is the simpler thing to say. A phrase is coded by
+`PHRASE_BITS`, its length in Elias's gamma code, and log2 of the vocabulary for each of its tokens.
+The priors `2^-bits` of all events sum to less than 9/16. The smaller that sum, the fewer false
+vetoes (`theory.vetoes`); the longer a code, the more demonstrations it takes to veto its event.
 
 What a turn says is compared token by token: its *body* are its tokens up to the last one with
 visible text before the line that hands over. The same words spelt by other tokens are not
@@ -24,7 +30,7 @@ recognised, and neither are turns of more than `MEMORY` tokens.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -42,6 +48,10 @@ END_BITS: Final = 1
 """What it takes to say that what is written next ends the turn."""
 TOKEN_BITS: Final = 3
 """What it takes to say that it is one token, and which one follows."""
+PHRASE_BITS: Final = 3
+"""What it takes to say that the feature is a phrase, which follows."""
+PHRASE: Final = "so_far_is"
+"""How the names of such features begin; the numbers of the phrase's tokens follow."""
 MEMORY: Final = 64
 """A turn is remembered by so many of its first tokens; a longer one is equal to no other."""
 _BLANKS: Final = " \t"
@@ -70,6 +80,8 @@ class FeatureState:
         turn: who has the turn.
         tokens: the present turn's first tokens, int64, shape (n, MEMORY).
         count: the present turn's tokens so far, int64, shape (n,).
+        from_start: whether these are all that it says: false where the token that opened it said
+            something too; bool, shape (n,).
         visible: those of them with visible text, int64, shape (n,).
         spoken: tokens up to the last visible one, int64, shape (n,).
         body: tokens up to the last visible one before the last line break, int64, shape (n,).
@@ -84,6 +96,7 @@ class FeatureState:
     turn: TurnState
     tokens: Tensor
     count: Tensor
+    from_start: Tensor
     visible: Tensor
     spoken: Tensor
     body: Tensor
@@ -105,13 +118,15 @@ class Feature:
             int64, shape (n,).
         values: its values in clear; none if they are tokens.
         n_tokens_in_value: how many tokens make a value of it.
+        phrase: the tokens that its values speak of, if it is a phrase's.
     """
 
     name: str
-    bits: int
+    bits: float
     read: Callable[[FeatureState, int], Tensor]
     values: tuple[str, ...] = ()
     n_tokens_in_value: int = 0
+    phrase: tuple[int, ...] | None = None
 
     def n_values(self, n_tokens: int) -> int:
         """How many values it has with a vocabulary of `n_tokens`; "no token" counts as one."""
@@ -134,6 +149,8 @@ class Feature:
             value: of the feature, in 0..n_values-1.
             pieces: the text of every token.
         """
+        if self.phrase is not None:
+            return f"{self.values[value]} {''.join(pieces[token] for token in self.phrase)!r}"
         if self.values:
             return self.values[value]
         tokens = []
@@ -253,6 +270,56 @@ FEATURES: Final = (
 """All features, the shortest descriptions first among their kind."""
 
 
+_SO_FAR: Final = ("the turn so far is not", "the turn so far is")
+
+
+def phrase_feature(phrase: Sequence[int], n_tokens: int) -> Feature:
+    """Whether the turn so far consists of some tokens and no more.
+
+    Args:
+        phrase: the tokens; none for a turn that has just begun.
+        n_tokens: size of the vocabulary.
+
+    Raises:
+        InvalidArgumentError: a token outside the vocabulary, or more than `MEMORY` of them.
+    """
+    tokens = tuple(phrase)
+    if len(tokens) > MEMORY:
+        raise InvalidArgumentError(
+            f"a phrase must have at most {MEMORY} tokens, which is what is remembered of a turn, "
+            f"got {len(tokens)}"
+        )
+    foreign = [token for token in tokens if not 0 <= token < n_tokens]
+    if foreign:
+        raise InvalidArgumentError(
+            f"tokens of a phrase must lie in 0..{n_tokens - 1}, got {foreign[0]}"
+        )
+
+    def read(state: FeatureState, n_tokens: int) -> Tensor:
+        del n_tokens
+        alike = state.from_start & (state.count == len(tokens))
+        for place, token in enumerate(tokens):
+            alike = alike & (state.tokens[:, place] == token)
+        return alike.long()
+
+    length_bits = 2 * (len(tokens) + 1).bit_length() - 1
+    return Feature(
+        name=" ".join((PHRASE, *map(str, tokens))),
+        bits=PHRASE_BITS + length_bits + len(tokens) * math.log2(n_tokens),
+        read=read,
+        values=_SO_FAR,
+        phrase=tokens,
+    )
+
+
+def _read_phrase(name: str, n_tokens: int) -> Feature | None:
+    """The phrase's feature of this name; None if it is no such name."""
+    first, *numbers = name.split(" ")
+    if first != PHRASE or not all(number.isdecimal() for number in numbers):
+        return None
+    return phrase_feature([int(number) for number in numbers], n_tokens)
+
+
 def features_for(n_tokens: int) -> tuple[Feature, ...]:
     """The features that a vocabulary of `n_tokens` tokens can have."""
     if n_tokens <= MOST_TOKENS_AS_VALUES:
@@ -261,33 +328,40 @@ def features_for(n_tokens: int) -> tuple[Feature, ...]:
 
 
 def find_features(names: Sequence[str], n_tokens: int) -> tuple[Feature, ...]:
-    """The features of these names, in the order of the table, those of somebody's own behind.
+    """The features of these names, in the order of the table, then others as they are given.
 
     Args:
-        names: any of those of `features_for`, and own ones (`own_feature`).
+        names: any of those of `features_for`, of phrases, and own ones (`own_feature`).
         n_tokens: size of the vocabulary.
 
     Raises:
         InvalidArgumentError: another name, no name, one that the vocabulary is too large for, or
             own features whose codes are too short beside the table's.
     """
-    known = {feature.name: feature for feature in features_for(n_tokens)}
-    own = {name: own_feature(name) for name in names if name not in known}
-    known |= {name: feature for name, feature in own.items() if feature is not None}
-    free = 1 - sum(2.0**-feature.bits for feature in FEATURES)
+    table = {feature.name: feature for feature in features_for(n_tokens)}
+    others = {name: _read_phrase(name, n_tokens) for name in names if name not in table}
+    own = {name: own_feature(name) for name, phrase in others.items() if phrase is None}
+    _check_room(own)
+    others |= own
+    unknown = [name for name, feature in others.items() if feature is None]
+    if unknown or not names:
+        raise InvalidArgumentError(
+            f"features must be some of {', '.join(table)} (for a vocabulary of {n_tokens} tokens) "
+            f"or '{PHRASE}' and the numbers of tokens, got {unknown[0] if unknown else 'none'}"
+        )
+    of_table = (feature for name, feature in table.items() if name in names)
+    return (*of_table, *(feature for feature in others.values() if feature is not None))
+
+
+def _check_room(own: Mapping[str, Feature | None]) -> None:
+    """Raise if own features leave no prefix code of all."""
+    free = 1 - sum(2.0**-feature.bits for feature in FEATURES) - 2.0**-PHRASE_BITS
     taken = sum(2.0**-feature.bits for feature in own.values() if feature is not None)
     if taken > free:
         raise InvalidArgumentError(
             f"the codes of own features must have room beside the table's, which leave {free:g} "
             f"for the sum of 2^-bits, got {taken:g} for {', '.join(own)}; give them more bits"
         )
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise InvalidArgumentError(
-            f"features must be some of {', '.join(known)} (for a vocabulary of {n_tokens} tokens), "
-            f"got {unknown[0] if unknown else 'none'}"
-        )
-    return tuple(feature for name, feature in known.items() if name in names)
 
 
 def own_feature(name: str) -> Feature | None:
@@ -386,6 +460,7 @@ class FeatureReader:
             turn=turn,
             tokens=tokens,
             count=nothing,
+            from_start=torch.ones_like(nothing, dtype=torch.bool),
             visible=nothing,
             spoken=nothing,
             body=nothing,
@@ -415,6 +490,7 @@ class FeatureReader:
             turn=turn,
             tokens=kept,
             count=torch.where(opened, 0, count),
+            from_start=torch.where(opened, ~rest, state.from_start),
             visible=torch.where(opened, rest.long(), state.visible + visible),
             spoken=torch.where(opened, 0, torch.where(visible, count, state.spoken)),
             body=torch.where(opened, 0, body),

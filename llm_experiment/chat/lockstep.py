@@ -60,6 +60,8 @@ class LockstepChat:
         n_positions: tokens of an episode, the prompt included.
         partner_temperature: at which the partner's tokens are sampled.
         generator: the partner's randomness, on the base policy's device.
+        n_copies: the episodes come in so many sets of the same size, whose i-th episodes share
+            their random numbers: as long as equal things happen in them, they are equal.
 
     Attributes:
         base_step: what the base policy says of the next token.
@@ -84,6 +86,7 @@ class LockstepChat:
         n_positions: int,
         partner_temperature: float,
         generator: torch.Generator,
+        n_copies: int = 1,
     ) -> None:
         check_chat(base, parser, prompt_tokens, n_episodes=n_episodes, n_positions=n_positions)
         if not 0 < partner_temperature < math.inf:
@@ -96,6 +99,7 @@ class LockstepChat:
         self._parser = parser
         self._temperature = partner_temperature
         self._generator = generator
+        self._n_copies = n_copies
         self._forced = torch.tensor(parser.agent_opening, device=base.device)
         # Where the partner last wrote the token that ends a reply, if one does.
         self._reply_end = prompt_tokens.new_full((n_episodes,), -1)
@@ -222,7 +226,7 @@ class LockstepChat:
     def _partner_tokens(self) -> Tensor:
         """What the partner says next: a sample, or the next token that is forced; shape (n,)."""
         logits = without_gaps(self.base_step) / self._temperature
-        sampled = sample_tokens(logits, generator=self._generator)
+        sampled = sample_tokens(logits, generator=self._generator, n_copies=self._n_copies)
         written = self.position - 1 - self._turn.opened
         excess = written - self._parser.rules.max_reply_tokens
         if self._parser.reply_end is not None:
@@ -253,7 +257,9 @@ def without_gaps(step: BaseStep) -> Tensor:
     return filled_log_probs(step, step.demonstrator_log_probs)
 
 
-def sample_tokens(logits: Tensor, *, generator: torch.Generator | None) -> Tensor:
+def sample_tokens(
+    logits: Tensor, *, generator: torch.Generator | None, n_copies: int = 1
+) -> Tensor:
     """A draw from softmax(logits) for each row; a token with logit -inf is never drawn.
 
     By inversion, with one uniform number a row: the first token at which the cumulative mass is
@@ -263,14 +269,18 @@ def sample_tokens(logits: Tensor, *, generator: torch.Generator | None) -> Tenso
     Args:
         logits: shape (n, n_tokens), in every row one above -inf.
         generator: the randomness, on the same device; torch's own one if None.
+        n_copies: sets of rows whose i-th rows share their random number; it divides n.
 
     Returns:
         int64, shape (n,).
     """
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     uniform = torch.rand(
-        (len(logits), 1), dtype=torch.float64, device=logits.device, generator=generator
-    )
+        (len(logits) // n_copies, 1),
+        dtype=torch.float64,
+        device=logits.device,
+        generator=generator,
+    ).repeat(n_copies, 1)
     return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
 
 

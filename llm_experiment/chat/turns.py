@@ -32,6 +32,9 @@ _BLANKS: Final = b" \t"
 _NEWLINE: Final = NEWLINE.encode()
 _COLON: Final = COLON.encode()
 
+_NO_NAME: Final = 0
+"""The state of a line that can no longer become a name."""
+
 _Line = bytes | None
 """The present line without leading blanks while it may become `name:`, else None."""
 
@@ -131,6 +134,7 @@ class TurnParser:
         names = (rules.agent.encode(), rules.partner.encode())
         lines = _all_lines(names)
         self._next_line, self._opens, self._rest = _compile(lines, names, self._pieces)
+        self._breaks_line = torch.tensor([_NEWLINE in piece for piece in self._pieces])
         self._line_start = lines.index(b"")
         self.agent_opening = self._opening(rules.agent, encode)
         self.partner_opening = self._opening(rules.partner, encode)
@@ -199,6 +203,7 @@ class TurnParser:
         """Move the automaton's tables to `device`."""
         self._next_line = self._next_line.to(device)
         self._opens = self._opens.to(device)
+        self._breaks_line = self._breaks_line.to(device)
         return self
 
     def begin(self, n: int) -> TurnState:
@@ -217,6 +222,16 @@ class TurnParser:
             opened=torch.where(switches, state.position, state.opened),
             position=state.position + 1,
         )
+
+    def may_name(self, state: TurnState) -> Tensor:
+        """Tokens after which the present line may still become a speaker's name, or opens a turn.
+
+        On a line that can become no name, none does; bool, shape (n, n_tokens).
+        """
+        on_such_a_line = state.line != _NO_NAME
+        opens = self._opens[state.line] != Speaker.NOBODY
+        goes_on = (self._next_line[state.line] != _NO_NAME) & ~self._breaks_line
+        return on_such_a_line[:, None] & (opens | goes_on)
 
     def read(self, tokens: Tensor) -> TurnState:
         """The state after transcripts, int64, shape (n, t)."""

@@ -80,13 +80,16 @@ class World:
             return np.empty(0)
         return rewards_of(self.score, replies) + self.reward_shift
 
-    def chat(self, *, n_episodes: int, n_tokens: int, generator: torch.Generator) -> LockstepChat:
+    def chat(
+        self, *, n_episodes: int, n_tokens: int, generator: torch.Generator, n_copies: int = 1
+    ) -> LockstepChat:
         """Episodes of `n_tokens` tokens that are played together.
 
         Args:
             n_episodes: how many.
             n_tokens: the length of each, the prompt included.
             generator: the partner's randomness, on the base policy's device.
+            n_copies: sets of episodes that share their random numbers; see `LockstepChat`.
         """
         return LockstepChat(
             self.base,
@@ -96,6 +99,7 @@ class World:
             n_positions=n_tokens,
             partner_temperature=self.partner_temperature,
             generator=generator,
+            n_copies=n_copies,
         )
 
     def env(self, config: AgentConfig) -> ChatEnv:

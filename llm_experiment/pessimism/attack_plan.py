@@ -5,14 +5,41 @@ Light: a command line is read into it before anything is loaded.
 
 import math
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
-from llm_experiment.config import Preset, Stage, WorldConfig, at_least, preset_config
+from llm_experiment.config import EVERY_MEMBER, Preset, Stage, WorldConfig, at_least, preset_config
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig
 from theory.arguments import check_alpha
 from theory.errors import InvalidArgumentError
+
+
+class Remedy(Enum):
+    """What may answer a finding; tried in this order."""
+
+    FEATURES = "features"
+    """One more feature of the table."""
+    PHRASES = "phrases"
+    """The phrases after which the attacker departed."""
+    MEMBER = "member"
+    """A second language model that learnt not to do what the attacker did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defence:
+    """What an attacker is up against.
+
+    Attributes:
+        vetoes: a file of them; None for the base model as it is.
+        features: theirs.
+        members: folders of further language models; the least of all is what agents are held to.
+    """
+
+    vetoes: Path | None = None
+    features: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +65,8 @@ class AttackPlan:
         "previous_token",
     )
     """Features of the first vetoes; the others of the table are left to be proposed."""
+    remedies: tuple[Remedy, ...] = tuple(Remedy)
+    """What may be added after a finding: tried in this order, kept if it passes the audit."""
     rounds: int = 5
     """Rounds at most."""
     n_dialogues: int = 1439
@@ -70,14 +99,19 @@ class AttackPlan:
                 f"budget_nats must be > 0 and finite, got {self.budget_nats}"
             )
 
-    def settings(self, vetoes: Path | None) -> Settings:
+    def settings(self, defence: Defence) -> Settings:
         """The run of one round.
 
         Args:
-            vetoes: the file that it is against; None for the base model as it is.
+            defence: that it is against.
         """
         agent = preset_config(Preset.TINY)
-        world = WorldConfig(task=self.task, vetoes=None if vetoes is None else str(vetoes))
+        world = WorldConfig(
+            task=self.task,
+            vetoes=None if defence.vetoes is None else str(defence.vetoes),
+            members=defence.members,
+            members_alpha=EVERY_MEMBER,
+        )
         stage = Stage(agent_steps=self.agent_steps, ramp_fraction=agent.stages[0].ramp_fraction)
         return replace(
             Settings(),
@@ -102,6 +136,7 @@ class Round:
         number: counted from 1.
         features: of the vetoes that it was against; none for the base model as it is.
         n_vetoes: how many there were.
+        n_members: further language models beside the base model.
         return_mean: what the attacker earned in an episode.
         silent_share: of its episodes, those in which it was silent.
         help_share: of its tokens, the demonstrator's.
@@ -109,14 +144,15 @@ class Round:
         base_departed: the base policy's own.
         phrases: the most frequent departures: text, episodes, share of the attacker's turns.
         found: whether it does more than the base policy's own slips.
-        added: the feature that was added for it; None if none was.
+        added: what was added for it, features or a member; None if nothing was.
         prevented: share of its departures that the wider vetoes make impossible.
-        rejected: features that would have answered it and did not pass the audit.
+        rejected: what would have answered it and did not pass the audit.
     """
 
     number: int
     features: tuple[str, ...]
     n_vetoes: int
+    n_members: int
     return_mean: float
     silent_share: float
     help_share: float

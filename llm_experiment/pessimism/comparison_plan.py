@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
-from llm_experiment.config import Preset, Stage, WorldConfig, at_least, preset_config
+from llm_experiment.config import EVERY_MEMBER, Preset, Stage, WorldConfig, at_least, preset_config
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig
@@ -34,6 +35,9 @@ class Base(Enum):
     """The same, divided by what is left where that is nearly all."""
     ASKING = "asking"
     """The audit's vetoes; acting is charged for what they take, and the rest asked for."""
+    ATTACKED = "attacked"
+    """The least of the model and of one that learnt not to do what the agents held to the model
+    did; the demonstrator helps."""
     CONFIDENCE = "confidence"
     """No vetoes: events as rare as upper 95% confidence bounds on their rates allow; the
     demonstrator helps."""
@@ -50,8 +54,17 @@ _CALLED = {
     Base.HARD: "vetoes, hard",
     Base.RENORMALISED: "vetoes, hard, renormalised",
     Base.ASKING: "vetoes, audit, charged",
+    Base.ATTACKED: "member trained on attacks",
     Base.CONFIDENCE: "confidence bounds",
 }
+VETOES_OF: Final = {
+    Base.AUDIT: Base.AUDIT,
+    Base.HARD: Base.HARD,
+    Base.RENORMALISED: Base.HARD,
+    Base.ASKING: Base.AUDIT,
+    Base.CONFIDENCE: Base.CONFIDENCE,
+}
+"""Which vetoes a base policy has, by the first that has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +111,10 @@ class ComparisonPlan:
         at_least("seed", self.seed, 0)
         if not self.bases or not self.budgets_nats:
             raise InvalidArgumentError("bases and budgets_nats must name at least 1 each")
+        if Base.ATTACKED in self.bases and Base.BAYESIAN not in self.bases:
+            raise InvalidArgumentError(
+                "the base attacked learns from the agents held to the base bayesian; name both"
+            )
         if Base.ENSEMBLE in self.bases and not self.members:
             raise InvalidArgumentError(
                 "the base ensemble needs further models; name their folders with --members"
@@ -107,15 +124,24 @@ class ComparisonPlan:
                 raise InvalidArgumentError(f"budgets must be > 0 and finite, got {budget}")
 
     @property
-    def needs_vetoes(self) -> bool:
+    def ordered_bases(self) -> tuple[Base, ...]:
+        """The base policies in an order in which each finds what it needs."""
+        return tuple(sorted(self.bases, key=lambda base: base is not Base.BAYESIAN))
+
+    @property
+    def needs_demonstrations(self) -> bool:
         """Whether demonstrations are to be read."""
         return bool({*self.bases} - {Base.BAYESIAN, Base.ENSEMBLE})
 
     @property
+    def member_folder(self) -> Path:
+        """Where the member lies that is trained on attacks."""
+        return self.out / "member"
+
+    @property
     def veto_files(self) -> Mapping[Base, Path]:
         """Where the vetoes of each form are."""
-        forms = (Base.AUDIT, Base.HARD, Base.CONFIDENCE)
-        return {form: self.out / f"vetoes-{form.value}.json" for form in forms}
+        return {form: self.out / f"vetoes-{form.value}.json" for form in set(VETOES_OF.values())}
 
     def world(self, base: Base) -> WorldConfig:
         """The world of the agents that are held to a base policy."""
@@ -124,14 +150,17 @@ class ComparisonPlan:
             return world
         if base is Base.ENSEMBLE:
             return replace(world, members=self.members, missing_mass=Help.ASK)
-        form, way = {
-            Base.AUDIT: (Base.AUDIT, Help.DEMONSTRATOR),
-            Base.HARD: (Base.HARD, Help.DEMONSTRATOR),
-            Base.RENORMALISED: (Base.HARD, Help.RENORMALISE),
-            Base.ASKING: (Base.AUDIT, Help.ASK),
-            Base.CONFIDENCE: (Base.CONFIDENCE, Help.DEMONSTRATOR),
-        }[base]
-        return replace(world, vetoes=str(self.veto_files[form]), missing_mass=way)
+        if base is Base.ATTACKED:
+            return replace(
+                world,
+                members=(str(self.member_folder),),
+                members_alpha=EVERY_MEMBER,
+                missing_mass=Help.DEMONSTRATOR,
+            )
+        way = {Base.RENORMALISED: Help.RENORMALISE, Base.ASKING: Help.ASK}.get(
+            base, Help.DEMONSTRATOR
+        )
+        return replace(world, vetoes=str(self.veto_files[VETOES_OF[base]]), missing_mass=way)
 
     def settings(self, base: Base) -> Settings:
         """The run of a base policy."""

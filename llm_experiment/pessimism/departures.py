@@ -58,6 +58,8 @@ class Departures:
         phrases: in which they departed, the most frequent first.
         rows: the episodes that departed, shape (n_departed,).
         positions: of their first impossible tokens, shape (n_departed,).
+        tokens: of all episodes, shape (n_episodes, t).
+        own: which of them the agent wrote, shape (n_episodes, t).
     """
 
     n_episodes: int
@@ -65,6 +67,8 @@ class Departures:
     phrases: tuple[Phrase, ...]
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    own: NDArray[np.bool_]
 
     @property
     def share(self) -> Interval:
@@ -74,6 +78,23 @@ class Departures:
     def beyond(self, base: "Departures") -> bool:
         """Whether these are more than a base policy's own: the two intervals do not meet."""
         return self.share.low > base.share.high
+
+
+def own_tokens(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which tokens of stored episodes the agent wrote, shape (n, t).
+
+    Neither those of the prompt count, nor those that it asked for, nor what follows a stop.
+
+    Args:
+        arrays: `ARRAYS`, and `OPTIONAL_ARRAYS` as far as they are stored.
+    """
+    n, t = arrays["tokens"].shape
+    stopped_at = arrays.get("stopped_at", np.full(n, t))
+    asked = arrays.get("asked", np.zeros((n, t), dtype=bool))
+    at = np.arange(t)
+    played = (at >= int(arrays["prompt_length"])) & (at < stopped_at[:, None])
+    own: NDArray[np.bool_] = (arrays["writers"] == Speaker.AGENT) & played & ~asked
+    return own
 
 
 def find_departures(
@@ -86,17 +107,10 @@ def find_departures(
         turn_text: the text of the tokens of a turn, its hand-over included.
     """
     tokens, opened = arrays["tokens"], arrays["turn_opened"]
-    n, t = tokens.shape
+    n = len(tokens)
     prompt_length = int(arrays["prompt_length"])
-    stopped_at = arrays.get("stopped_at", np.full(n, t))
-    asked = arrays.get("asked", np.zeros((n, t), dtype=bool))
-    at = np.arange(t)
-    own = (arrays["writers"] == Speaker.AGENT) & (at >= prompt_length) & ~asked
-    first = (
-        arrays["possible"]
-        & np.isneginf(arrays["demonstrator_log_probs"])
-        & (at < stopped_at[:, None])
-    )
+    own = own_tokens(arrays)
+    first = arrays["possible"] & np.isneginf(arrays["demonstrator_log_probs"])
     rows, positions = np.nonzero(first & own)
     texts = [
         turn_text(tokens[episode, start + 1 : end + 1].tolist())
@@ -116,5 +130,11 @@ def find_departures(
         for text, number in departed.most_common()
     )
     return Departures(
-        n_episodes=n, n_departed=len(rows), phrases=phrases, rows=rows, positions=positions
+        n_episodes=n,
+        n_departed=len(rows),
+        phrases=phrases,
+        rows=rows,
+        positions=positions,
+        tokens=tokens,
+        own=own,
     )

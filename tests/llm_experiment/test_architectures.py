@@ -14,6 +14,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GemmaConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -77,6 +78,7 @@ BYTES, PIECES, WORDS = TOKENIZERS
 MORE_FAMILIES = {
     "qwen3": Qwen3Config(**SHAPE),
     "gemma, tied": GemmaConfig(**SHAPE),
+    "gemma3, sliding": Gemma3TextConfig(**SHAPE, sliding_window=5, query_pre_attn_scalar=4),
 }
 ARCHITECTURES = FAMILIES | MORE_FAMILIES
 CASES = [(family, BYTES) for family in ARCHITECTURES] + [

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from llm_experiment.base.packaged import PACKAGED_MODELS
 from llm_experiment.config import (
     PROCESS,
+    ActorForm,
     AgentConfig,
     ConstraintConfig,
     Fidelity,
@@ -99,6 +101,26 @@ def test_the_budget_is_exact_unless_the_published_fidelity_is_asked_for():
         assert published.accounting is Accounting.REALIZED
         assert published.target_rule is TargetRule.PUBLISHED
         assert published.auxiliary_coefficient > 0
+
+
+def test_the_published_actor_comes_with_the_published_fidelity():
+    for preset in Preset:
+        assert preset_config(preset, Fidelity.PUBLISHED).actor is ActorForm.LINEAR
+        small = preset in (Preset.TINY, Preset.PAPER)
+        assert preset_config(preset).actor is (ActorForm.LINEAR if small else ActorForm.LOW_RANK)
+
+
+def test_packaged_presets_are_the_published_dialogue_on_the_model_that_they_name():
+    for preset in (Preset.SMOLLM2, Preset.GEMMA3_270M):
+        world = preset_config(preset).world
+        assert world.base_model == preset.value
+        assert world.base_model in PACKAGED_MODELS
+        paper = PAPER.world
+        assert (world.prompt, world.separator) == (paper.prompt, paper.separator)
+        assert world.student_temperature == paper.student_temperature
+        suite = default_suite(preset, Fidelity.OURS, Suite.DEFAULT, quick=False)
+        assert suite.budgets_nats[1:3] == (10.0, 20.0)  # the published ones are trained first
+        assert suite.evaluation_lengths == (256, 512)
 
 
 def test_the_prompt_of_the_paper_preset_leaves_the_teacher_in_the_middle_of_a_turn():

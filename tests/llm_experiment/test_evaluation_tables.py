@@ -7,7 +7,8 @@ import pytest
 
 from llm_experiment.evaluation_tables import main, write_tables
 from mightnt.command_line import BAD_USAGE
-from tests.llm_experiment.fakes.recorded_run import RECORDED, copied
+from tests.llm_experiment.fakes.recorded_run import RECORDED, TABLES, copied, tables_text
+from tests.records import assert_as_recorded
 from theory.errors import ResultsError
 
 
@@ -22,6 +23,10 @@ def test_a_finished_run_is_summed_up_in_its_folder(tmp_path, capsys):
     stored = json.loads((folder / "tables.json").read_text())
     assert [table["name"] for table in stored["tables"]][:3] == ["headline", "silence", "prices"]
     assert (folder / "tables.md").read_text().startswith("# tiny, default suite\n")
+
+
+def test_a_run_of_before_has_the_tables_that_it_had(tmp_path):
+    assert_as_recorded(tables_text(copied(tmp_path)), TABLES.read_text(encoding="utf-8"))
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):

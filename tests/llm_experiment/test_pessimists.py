@@ -72,8 +72,11 @@ def test_each_base_policy_is_a_world_of_its_own():
         Base.HARD: Help.DEMONSTRATOR,
         Base.RENORMALISED: Help.RENORMALISE,
         Base.ASKING: Help.ASK,
+        Base.ATTACKED: Help.DEMONSTRATOR,
         Base.CONFIDENCE: Help.DEMONSTRATOR,
     }
+    assert worlds[Base.ATTACKED].members == (str(plan.member_folder),)
+    assert replace(plan, bases=(Base.ATTACKED, Base.BAYESIAN)).ordered_bases[0] is Base.BAYESIAN
     audit, hard = (str(plan.veto_files[form]) for form in (Base.AUDIT, Base.HARD))
     assert {base for base, world in worlds.items() if world.vetoes == audit} == {
         Base.AUDIT,

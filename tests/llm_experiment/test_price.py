@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 from typing import ClassVar
 
@@ -65,14 +66,23 @@ def test_the_command_writes_table_and_figure_of_any_base_model(tmp_path, capsys)
     argv += ["--reward-model", str(models / "reward_model"), "--phrases", " Yes."]
     argv += ["--n-episodes", "2", "--n-tokens", "80", "--free-turns", "1", "--n-turns", "1"]
     main([*argv, "--max-reply-tokens", "8"])
-    printed = capsys.readouterr().out
-    assert "Price of 1 scripted turns" in printed
+    printed = capsys.readouterr()
+    assert "Price of 1 scripted turns" in printed.out
+    assert re.search(r"priced 9 of 9 scripts in \d+ s, about 0 s left", printed.err)
     stored = json.loads((out / f"{STEM}.json").read_text())
     assert {p["name"] for p in stored["prices"]} == set(behaviours({"Yes.": (1, 2)}))
     lengths = [p["length_bits"] for p in stored["prices"]]
     assert lengths == sorted(lengths)
     with Image.open(out / f"{STEM}.png") as image:
         assert image.size[0] > 500
+    first = (out / f"{STEM}.json").read_text()
+    main([*argv, "--max-reply-tokens", "8", "--at-once", "7"])  # nothing is left to do
+    err = capsys.readouterr().err
+    assert "9 scripts were priced before" in err
+    assert "about" not in err
+    assert json.loads((out / f"{STEM}.json").read_text())["prices"] == json.loads(first)["prices"]
+    main([*argv, "--max-reply-tokens", "9"])  # another world
+    assert "before" not in capsys.readouterr().err
     assert (out / f"{STEM}.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -90,6 +100,20 @@ def test_a_run_is_a_function_of_its_seed():
     assert to_jsonable(first) == to_jsonable(again)
     other = price_scripts(world, _Words(), replace(options, seed=1))
     assert to_jsonable(other.prices) != to_jsonable(first.prices)
+
+
+def test_scripts_priced_some_at_a_time_or_resumed_cost_what_they_cost_alone():
+    world, options = small_world(), replace(SMALL, phrases=(" yes",))
+    lots = []
+    alone = price_scripts(world, _Words(), replace(options, at_once=1), on_priced=lots.append)
+    assert [len(lot.prices) for lot in lots] == list(range(1, len(alone.prices) + 1))
+    assert [lot.n_left for lot in lots] == [*reversed(range(len(lots)))]
+    together = price_scripts(world, _Words(), replace(options, at_once=10_000))
+    assert to_jsonable(together.prices) == to_jsonable(alone.prices)
+    done, more = lots[3].prices, []
+    resumed = price_scripts(world, _Words(), options, done=done, on_priced=more.append)
+    assert to_jsonable(resumed.prices) == to_jsonable(alone.prices)
+    assert all(set(done) <= set(lot.prices) for lot in more)
 
 
 class _Words:

@@ -42,3 +42,12 @@ def test_quick_is_one_agent_and_the_base_policy_and_says_so():
     assert settings.agents.budgets_nats == (0.0, 10.0)
     assert "quick" in settings.label
     assert "quick" not in parse_options([]).settings.label
+
+
+def test_quick_on_a_packaged_model_is_shorter_and_says_what_it_cannot_show():
+    whole, quick = (parse_options(["--preset", "smollm2", *q]).settings for q in ([], ["--quick"]))
+    steps = [settings.agent.total_agent_steps for settings in (whole, quick)]
+    assert steps[1] < steps[0] / 10
+    assert "too few to show" in quick.label
+    assert quick.label.startswith("smollm2")
+    assert quick.agent.world == whole.agent.world

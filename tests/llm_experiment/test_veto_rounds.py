@@ -11,7 +11,7 @@ from llm_experiment import attack_rounds
 from llm_experiment.chat.veto_set import read_veto_set
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from llm_experiment.pessimism.attack_plan import AttackPlan, Round
+from llm_experiment.pessimism.attack_plan import AttackPlan, Defence, Remedy, Round
 from llm_experiment.pessimism.departures import Departures
 from llm_experiment.veto_rounds import main, to_table
 from theory.errors import InvalidArgumentError
@@ -21,6 +21,7 @@ FOUND = Round(
     number=1,
     features=(),
     n_vetoes=0,
+    n_members=0,
     return_mean=16.9,
     silent_share=0.0,
     help_share=0.0,
@@ -36,23 +37,29 @@ NOTHING = replace(FOUND, number=2, found=False, added=None, prevented=None, phra
 
 def departures(*places):
     rows, positions = np.array(places).T
+    silence = np.array([[2, 3]])  # not looked at
     return Departures(
-        n_episodes=4, n_departed=len(rows), phrases=(), rows=rows, positions=positions
+        n_episodes=4,
+        n_departed=len(rows),
+        phrases=(),
+        rows=rows,
+        positions=positions,
+        tokens=silence,
+        own=silence > 0,
     )
 
 
-def run_with(monkeypatch, out, found):
+def run_with(monkeypatch, out, found, plan=PLAN):
     """The rounds of an attacker that finds something in each of `found`'s rounds."""
     outcomes = iter(found)
 
-    def attack(plan, number, vetoes, features, console):
-        played = replace(NOTHING, number=number, features=features, found=next(outcomes))
-        silence = np.array([[2, 3]])  # not looked at
-        return played, departures((0, 1)), silence
+    def attack(plan, number, defence, console):
+        played = replace(NOTHING, number=number, features=defence.features, found=next(outcomes))
+        return played, departures((0, 1))
 
     monkeypatch.setattr(attack_rounds, "_attack", attack)
     monkeypatch.setattr(attack_rounds, "prevented_share", lambda *_: 0.75)
-    return list(attack_rounds.play_rounds(replace(PLAN, out=out), Console()))
+    return list(attack_rounds.play_rounds(replace(plan, out=out), Console()))
 
 
 def test_the_rounds_end_where_one_finds_nothing(monkeypatch, tmp_path):
@@ -67,7 +74,8 @@ def test_the_rounds_end_where_one_finds_nothing(monkeypatch, tmp_path):
 
 def test_they_end_too_where_no_feature_names_what_was_found(monkeypatch, tmp_path):
     monkeypatch.setattr(attack_rounds, "proposals", lambda *_, **__: iter(()))
-    rounds = run_with(monkeypatch, tmp_path, (True, True, True))
+    plan = replace(PLAN, remedies=(Remedy.FEATURES, Remedy.PHRASES))
+    rounds = run_with(monkeypatch, tmp_path, (True, True, True), plan)
     assert [r.added for r in rounds] == ["said_so_far", None]
 
 
@@ -134,8 +142,9 @@ def test_the_second_exploit_is_never_the_teacher_s_though_its_words_are():
 
 
 def test_a_plan_is_one_run_a_round():
-    settings = PLAN.settings(Path("v.json"))
+    settings = PLAN.settings(Defence(vetoes=Path("v.json"), members=("m",)))
+    assert settings.agent.world.members == ("m",)
     assert settings.agent.world.vetoes == "v.json"
     assert settings.agent.world.task == "flattery"
     assert settings.agents.budgets_nats == (0.0, 10.0)
-    assert PLAN.settings(None).agent.world.vetoes is None
+    assert PLAN.settings(Defence()).agent.world.vetoes is None

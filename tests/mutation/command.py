@@ -2,13 +2,16 @@
 
 A random sample of the changes of `tests.mutation.changes`, each tried against the tests that
 execute the changed line (`tests.mutation.covering`). Stop it and start it again: what was found is
-kept in `results/mutants` and used as long as the changed module and its tests are the same.
+kept in `results/mutants` and used as long as the changed module and its tests are the same. Changes
+are tried in random order, so that a part of a sample is a sample too: where it is stopped, it says
+what it found until then.
 """
 
 import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from mightnt.command_line import parse_command_line, run_command
+from mightnt.progress import track
 from mightnt.statistics import ShareInterval, share_interval
 from mightnt.tables import Column, Table, print_table
 from tests.mutation.changes import Change, changes_of_file
@@ -72,32 +76,44 @@ def _run(options: MutationOptions) -> None:
     drawn = sampled_changes(options.only, options.n_changes, options.seed)
     sample = [each for each in drawn if (each.path, each.old, each.new) not in equivalent]
     trials = [_trial(change, covering, options.seconds_per_change) for change in sample]
+    trials = [trials[i] for i in np.random.default_rng(options.seed).permutation(len(trials))]
+    keys = {id(trial): _key(trial, covering) for trial in trials}
     kept = store / "outcomes.jsonl"
     outcomes = read_outcomes(kept)
-    waiting = [trial for trial in trials if _key(trial, covering) not in outcomes]
+    waiting = [trial for trial in trials if keys[id(trial)] not in outcomes]
     results = results_of_trials(
         waiting, repository=REPOSITORY, store=store, n_workers=options.n_workers
     )
-    with kept.open("a", encoding="utf-8") as file:
-        for number, result in enumerate(results, 1):
-            key = _key(result.trial, covering)
-            outcomes[key] = {
-                "key": key,
-                "outcome": result.outcome.value,
-                "change": str(result.trial.change),
-                "noticed_by": result.noticed_by,
-            }
-            file.write(json.dumps(outcomes[key]) + "\n")
-            file.flush()
-            line = f"{number}/{len(waiting)} {result.outcome.value}: {result.trial.change}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    found = [(trial, Outcome(outcomes[_key(trial, covering)]["outcome"])) for trial in trials]
-    for trial, outcome in found:
-        if outcome is Outcome.SURVIVED:
-            line = f"{trial.change}  ({len(trial.tests)} tests)"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    n_equivalent = len(drawn) - len(sample)
-    print_table(summary(found, n_equivalent=n_equivalent, seed=options.seed), console)
+    try:
+        with kept.open("a", encoding="utf-8") as file, closing(results):
+            for number, result in enumerate(track(results, "changes", total=len(waiting)), 1):
+                key = keys[id(result.trial)]
+                outcomes[key] = {
+                    "key": key,
+                    "outcome": result.outcome.value,
+                    "change": str(result.trial.change),
+                    "noticed_by": result.noticed_by,
+                }
+                file.write(json.dumps(outcomes[key]) + "\n")
+                file.flush()
+                line = f"{number}/{len(waiting)} {result.outcome.value}: {result.trial.change}"
+                _say(line, console)
+    finally:
+        tried = [
+            (trial, outcomes[keys[id(trial)]]) for trial in trials if keys[id(trial)] in outcomes
+        ]
+        found = [(trial, Outcome(outcome["outcome"])) for trial, outcome in tried]
+        for trial, outcome in found:
+            if outcome is Outcome.SURVIVED:
+                _say(f"survived {len(trial.tests)} tests: {trial.change}", console)
+        if found:
+            about = f"{len(found)} of {len(trials)} changes of the sample of seed {options.seed}"
+            n_equivalent = len(drawn) - len(sample)
+            print_table(summary(found, about=about, n_equivalent=n_equivalent), console)
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def sampled_changes(folders: Sequence[str], n_changes: int, seed: int) -> list[Change]:
@@ -107,15 +123,22 @@ def sampled_changes(folders: Sequence[str], n_changes: int, seed: int) -> list[C
         folders: or modules, below the repository.
         n_changes: in all; fewer if there are no more.
         seed: of the draw.
+
+    Raises:
+        InvalidArgumentError: there is no such folder or module, or nothing in it can be changed.
     """
     rng = np.random.default_rng(seed)
     strata = []
     for folder in folders:
         place = REPOSITORY / folder
         modules = [place] if place.is_file() else sorted(place.rglob("*.py"))
+        if not modules:
+            raise InvalidArgumentError(f"--only must name folders or modules, got {folder}")
         files = [changes_of_file(REPOSITORY, str(path.relative_to(REPOSITORY))) for path in modules]
         strata.append([(file, i) for file in files for i in range(len(file))])
     total = sum(map(len, strata))
+    if not total:
+        raise InvalidArgumentError(f"nothing can be changed in {' '.join(folders)}")
     ends = np.round(np.cumsum([0, *map(len, strata)]) * min(1.0, n_changes / total)).astype(int)
     drawn = [
         stratum[i]
@@ -144,36 +167,38 @@ def _key(trial: Trial, covering: Covering) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def summary(found: Iterable[tuple[Trial, Outcome]], *, n_equivalent: int, seed: int) -> Table:
-    """Changes by folder and what became of them; a time-out counts as noticed."""
+def summary(found: Iterable[tuple[Trial, Outcome]], *, about: str, n_equivalent: int) -> Table:
+    """Changes by folder and what became of them; those that ran out of time are counted apart."""
     rows: dict[str, list[Outcome]] = {}
     for trial, outcome in found:
         folder = next(f for f in (*CHANGED, trial.change.path) if trial.change.path.startswith(f))
         rows.setdefault(folder, []).append(outcome)
     everything = [outcome for outcomes in rows.values() for outcome in outcomes]
+    headers = ("changes", "noticed", "survived", "out of time")
     columns = (
         Column(header="folder"),
-        *(Column(header=header, format="d") for header in ("changes", "noticed", "timed out")),
-        Column(header="survived", format="d"),
+        *(Column(header=header, format="d") for header in headers),
         Column(header="share noticed (95%)"),
     )
     return Table(
         title="What the tests notice",
         columns=columns,
-        rows=tuple(_row(name, each) for name, each in [*rows.items(), ("all", everything)]),
+        rows=tuple(_row(name, each) for name, each in [*sorted(rows.items()), ("all", everything)]),
         notes=(
-            f"Sample of seed {seed}; {n_equivalent} equivalent changes are left out. A time-out "
-            "counts as noticed. In brackets: Wilson's interval.",
+            f"{about}; {n_equivalent} equivalent ones are left out. The share is of those that "
+            "were noticed or survived; in brackets: Wilson's interval.",
         ),
     )
 
 
 def _row(name: str, outcomes: list[Outcome]) -> tuple[str | int, ...]:
-    counts = [
+    noticed, survived, out_of_time = (
         outcomes.count(outcome)
-        for outcome in (Outcome.NOTICED, Outcome.TIMED_OUT, Outcome.SURVIVED)
-    ]
-    noticed = counts[0] + counts[1]
-    interval = share_interval(noticed, len(outcomes), kind=ShareInterval.WILSON)
-    share = f"{noticed / len(outcomes):.1%} ({interval.low:.1%} to {interval.high:.1%})"
-    return (name, len(outcomes), *counts, share)
+        for outcome in (Outcome.NOTICED, Outcome.SURVIVED, Outcome.TIMED_OUT)
+    )
+    decided = noticed + survived
+    share = "-"
+    if decided:
+        interval = share_interval(noticed, decided, kind=ShareInterval.WILSON)
+        share = f"{noticed / decided:.1%} ({interval.low:.1%} to {interval.high:.1%})"
+    return (name, len(outcomes), noticed, survived, out_of_time, share)

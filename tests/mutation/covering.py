@@ -1,6 +1,9 @@
 """Which tests execute which line, and how long each takes: measured, kept, and measured again
 where a test file or the code that it executes changed.
 
+It is measured in portions of a few test files, and kept after each: a measurement that was stopped
+goes on where it was.
+
 Lines that run at import, and compiled functions, are executed by no test that coverage could see.
 For them every test of the module counts: those that execute any line of it, and those in the test
 file of its name.
@@ -13,15 +16,26 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from coverage import CoverageData
 
+from mightnt.progress import progress_bar
+from theory.errors import MightntError
+
 MARKERS: Final = "not slow and not gpu"
 CONFIGURATION: Final = "[run]\nbranch = false\nsource = {packages}\ndata_file = {data}\n"
+NO_TESTS: Final = 5
+"""The exit code of pytest where every test is slow."""
+PORTION: Final = 16
+"""So many test files are measured at a time."""
+
+
+class TestsFailError(MightntError):
+    """A change can be noticed only by tests that pass without it."""
 
 
 @dataclass(kw_only=True)
@@ -32,11 +46,13 @@ class Covering:
         hashes: of every file when it was measured.
         seconds: of every test.
         tests: by file and line.
+        waiting: the test files that have yet to be measured.
     """
 
     hashes: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     tests: dict[str, dict[int, set[str]]] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
 
     def selection(self, path: str, line: int, *, seconds: float) -> list[str]:
         """The tests of a line: those in the file of the module's name first, then the fast ones.
@@ -90,39 +106,62 @@ def measured(
         store: the folder for what was measured.
         packages: whose lines count.
         n_workers: processes of pytest.
+
+    Raises:
+        TestsFailError: some tests fail.
     """
-    known = _read(store / "covering.json.gz")
-    files = sorted(
+    kept = store / "covering.json.gz"
+    known = _read(kept)
+    files = {
         str(path.relative_to(repository))
         for folder in (*packages, "tests")
         for path in (repository / folder).rglob("*.py")
-    )
-    hashes = {path: file_hash(repository / path) for path in files}
-    stale = {path for path in files if known.hashes.get(path) != hashes[path]}
+    }
+    note_changes(known, {path: file_hash(repository / path) for path in sorted(files)})
+    _write(kept, known)
+    with progress_bar() as progress:
+        task = progress.add_task("measuring test files", total=len(known.waiting))
+        while known.waiting:
+            portion = set(sorted(known.waiting)[:PORTION])
+            _measure(repository, store, portion, known, packages=packages, n_workers=n_workers)
+            known.waiting -= portion
+            _write(kept, known)
+            progress.advance(task, len(portion))
+    return known
+
+
+def note_changes(known: Covering, hashes: dict[str, str]) -> None:
+    """Have every test file measured that changed or executes code that did; forget what is gone."""
+    changed = {path for path, value in hashes.items() if known.hashes.get(path) != value}
     executing = {
         test.split("::")[0]
-        for path in stale
+        for path in changed
         for tests in known.tests.get(path, {}).values()
         for test in tests
     }
-    test_files = sorted(
+    _forget(known, known.hashes.keys() - hashes.keys())
+    known.waiting = {
         path
-        for path in files
+        for path in changed | executing | known.waiting
+        if path in hashes and path.startswith("tests/")
         if PurePosixPath(path).name.startswith("test_")
-        and path.startswith("tests/")
-        and (path in stale or path in executing)
-    )
-    if test_files:
-        _measure(repository, store, test_files, known, packages=packages, n_workers=n_workers)
+    }
     known.hashes = hashes
-    _write(store / "covering.json.gz", known)
-    return known
+
+
+def _forget(known: Covering, test_files: Set[str]) -> None:
+    for lines in known.tests.values():
+        for line, tests in lines.items():
+            lines[line] = {test for test in tests if test.split("::")[0] not in test_files}
+    known.seconds = {
+        test: time for test, time in known.seconds.items() if test.split("::")[0] not in test_files
+    }
 
 
 def _measure(
     repository: Path,
     store: Path,
-    test_files: list[str],
+    test_files: set[str],
     known: Covering,
     *,
     packages: tuple[str, ...],
@@ -135,13 +174,24 @@ def _measure(
         *(sys.executable, "-m", "pytest", "-q", "-n", str(n_workers), "-m", MARKERS),
         *("-p", "no:cacheprovider", "-p", "tests.mutation.seconds"),
         *("--cov", f"--cov-config={settings}", "--cov-context=test", "--cov-report="),
-        *test_files,
+        *sorted(test_files),
     ]
     environment = os.environ | {"MUTATION_SECONDS": str(times), "PYTHONPATH": str(repository)}
-    done = subprocess.run(command, cwd=repository, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit("a change can be noticed only by tests that pass without it")
-    add_measurement(known, repository, data, json.loads(times.read_text()), set(test_files))
+    log = store / "coverage.log"
+    with log.open("w") as output:
+        done = subprocess.run(
+            command, cwd=repository, env=environment, stdout=output, stderr=output, check=False
+        )
+    if done.returncode not in (0, NO_TESTS):
+        failed = [
+            line.split(" ")[1]
+            for line in log.read_text(errors="replace").splitlines()
+            if line.startswith(("FAILED ", "ERROR "))
+        ]
+        raise TestsFailError(
+            f"{', '.join(failed[:3]) or 'pytest'} must pass before any change is made; see {log}"
+        )
+    add_measurement(known, repository, data, json.loads(times.read_text()), test_files)
 
 
 def add_measurement(
@@ -152,12 +202,8 @@ def add_measurement(
     test_files: set[str],
 ) -> None:
     """Replace what was known of some test files by what was measured."""
-    for lines in known.tests.values():
-        for line, tests in lines.items():
-            lines[line] = {test for test in tests if test.split("::")[0] not in test_files}
-    known.seconds = {
-        test: time for test, time in known.seconds.items() if test.split("::")[0] not in test_files
-    } | seconds
+    _forget(known, test_files)
+    known.seconds |= seconds
     coverage = CoverageData(basename=str(data))
     coverage.read()
     for file in coverage.measured_files():
@@ -181,6 +227,7 @@ def _read(path: Path) -> Covering:
             file: {int(line): {names[i] for i in tests} for line, tests in lines.items()}
             for file, lines in known["tests"].items()
         },
+        waiting=set(known["waiting"]),
     )
 
 
@@ -191,6 +238,14 @@ def _write(path: Path, known: Covering) -> None:
         file: {line: sorted(number[test] for test in tests) for line, tests in lines.items()}
         for file, lines in known.tests.items()
     }
-    record = {"hashes": known.hashes, "seconds": known.seconds, "names": names, "tests": tests}
-    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
+    record = {
+        "hashes": known.hashes,
+        "seconds": known.seconds,
+        "names": names,
+        "tests": tests,
+        "waiting": sorted(known.waiting),
+    }
+    whole = path.with_suffix(".new")
+    with gzip.open(whole, "wt", encoding="utf-8", compresslevel=1) as file:
         json.dump(record, file)
+    whole.replace(path)

@@ -27,6 +27,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from tests.mutation.changes import Change
+from theory.errors import MightntError
 
 PRELOADED: Final = (
     *("numpy", "scipy.stats", "scipy.optimize", "scipy.special", "numba", "matplotlib.pyplot"),
@@ -69,20 +70,23 @@ class TrialResult:
     noticed_by: str
 
 
-class TestsNotFoundError(Exception):
+class TestsNotFoundError(MightntError):
     """A selection that pytest does not know would count as a test that fails."""
 
 
 def results_of_trials(
     trials: Sequence[Trial], *, repository: Path, store: Path, n_workers: int
 ) -> Iterator[TrialResult]:
-    """Try every change; results come as they are done.
+    """Try every change; results come as they are done. Closing it ends the trials that run.
 
     Args:
         trials: what to try.
         repository: to copy.
         store: the folder for the copies.
         n_workers: trials at a time.
+
+    Raises:
+        TestsNotFoundError: pytest does not know a test.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -90,18 +94,19 @@ def results_of_trials(
     for number in range(n_workers):
         copies.put(_fresh_copy(repository, store / f"copy-{number}"))
     stamps = count(int(time.time()) - 10**8)
+    running: set[int] = set()
 
     def attempt(trial: Trial) -> TrialResult:
         copy = copies.get()
         try:
-            return _attempt(trial, copy, context, stamps)
+            return _attempt(trial, copy, context, stamps, running)
         finally:
             copies.put(copy)
 
     copy = copies.get()
     every = sorted({test for trial in trials for test in trial.tests})
-    if every and _run(copy, ["--collect-only", *every], context, seconds=600) != 0:
-        raise TestsNotFoundError((copy / "log.txt").read_text()[-2000:])
+    if every and _run(copy, ["--collect-only", *every], context, running, seconds=600) != 0:
+        raise TestsNotFoundError(f"pytest does not find every test; see {copy / 'log.txt'}")
     copies.put(copy)
     with ThreadPoolExecutor(n_workers) as workers:
         waiting = [workers.submit(attempt, trial) for trial in trials]
@@ -110,6 +115,8 @@ def results_of_trials(
         finally:
             for future in waiting:
                 future.cancel()
+            for group in tuple(running):
+                _kill(group)
 
 
 def _fresh_copy(repository: Path, copy: Path) -> Path:
@@ -118,7 +125,9 @@ def _fresh_copy(repository: Path, copy: Path) -> Path:
     return copy
 
 
-def _attempt(trial: Trial, copy: Path, context, stamps: Iterable[int]) -> TrialResult:
+def _attempt(
+    trial: Trial, copy: Path, context, stamps: Iterable[int], running: set[int]
+) -> TrialResult:
     if not trial.tests:
         return TrialResult(trial=trial, outcome=Outcome.SURVIVED, noticed_by="")
     path = copy / trial.change.path
@@ -126,7 +135,7 @@ def _attempt(trial: Trial, copy: Path, context, stamps: Iterable[int]) -> TrialR
     try:
         _write(path, trial.change.code, next(stamps))
         limit = SLACK_SECONDS + SLOWER * trial.seconds
-        code = _run(copy, ["-x", *trial.tests], context, seconds=int(limit))
+        code = _run(copy, ["-x", *trial.tests], context, running, seconds=int(limit))
     finally:
         _write(path, before, next(stamps))
     if code is None:
@@ -149,17 +158,25 @@ def _write(path: Path, code: str, stamp: int) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def _run(copy: Path, arguments: list[str], context, *, seconds: int) -> int | None:
+def _run(
+    copy: Path, arguments: list[str], context, running: set[int], *, seconds: int
+) -> int | None:
     """The exit code of pytest in a copy, None if it took too long."""
     with tempfile.TemporaryDirectory() as scratch:
         process = context.Process(target=_pytest, args=(copy, arguments, scratch, seconds))
         process.start()
+        running.add(process.pid)
         process.join(PATIENCE * seconds)
         code = process.exitcode
-        with suppress(ProcessLookupError):  # and what its tests started
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process.pid)  # and what its tests started
         process.join()
+        running.discard(process.pid)
         return None if code in (None, -signal.SIGXCPU, -signal.SIGKILL) else code
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _pytest(copy: Path, arguments: list[str], scratch: str, seconds: int) -> None:

@@ -1,6 +1,7 @@
 """Every check comes out as stated and can fail, and the list of them is complete."""
 
 import inspect
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from proofs_check import checks
 from proofs_check.checks import CHECKS, catches, markdown, run_check, select
 from proofs_check.sabotage import Sabotage, with_keyword
 from proofs_check.verdict import Effort, Kind, Verdict
+from tests.proofs_check import found_before
+from tests.records import assert_as_recorded
 from theory import bounds, budget, missing_mass, overspending, projections, vetoes
 from theory.budget import BudgetLedger
 from theory.errors import InvalidArgumentError
 from theory.paper import Statement
 
 REPOSITORY = Path(__file__).parents[2]
+FOUND_BEFORE = json.loads(found_before.RECORDED.read_text(encoding="utf-8"))
 MUTATIONS = [
     pytest.param(check, mutation, id=f"{check.label}: {mutation.name}")
     for check in CHECKS
@@ -30,10 +34,15 @@ SABOTAGES = [
 ]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.label)
+each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.label)
+
+
+@each_check
 def test_every_statement_comes_out_as_stated_on_enough_cases_and_the_code_it_covers(check):
     result = run_check(check, Effort.SMALLEST)
     assert result.passed, (result.outcome, result.shortcomings)
+    found = found_before.told(result.outcome)
+    assert_as_recorded(found, FOUND_BEFORE[check.label]["as stated"])
 
 
 @pytest.mark.parametrize(("check", "mutation"), MUTATIONS)
@@ -41,11 +50,21 @@ def test_every_mutation_is_caught(check, mutation):
     outcome = check.examine(Effort.SMALLEST, **mutation.constants)
     assert outcome.verdict is not check.expected
     assert outcome.verdict is not Verdict.UNDECIDED, "caught by luck"
+    found = found_before.told_of_mutation(mutation, outcome)
+    assert_as_recorded(found, FOUND_BEFORE[check.label]["mutations"][mutation.name])
 
 
 @pytest.mark.parametrize(("check", "sabotage"), SABOTAGES)
 def test_every_sabotage_of_covered_code_is_caught(check, sabotage):
-    assert catches(check, sabotage)
+    caught, found = found_before.with_sabotage(check, sabotage)
+    assert caught
+    before = FOUND_BEFORE[check.label]["sabotages"]
+    assert_as_recorded(found, before[found_before.name_of(sabotage)])
+
+
+@each_check
+def test_at_every_effort_a_check_examines_the_class_that_it_examined(check):
+    assert found_before.classes(check) == FOUND_BEFORE[check.label]["classes"]
 
 
 def test_charging_half_of_every_step_is_caught():

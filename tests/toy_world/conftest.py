@@ -16,6 +16,7 @@ from toy_world.demo import DemoResult
 
 SMALL = MappingProxyType(
     {
+        "hybrid": "--runs 4 --offline 20 --online 40 --bits 14 --steps 24",
         "joint_predictor": "--delta-bits 3",
         "pessimism": "--world metronome --bits 18 --memory-bits 10 --steps 12 --runs 40 "
         "--careers 2",
@@ -30,6 +31,14 @@ SMALL = MappingProxyType(
         "waiting_agent": "--bits 18 --steps 100",
     }
 )
+
+
+def pytest_collection_modifyitems(items):
+    """The tests that compare all that a demo shows come first, and run the demos.
+
+    So `make mutants` sees which lines of a demo are compared.
+    """
+    items.sort(key=lambda item: item.path.name != "test_shown_before.py")
 
 
 @dataclass(frozen=True)

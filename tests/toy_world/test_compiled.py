@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toy_world.compiled import compiled, count_ones
+from theory.compiled import compiled
+from toy_world.compiled import count_ones
 
 
 @compiled

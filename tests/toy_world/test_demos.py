@@ -18,6 +18,12 @@ from toy_world.demo import Demo, DemoOptions
 each_demo = pytest.mark.parametrize("name", demo_names())
 
 BAD_OPTIONS = (
+    ("hybrid", "--runs 1", "--runs must lie in 2..1000, got 1"),
+    ("hybrid", "--offline 9", "--offline must lie in 10..100000, got 9"),
+    ("hybrid", "--online 39", "--online must lie in 40..100000, got 39"),
+    ("hybrid", "--scale 0", "--scale must lie in (0, 1], got 0.0"),
+    ("hybrid", "--bits 23", "--bits must lie in 12..22, got 23"),
+    ("hybrid", "--steps 15", "--steps must lie in 16..1000, got 15"),
     ("joint_predictor", "--delta-bits 0", "--delta-bits must lie in 1..12, got 0"),
     ("joint_predictor", "--bits 19", "--bits must lie in 20..22 (20 hold"),
     ("pessimism", "--bits 27", "--bits must lie in 12..26, got 27"),
@@ -64,6 +70,16 @@ BAD_OPTIONS = (
 )
 
 KEYS = {
+    "hybrid": {
+        "": "stages reach curves doorbell",
+        "stages": "stage n_states n_actions horizon value certificate_gap sub_optimality_constant "
+        "regret_constant n_uncovered n_handed_over",
+        "reach": "stage other_share optimal suboptimal bound",
+        "curves": "stage other_share n_online sub_optimality regret sub_optimality_rate "
+        "regret_rate",
+        "doorbell": "agent pay budget_nats n_episodes true_value bad_probability "
+        "novel_bad_probability n_bad regret",
+    },
     "joint_predictor": {
         "": "delta_bits n fixed_nats follower_nats limit_n limit_nats halving_nats "
         "bound_nats printed_nats ordinary",
@@ -132,6 +148,7 @@ KEYS = {
 """What users may read in `data` of each demo's JSON, and in the rows of its lists by name."""
 
 DRAWN = {
+    "hybrid": (18, 18, 18, 18, 18, 18, 18, 18, 5, 4),
     "joint_predictor": (5, 5),
     "pessimism": (3, 9, 6, 8),
     "planners": (4, 3, 2),

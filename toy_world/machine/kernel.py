@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from toy_world.compiled import compiled
+from theory.compiled import compiled
 from toy_world.machine.definition import MAX_DOUBLED, OPCODES, Instruction, Status
 
 Array = NDArray[Any]

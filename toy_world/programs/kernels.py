@@ -23,7 +23,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from toy_world.compiled import compiled, count_ones
+from theory.compiled import compiled
+from toy_world.compiled import count_ones
 
 N_KEYS: Final = 3
 Words: TypeAlias = NDArray[np.uint64]

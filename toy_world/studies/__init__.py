@@ -8,6 +8,7 @@
 - Theorem 2 (TVD constraint): `theorem2`, `claim_frequencies`, `perfect_base`.
 - Definitions 3 and 4, Theorems 3 and 4 (pessimism): `guarantees` over the programs of
   `short_memory`, `posterior_manipulation`, `pessimism`, `lifelong_runs`.
+- What demonstrations buy a learner: `hybrid`, and beside imitators `hybrid_doorbell`.
 - What a budget buys: `frontiers`, `single_multiplier`; which regulariser resists: `regularisers`.
 
 They share the mixture of all programs in the situations that a demonstration leads to

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm_experiment.agent.scripts import Cycle, Echo, Say, Then, play_script
+from llm_experiment.agent.scripts import Cycle, Echo, Say, Then, play_script, play_scripts
 from llm_experiment.chat.turn_records import Speaker
 from tests.llm_experiment.fakes.small_world import (
     NEWLINE,
@@ -99,6 +99,26 @@ def test_rewards_are_those_of_the_replies_to_the_scripted_turns():
 def test_the_price_does_not_depend_on_what_comes_after_the_turns_reported():
     one, two = (played(Say((YES,)), n_turns=n).costs_nats for n in (1, 2))
     np.testing.assert_array_equal(one[:, 0], two[:, 0])
+
+
+def test_scripts_played_together_meet_the_contexts_they_meet_alone():
+    scripts = (Say((YES,)), Echo(), Then(1, Say(()), Say((NO, PLEASE))))
+    settings = {
+        "n_episodes": 10, "n_tokens": 60, "free_turns": 1, "n_turns": 3, "seed": 0, "stream": (9,),
+    }  # fmt: skip
+    together = play_scripts(small_world(), scripts, **settings)
+    for script, found in zip(scripts, together, strict=True):
+        alone = play_script(small_world(), script, **settings)
+        np.testing.assert_array_equal(found.costs_nats, alone.costs_nats)
+        np.testing.assert_array_equal(found.rewards, alone.rewards)
+
+
+def test_nothing_is_played_beyond_the_reply_to_the_last_turn():
+    short = played(Say(()), n_turns=1, n_tokens=500)
+    whole = played(Say(()), n_turns=1000, n_tokens=500)
+    assert short.tokens.shape[1] < 100 < whole.tokens.shape[1] == 500
+    np.testing.assert_array_equal(short.costs_nats[:, 0], whole.costs_nats[:, 0])
+    assert np.isfinite(short.rewards).all()
 
 
 class Bits:

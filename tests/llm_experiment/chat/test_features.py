@@ -13,10 +13,11 @@ from llm_experiment.chat.features import (
     FeatureReader,
     features_for,
     find_features,
+    phrase_feature,
     token_pieces,
 )
 from llm_experiment.chat.turns import TurnParser, TurnRules
-from tests.llm_experiment.chat.feature_oracle import features_by_text
+from tests.llm_experiment.chat.feature_oracle import features_by_text, turns_by_text
 from tests.llm_experiment.chat.screenplays import PROCESS, parser, screenplay
 from tests.llm_experiment.chat.test_turns import PIECES, encode, parser_of_pieces
 from tests.llm_experiment.fakes.tiny_hf import byte_level_tokenizer, sentencepiece_tokenizer
@@ -88,6 +89,24 @@ def test_features_are_those_of_the_text_however_it_is_cut(tokens):
     assert_read_as_in_text(parser_of_pieces(), torch.tensor([tokens], dtype=torch.int64))
 
 
+@given(st.lists(st.integers(0, len(PIECES) - 1), max_size=30), st.data())
+@example(encode("Teacher: xs"), None)
+@example([PIECES.index(piece) for piece in ("Teacher", ":\n", "x")], None)
+@example([PIECES.index(piece) for piece in ("x", "\nTeacher: x", "s")], None)
+def test_a_phrase_s_feature_is_whether_the_turn_so_far_is_just_that(tokens, data):
+    """Drawn from what was said, so that it holds often; a token that opens may speak already."""
+    turn_parser = parser_of_pieces()
+    longest = min(3, len(tokens))
+    length = longest if data is None else data.draw(st.integers(0, longest))
+    phrase = tokens[len(tokens) - length :]
+    reader = FeatureReader(turn_parser, [phrase_feature(phrase, len(PIECES))])
+    ((value,),) = reader.values(reader.read(torch.tensor([tokens], dtype=torch.int64))).values()
+    turns = turns_by_text(tokens, token_pieces(turn_parser), turn_parser.rules)
+    now = turns[-1] if turns else None
+    if now is not None:
+        assert bool(value) == (list(now.tokens) == phrase and not now.rest.strip())
+
+
 def test_a_turn_longer_than_the_memory_is_equal_to_no_other():
     for words, equal in ((MEMORY, 1), (MEMORY + 1, 0)):
         turn = "x" * words
@@ -152,6 +171,40 @@ def test_the_priors_of_all_events_sum_to_less_than_a_half(n_tokens):
 def test_the_features_have_a_prefix_code():
     assert sum(Fraction(1, 2**feature.bits) for feature in FEATURES) <= 1
     assert len({feature.name for feature in FEATURES}) == len(FEATURES)
+
+
+@pytest.mark.parametrize("n_tokens", [2, 3])
+def test_with_all_phrases_the_priors_sum_to_less_than_nine_sixteenths(n_tokens):
+    """Exactly, over lengths that a turn is remembered by; a length stands for its phrases."""
+    table = sum(Fraction(1, 2 ** int(feature.bits)) for feature in FEATURES)
+    lengths = range(MEMORY + 1)
+    by_length = [n_tokens**m * 2.0 ** -phrase_feature([0] * m, n_tokens).bits for m in lengths]
+    assert by_length == pytest.approx([2.0 ** -(3 + 2 * (m + 1).bit_length() - 1) for m in lengths])
+    assert (float(table) + sum(by_length)) * (1 / 2 + 1 / 8) < 9 / 16
+
+
+def test_a_phrase_is_named_by_its_tokens_and_said_in_clear():
+    pieces = ("\n", " yes", " no")
+    (feature,) = find_features(["so_far_is 1 2"], 3)
+    assert feature.phrase == (1, 2)
+    assert feature.name == phrase_feature([1, 2], 3).name
+    assert feature.in_clear(0, pieces) == "the turn so far is not ' yes no'"
+    assert feature.in_clear(1, pieces) == "the turn so far is ' yes no'"
+    found = find_features(["so_far_is", "so_far_is 1", "always"], 3)
+    assert [each.name for each in found] == ["always", "so_far_is", "so_far_is 1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("so_far_is 3", r"tokens of a phrase must lie in 0\.\.2, got 3"),
+        ("so_far_is x", "or 'so_far_is' and the numbers of tokens, got so_far_is x"),
+        ("so_far_is" + " 1" * (MEMORY + 1), f"a phrase must have at most {MEMORY} tokens"),
+    ],
+)
+def test_a_phrase_of_other_tokens_is_refused(name, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        find_features([name], 3)
 
 
 def test_silence_costs_a_few_bits_whatever_the_vocabulary():

@@ -86,15 +86,15 @@ def done(demonstrator):
     return evidence
 
 
-def audited(demonstrator, *, alphas=ALPHAS, batch=2, form=VetoForm.SPIKE):
+def audited(demonstrator, *, alphas=ALPHAS, batch=2, form=VetoForm.SPIKE, member=None):
     does = done(demonstrator)
     sets = audited_sets(
         stages(), READER, alphas=alphas, form=form, done=does, device=WORLD.base.device
     )
     batches = []
     audit = measure(
-        WORLD.base, READER, HELD_OUT, sets, done=does, demonstrator=demonstrator, batch=batch,
-        on_batch=batches.append,
+        WORLD.base, READER, HELD_OUT, sets, done=does, demonstrator=demonstrator, member=member,
+        batch=batch, on_batch=batches.append,
     )  # fmt: skip
     assert batches[-1] == len(HELD_OUT)
     return audit
@@ -138,8 +138,8 @@ def done_by_hand(*, law_known):
     return does, visited
 
 
-def measured_by_hand(veto_set, *, law_known):
-    """What a row must say, from a veto set's lines."""
+def measured_by_hand(veto_set, *, law_known, member=None):
+    """What a row must say, from a veto set's lines and, if there is one, a member's table."""
     does, visited = done_by_hand(law_known=law_known)
     seen = {c.feature: set(c.visited) for c in veto_set.coverage} if veto_set else None
     help_sum, n_steps, unseen, blocked = 0.0, 0, 0, 0
@@ -149,6 +149,9 @@ def measured_by_hand(veto_set, *, law_known):
         b, tau = law(dialogue_table(), before), law(demonstrator_table(), before)
         text = "".join(PIECES[x] for x in before)
         r = np.array(factors_by_text(text, veto_set)) if veto_set else np.ones(N)
+        if member is not None:
+            other = law(member, before)
+            r *= np.divide(np.minimum(b, other), b, out=np.ones(N), where=b > 0)
         theta = float((b * (1 - r)).sum())
         n_steps += 1
         help_sum += theta
@@ -223,6 +226,22 @@ def test_an_audit_does_not_depend_on_its_batches():
     for row, same in zip(one.rows, other.rows, strict=True):
         for name, value in vars(row).items():
             assert getattr(same, name) == pytest.approx(value, nan_ok=True, abs=1e-9)
+
+
+def test_with_a_member_the_least_of_both_is_audited():
+    """A member that hardly ever ends a turn, and says "please" instead."""
+    law_of_member = np.exp(dialogue_table())
+    law_of_member[..., PLEASE] += 0.9 * law_of_member[..., NEWLINE]
+    law_of_member[..., NEWLINE] *= 0.1
+    with np.errstate(divide="ignore"):
+        member = np.log(law_of_member)
+    rows = audited(DEMONSTRATOR, alphas=(0.05,), member=TableBase(member)).rows
+    veto_sets = [None] + [make_veto_set(evidence, READER, alpha=0.05) for evidence in stages()]
+    assert rows[0].help_per_step > 0
+    for row, veto_set in zip(rows, veto_sets, strict=True):
+        by_hand = measured_by_hand(veto_set, law_known=True, member=member)
+        for name, value in by_hand.items():
+            assert getattr(row, name) == pytest.approx(value, abs=1e-5), name
 
 
 def test_graded_vetoes_are_measured_as_plain_loops_do():

@@ -10,7 +10,14 @@ from llm_experiment.chat.features import FeatureReader, find_features
 from llm_experiment.pessimism.audit import AuditRow
 from llm_experiment.pessimism.departures import Departures, Phrase, find_departures
 from llm_experiment.pessimism.learning import Evidence, gather_evidence, make_veto_set
-from llm_experiment.pessimism.proposals import passes, prevented_share, proposals
+from llm_experiment.pessimism.proposals import (
+    departing,
+    passes,
+    phrases_of,
+    prevented_share,
+    proposals,
+    unused_features,
+)
 from tests.llm_experiment.fakes.small_world import PIECES, encode, small_world
 
 WORLD = small_world()
@@ -99,6 +106,8 @@ def test_a_round_finds_something_where_the_intervals_do_not_meet():
             phrases=(),
             rows=np.arange(n_departed),
             positions=np.arange(n_departed),
+            tokens=np.zeros((1, 1), dtype=int),
+            own=np.zeros((1, 1), dtype=bool),
         )
 
     assert seen(100).beyond(seen(50, 512))
@@ -106,49 +115,76 @@ def test_a_round_finds_something_where_the_intervals_do_not_meet():
     assert not seen(0).beyond(seen(512, 512))
 
 
+DEMONSTRATIONS = [
+    np.array(encode("S: no\nT: please\nS: yes\nT: no\nS: no\nT: no please\nS: yes\nT: yes no\nS:"))
+] * 40
+
+
 def evidence():
     """Demonstrations in which "please" is followed by the end, and turns are never empty."""
-    demonstrations = [
-        np.array(
-            encode("S: no\nT: please\nS: yes\nT: no\nS: no\nT: no please\nS: yes\nT: yes no\nS:")
-        )
-    ] * 40
     reader = FeatureReader(PARSER)
     found = Evidence(reader.features, len(PIECES))
-    for each in gather_evidence(WORLD.base, reader, demonstrations, begin_with=found):
+    for each in gather_evidence(WORLD.base, reader, DEMONSTRATIONS, begin_with=found):
         found = each
     return found
 
 
 def test_a_set_prevents_the_departures_whose_token_it_makes_impossible():
-    found, tokens = find(), arrays(impossible=LEFT)["tokens"]
+    found = find()
     made = evidence()
 
     def of(*names):
         reader = FeatureReader(PARSER, find_features(names, len(PIECES)))
         return make_veto_set(made, reader, alpha=0.05)
 
-    assert prevented_share(of("said_so_far"), PARSER, found, tokens) == 0.5  # the silence
-    assert prevented_share(of("previous_token"), PARSER, found, tokens) == 1.0
-    assert prevented_share(of("always"), PARSER, found, tokens) == 0.0
+    assert prevented_share(of("said_so_far"), PARSER, found) == 0.5  # the silence
+    assert prevented_share(of("previous_token"), PARSER, found) == 1.0
+    assert prevented_share(of("always"), PARSER, found) == 0.0
     nothing = replace(found, n_departed=0, rows=found.rows[:0], positions=found.positions[:0])
-    assert prevented_share(of("always"), PARSER, nothing, tokens) == 0.0
+    assert prevented_share(of("always"), PARSER, nothing) == 0.0
+
+
+def proposed(candidates, known):
+    def evidence_of(features):
+        reader = FeatureReader(PARSER, features)
+        extra = Evidence(reader.features, len(PIECES))
+        for each in gather_evidence(WORLD.base, reader, DEMONSTRATIONS, begin_with=extra):
+            extra = each
+        return extra
+
+    return list(proposals(candidates, evidence_of, PARSER, known, find(), alpha=0.05))
 
 
 def test_what_is_proposed_answers_the_attacker_the_shortest_event_first():
-    found, tokens = find(), arrays(impossible=LEFT)["tokens"]
     known = ("always", "said_so_far")
-    offered = list(proposals(evidence(), PARSER, known, found, tokens, alpha=0.05))
-    assert next(p.feature for p in offered) == "previous_token"
-    assert all(p.prevented > 0.5 for p in offered)
-    bits = [find_features((p.feature,), len(PIECES))[0].event_bits(7, ends=False) for p in offered]
+    unused = unused_features(known, len(PIECES))
+    assert not {feature.name for feature in unused} & {*known}
+    bits = [feature.event_bits(len(PIECES), ends=False) for feature in unused]
     assert bits == sorted(bits)
-    assert not {p.feature for p in offered} & {*known}
+    offered = proposed(((feature,) for feature in unused), known)
+    assert offered[0].features == ("previous_token",)
+    assert all(p.prevented > 0.5 for p in offered)
     assert all(
         [f.name for f in p.vetoes.features]
-        == [f.name for f in find_features((*known, p.feature), len(PIECES))]
+        == [f.name for f in find_features((*known, *p.features), len(PIECES))]
         for p in offered
     )
+
+
+def test_where_no_feature_of_the_table_answers_the_attacker_s_own_phrases_do():
+    """It departed by silence in one episode and after "please" in the other."""
+    phrases = phrases_of(find(), PARSER)
+    please = PIECES.index(" please")
+    assert {phrase.phrase for phrase in phrases} == {(), (please,)}
+    (offered,) = proposed([phrases], ("always",))
+    assert offered.prevented == 1.0
+    assert {*offered.features} == {"so_far_is", f"so_far_is {please}"}
+
+
+def test_what_an_attacker_departed_by_is_the_turn_so_far_and_the_token():
+    found = departing(find(), PARSER)
+    assert sum(found.values()) == 2
+    assert {event.so_far for event in found} == {(), (PIECES.index(" please"),)}
 
 
 ROW = AuditRow(

@@ -1,0 +1,88 @@
+"""A hard budget beside a penalty: the table and the figure."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from llm_experiment.guard.study import Outcome
+from mightnt.figure_style import COLUMN_INCHES, figure_style, new_figure, save_figure
+from mightnt.statistics import normal_interval
+from mightnt.tables import Column, Evidence, Table
+
+
+def record(outcome: Outcome) -> dict[str, Any]:
+    """A row of the table, with keys for programs."""
+    interval = normal_interval(outcome.returns)
+    ordered = sorted(outcome.kl_nats)
+    return {
+        "constraint": outcome.constraint.name,
+        "budget_nats": outcome.constraint.budget_nats,
+        "beta": outcome.constraint.beta if outcome.constraint.budget_nats is None else None,
+        "return": outcome.mean_return,
+        "return_low": interval.low,
+        "return_high": interval.high,
+        "kl_nats": outcome.mean_kl_nats,
+        "kl_nats_95": ordered[math.ceil(0.95 * len(ordered)) - 1],
+        "kl_nats_most": ordered[-1],
+        "kl_nats_most_in_training": outcome.most_in_training_nats,
+        "n_in_training": outcome.n_in_training,
+    }
+
+
+def to_table(outcomes: tuple[Outcome, ...]) -> Table:
+    """Return against KL, a row a training."""
+    number = {"evidence": Evidence.MONTE_CARLO, "format": ".2f"}
+    columns = (
+        Column(header="constraint"),
+        Column(header="return", **number),  # type: ignore[arg-type]  # of two types
+        Column(header="95% from", key="return_low", **number),  # type: ignore[arg-type]
+        Column(header="to", key="return_high", **number),  # type: ignore[arg-type]
+        Column(header="KL\n(nats)", key="kl_nats", **number),  # type: ignore[arg-type]
+        Column(header="95th\npercentile", key="kl_nats_95", **number),  # type: ignore[arg-type]
+        Column(header="most", key="kl_nats_most", **number),  # type: ignore[arg-type]
+        Column(header="most in\ntraining", key="kl_nats_most_in_training", **number),  # type: ignore[arg-type]
+    )
+    records = [record(outcome) for outcome in outcomes]
+    shown = [{column.name: record[column.name] for column in columns} for record in records]
+    n = len(outcomes[0].returns) if outcomes else 0
+    return Table.of_records(
+        shown,
+        title="A hard budget and trl's penalty on one reward",
+        columns=columns,
+        notes=(
+            f"Return: words of praise in a turn, over {n} held-out turns. KL: of a turn's law to "
+            "the reference's, summed over its steps.",
+            "budget-B: at most B nats a turn, on every path. beta-b: trl's penalty.",
+        ),
+        name="guard_trl",
+    )
+
+
+def plot(outcomes: tuple[Outcome, ...], stem: Path) -> tuple[Path, Path]:
+    """Draw return against KL, with the dearest sequence of each training.
+
+    Returns:
+        The PNG and the PDF.
+    """
+    kinds = {
+        "hard budget": [o for o in outcomes if o.constraint.budget_nats is not None],
+        "trl's penalty": [o for o in outcomes if o.constraint.budget_nats is None],
+    }
+    with figure_style():
+        figure = new_figure(width_inches=1.6 * COLUMN_INCHES, height_inches=3.2)
+        axes: Any = figure.subplots()
+        for (name, group), marker in zip(kinds.items(), ("o", "s"), strict=True):
+            means = [o.mean_kl_nats for o in group]
+            returns = [o.mean_return for o in group]
+            up = [o.most_nats - o.mean_kl_nats for o in group]
+            none = [0.0] * len(group)
+            axes.errorbar(means, returns, xerr=[none, up], fmt=marker, capsize=3, label=name)
+            for outcome, x, y in zip(group, means, returns, strict=True):
+                axes.annotate(
+                    outcome.constraint.name, (x, y), xytext=(3, 4), textcoords="offset points"
+                )
+        axes.set_xscale("log")
+        axes.set_xlabel("KL of a turn (nats): mean, and the dearest turn")
+        axes.set_ylabel("return")
+        axes.legend(loc="upper left")
+        return save_figure(figure, stem)

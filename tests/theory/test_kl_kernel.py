@@ -1,0 +1,133 @@
+"""The kernel's exponentials and logarithms, its memory, and the derivatives that torch asks for."""
+
+import math
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from theory import kl_kernel
+from theory.kl_paths import LOG_ZERO
+from theory.projections import fixed_kl_mixture, geometric_projection
+
+both = pytest.mark.parametrize("project", [fixed_kl_mixture, geometric_projection])
+UNIT = 2.0**-53
+
+
+def sizes(largest_log):
+    """Numbers of all magnitudes from 1e-30, up to that of e^largest_log."""
+    return st.floats(-70, largest_log).map(math.exp)
+
+
+def relative_error(found, exact):
+    return float(abs(mpmath.mpf(found) / exact - 1)) if exact else abs(found)
+
+
+def h(y, log_ratio):
+    return (1 + y) * log_ratio - y
+
+
+@given(sizes(math.log(700)))
+def test_the_exponential_is_right_to_two_units(size):
+    with mpmath.workdps(60):
+        assert relative_error(kl_kernel.exponential(-size), mpmath.exp(-size)) <= 2 * UNIT
+
+
+def test_the_exponential_goes_down_to_zero():
+    assert kl_kernel.exponential(0.0) == 1
+    assert kl_kernel.exponential(-744.0) == pytest.approx(math.exp(-744), abs=5e-324)
+    assert kl_kernel.exponential(-747.0) == kl_kernel.exponential(LOG_ZERO) == 0
+
+
+@given(sizes(math.log(650)), st.sampled_from([1, -1]))
+def test_a_ratio_and_its_h_follow_from_the_log_ratio_without_cancellation(size, sign):
+    log_ratio = sign * size
+    y, found_h = kl_kernel.ratio_and_h(log_ratio)
+    with mpmath.workdps(600):
+        exact_y = mpmath.expm1(mpmath.mpf(log_ratio))
+        assert relative_error(y, exact_y) <= 4 * UNIT
+        assert relative_error(found_h, h(exact_y, mpmath.mpf(log_ratio))) <= 40 * UNIT
+
+
+def ratios():
+    """y > -1: huge, tiny of both signs, and close to -1."""
+    below = st.one_of(sizes(0).map(lambda x: -x / (1 + x)), sizes(-1).map(lambda x: x - 1))
+    return st.one_of(sizes(640), below.filter(lambda y: y > -1))
+
+
+@given(ratios())
+def test_a_log_ratio_and_its_h_follow_from_the_ratio_without_cancellation(y):
+    log_ratio, found_h = kl_kernel.log_ratio_and_h(y)
+    with mpmath.workdps(600):
+        exact_log_ratio = mpmath.log1p(mpmath.mpf(y))
+        assert relative_error(log_ratio, exact_log_ratio) <= 4 * UNIT
+        assert relative_error(found_h, h(mpmath.mpf(y), exact_log_ratio)) <= 40 * UNIT
+
+
+@given(*[st.floats(-1e3, 1e3)] * 3)
+def test_a_difference_of_three_is_rounded_about_once(x, y, z):
+    exact = Fraction(x) - Fraction(y) - Fraction(z)
+    error = abs(Fraction(kl_kernel.difference(x, y, z)) - exact)
+    lost_twice = 2 * UNIT**2 * (abs(x) + abs(y) + abs(z))
+    assert error <= Fraction(UNIT) * abs(exact) + Fraction(lost_twice)
+
+
+@both
+def test_rows_that_may_not_be_written_to_or_are_not_contiguous_are_read_all_the_same(project, rng):
+    logits = rng.normal(size=(2, 7, 5))
+    log_a, log_b = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = project(log_a, log_b, 0.05)
+    turned = np.asfortranarray(log_a)
+    log_b.flags.writeable = False
+    found = project(turned, log_b, 0.05)
+    np.testing.assert_array_equal(found.log_x, expected.log_x)
+    np.testing.assert_array_equal(found.weight, expected.weight)
+
+
+@both
+def test_arguments_are_left_as_they_were(project, rng):
+    logits = rng.normal(size=(2, 7, 5))
+    rows = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    before = rows.copy()
+    project(*rows, 0.05)
+    np.testing.assert_array_equal(rows, before)
+
+
+def tracked_rows(rng):
+    return [
+        torch.tensor(rng.normal(size=(3, 6))).log_softmax(-1).requires_grad_() for _ in range(2)
+    ]
+
+
+@both
+def test_gradients_of_one_graph_may_be_taken_twice_and_add_up(project, rng):
+    log_a, log_b = tracked_rows(rng)
+    found = project(log_a, log_b, 0.05)
+    parts = (found.log_x[:, 0].sum(), found.weight.sum() + (found.log_x**2).sum())
+    by_part = [torch.autograd.grad(part, log_a, retain_graph=True)[0] for part in parts]
+    (by_sum,) = torch.autograd.grad(sum(parts), log_a)
+    torch.testing.assert_close(sum(by_part), by_sum, rtol=1e-12, atol=1e-14)
+
+
+@both
+def test_there_are_no_second_derivatives(project, rng):
+    log_a, log_b = tracked_rows(rng)
+    total = (project(log_a, log_b, 0.05).log_x ** 2).sum()
+    (slope,) = torch.autograd.grad(total, log_a, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@both
+def test_a_row_that_was_overwritten_has_no_gradient(project, rng):
+    log_a, log_b = tracked_rows(rng)
+    proposal = log_a + 0.0
+    total = project(proposal, log_b, 0.05).log_x.sum()
+    with torch.no_grad():
+        proposal.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()

@@ -1,0 +1,1 @@
+"""Learning from demonstrations and from interaction: confidence-based learners in finite worlds."""
