@@ -173,7 +173,7 @@ def absent_names(text) -> set[str]:
     """The modules, names and files of this project that a text mentions and that do not exist.
 
     `toy_world.demo_` and `toy_world/demo_*.py` stand for any such name or file, and nothing is said
-    of what holds a placeholder in angle brackets. The groups of entry points are no names of Python.
+    of what holds a placeholder in angle brackets. Groups of entry points are no names of Python.
     """
     names = {found[0] for found in _DOTTED.finditer(text)} - {kind.value for kind in Kind}
     paths = {found[0].rstrip(".") for found in _PATH.finditer(text)}
