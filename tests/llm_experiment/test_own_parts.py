@@ -12,7 +12,12 @@ from llm_experiment.agent.scripts import Say
 from llm_experiment.auditing.behaviours import behaviour_fingerprints, own_behaviours
 from llm_experiment.base.own import OwnBase, own_base, part_fingerprints
 from llm_experiment.base.shipped import language_model_folder, model_names
-from llm_experiment.chat.features import FEATURES, FeatureReader, find_features
+from llm_experiment.chat.features import (
+    FEATURES,
+    PHRASE_BITS,
+    FeatureReader,
+    find_features,
+)
 from llm_experiment.chat.reward_sources import load_score, reward_fingerprint
 from llm_experiment.chat.world import check_world, load_world
 from llm_experiment.config import WorldConfig
@@ -151,7 +156,8 @@ def test_a_feature_of_ones_own_is_read_beside_the_tables():
 
 
 def test_codes_of_own_features_have_room_beside_the_tables():
-    free = 1 - sum(Fraction(1, 2**feature.bits) for feature in FEATURES)
+    codes = [PHRASE_BITS, *(feature.bits for feature in FEATURES)]
+    free = 1 - sum(Fraction(1, 2**bits) for bits in codes)
     assert Fraction(1, 2**3) <= free < Fraction(1, 2**1)
     with pytest.raises(
         InvalidArgumentError, match=f"leave {float(free):g} .* got 0.5 .*give them more"
