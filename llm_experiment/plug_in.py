@@ -36,6 +36,8 @@ class Kind(Enum):
     FEATURE = "mightnt.features"
     """A `llm_experiment.chat.features.Feature`."""
     SCRIPT = "mightnt.scripts"
+    """A `llm_experiment.agent.scripts.Script`."""
+    BEHAVIOUR = "mightnt.behaviours"
     """A `llm_experiment.auditing.behaviours.Behaviour`, or several."""
     BASE_POLICY = "mightnt.base_policies"
     """A `llm_experiment.base.own.OwnBase`."""

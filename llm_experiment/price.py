@@ -72,6 +72,8 @@ class Options:
         " Why are you so quiet?",
     )
     """What scripts say over and over, as the tokenizer writes it after a name and its colon."""
+    scripts: tuple[str, ...] = ()
+    """Scripts of your own as module:name, each a Script of llm_experiment.agent.scripts."""
     n_episodes: int = 64
     """Dialogues, that is contexts, for each script."""
     n_tokens: int = 384
@@ -145,10 +147,11 @@ def price_scripts(
         InvalidArgumentError: a phrase that cannot be written, or dialogues that are too short for
             any script.
     """
-    from llm_experiment.agent.script_prices import behaviours, encode_phrases
+    from llm_experiment.agent.script_prices import behaviours, encode_phrases, own_scripts
 
     _check_room(world, options)
     scripts = behaviours(encode_phrases(tokenizer, options.phrases, world=world))
+    scripts |= own_scripts(options.scripts)
     prices = [price for price in done if price.name in scripts]
     left = [name for name in scripts if name not in {price.name for price in prices}]
     size = max(options.at_once // options.n_episodes, 1)

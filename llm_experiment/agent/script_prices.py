@@ -12,7 +12,7 @@ whether the base policy, having seen the pattern, goes on with it by itself.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import stats
@@ -30,9 +30,13 @@ from llm_experiment.agent.scripts import (
 )
 from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.world import World
+from llm_experiment.plug_in import Kind, fingerprint, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
+OPTION: Final = "--scripts"
 _LONG: Final = 4
+_DIGITS: Final = 7
+"""Of a hash, to tell files apart."""
 _QUARTILES: Final = (25.0, 50.0, 75.0)
 _STREAM: Final = 0
 """The path of the dialogues' randomness, the same for all scripts."""
@@ -83,6 +87,29 @@ def behaviours(phrases: dict[str, Tokens]) -> dict[str, Script]:
             f"silence {_LONG} times, then {first}": Then(_LONG, silence, says[first]),
         }
     )
+
+
+def own_scripts(names: Sequence[str]) -> dict[str, Script]:
+    """Scripts of somebody's own (`llm_experiment.plug_in`).
+
+    Each is called by its name and the beginning of its file's hash: one that has changed is
+    another script.
+
+    Raises:
+        InvalidArgumentError: in one line: one cannot be found, or is no `Script`.
+    """
+    found: dict[str, Script] = {}
+    for name in names:
+        reference = reference_of(name, Kind.SCRIPT) or name
+        part: Any = load_part(reference, option=OPTION)
+        if not all(callable(getattr(part, method, None)) for method in ("turn", "length_bits")):
+            raise InvalidArgumentError(
+                f"{OPTION} {reference} must be a Script of llm_experiment.agent.scripts, with the "
+                f"methods turn and length_bits, got a {type(part).__name__}"
+            )
+        digest = fingerprint(reference, option=OPTION)
+        found[f"{name} ({digest[:_DIGITS]})"] = part
+    return found
 
 
 def encode_phrases(

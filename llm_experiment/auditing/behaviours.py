@@ -86,7 +86,7 @@ def _always(phrase: str) -> Behaviour:
 def behaviour_fingerprints(references: Sequence[str]) -> dict[str, str]:
     """What identifies own behaviours: the hash of the file of each."""
     return {
-        name: fingerprint(reference_of(name, Kind.SCRIPT) or name, option=OPTION)
+        name: fingerprint(reference_of(name, Kind.BEHAVIOUR) or name, option=OPTION)
         for name in references
     }
 
@@ -99,7 +99,7 @@ def own_behaviours(references: Sequence[str]) -> tuple[Behaviour, ...]:
     """
     found: list[Behaviour] = []
     for reference in references:
-        found_as = reference_of(reference, Kind.SCRIPT) or reference
+        found_as = reference_of(reference, Kind.BEHAVIOUR) or reference
         part: Any = load_part(found_as, option=OPTION)
         several = part if isinstance(part, list | tuple) else (part,)
         if not several or not all(isinstance(each, Behaviour) for each in several):

@@ -33,6 +33,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 N_ANSWERS: Final = 16
 """Answers that are shown."""
+_HALF: Final = 0.5
 _ASSETS: Final = files("llm_experiment.auditing") / "assets"
 
 
@@ -104,13 +105,13 @@ def page_data(
 def _facts(summary: AuditSummary) -> Iterator[dict[str, str]]:
     found = summary.divergence
     if found is not None:
-        most = found.over_prompts.most or 0.0
+        most, total = found.over_prompts.most or 0.0, found.mean_nats
         yield {
             "value": f"{found.mean_nats:.3g} nats",
             "meaning": "KL of an answer of the policy",
             "note": f"mean over {found.n_answers} answers; most at a prompt: {most:.3g}",
         }
-        n, share = found.first_shares[min(2, len(found.first_shares) - 1)]
+        n, share = next(each for each in found.first_shares if each[1] >= _HALF or not total)
         yield {
             "value": f"{share:.0%}",
             "meaning": f"of it in the first {n} tokens" if n > 1 else "of it in the first token",

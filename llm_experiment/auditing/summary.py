@@ -92,7 +92,7 @@ class BehaviourSummary:
     Attributes:
         name: of it.
         is_pattern: whether it is a pattern; then `prices_nats` are upper bounds of its price, from
-            the walks that were found, and `floor_nats` lower bounds.
+            what the walks found, and `floor_nats` lower bounds.
         prices_nats: under the base model, a spread for each time: first, second, ...
         floor_nats: lower bounds of the first price; for a script that price.
         estimate_nats: of a pattern, minus the logarithm of the estimated probability, first time.

@@ -81,9 +81,9 @@ def prices(summary: AuditSummary) -> Table:
             "First: -ln b of the answer and its end, the first time; the quartiles and the least "
             "over prompts. A behaviour without numbers makes no sense for any prompt, or the "
             "tokenizer cannot write it.",
-            "Of a pattern the first columns are what the walks that were found cost: its price is "
-            "at most that, and at least the column `price at least` (medians).",
-            f"Time {most}: the price once the behaviour was seen {most - 1} times. Likely from: "
+            "Of a pattern the first columns are upper bounds of its price, from what its walks "
+            "found, and `price at least` are lower bounds (medians).",
+            f"Time {most}: the price after {most - 1} answers like it. Likely from: "
             f"the budget of one answer from which on it can have probability "
             f"{summary.likely:g}.",
         ),
@@ -116,7 +116,7 @@ def bought(summary: AuditSummary) -> Table:
             "policy within the budget at a prompt gives a script more there, and one that only "
             "makes it likelier gives just that.",
             "Worst prompt: the one where it is cheapest; of patterns an upper bound. Their medians "
-            "are of the walks that were found.",
+            "are of what the walks found.",
         ),
     )
 
@@ -218,8 +218,8 @@ def likelier(summary: AuditSummary) -> Table:
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
-            "Prices -ln of the same answers under both models. Of patterns: of the walks that were "
-            "found under each.",
+            "Prices -ln of the same answers under both models. Of patterns: what the walks under "
+            "each found.",
         ),
     )
 

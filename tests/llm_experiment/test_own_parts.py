@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from llm_experiment.agent.script_prices import own_scripts
+from llm_experiment.agent.scripts import Say
 from llm_experiment.auditing.behaviours import behaviour_fingerprints, own_behaviours
 from llm_experiment.base.own import OwnBase, own_base, part_fingerprints
 from llm_experiment.base.shipped import language_model_folder, model_names
-from llm_experiment.chat.features import FEATURES, FeatureReader, find_features
+from llm_experiment.chat.features import (
+    FEATURES,
+    PHRASE_BITS,
+    FeatureReader,
+    find_features,
+)
 from llm_experiment.chat.reward_sources import load_score, reward_fingerprint
 from llm_experiment.chat.world import check_world, load_world
 from llm_experiment.config import WorldConfig
@@ -25,6 +32,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from llm_experiment.agent.scripts import Say
 from llm_experiment.auditing.behaviours import Behaviour
 from llm_experiment.base.own import OwnBase
 from llm_experiment.base.process import ProcessBase
@@ -41,6 +49,7 @@ BASE = OwnBase(
 LATE = Feature(name="late", bits=3, read=lambda state, n: (state.count > 2).long(),
                values=("early", "late"))
 SHORT = replace(LATE, bits=1)
+GRUNT = Say((13,))
 SHOUT = Behaviour(name="shout", says=lambda prompt: prompt.last_said.upper())
 NUMBER = 3
 
@@ -52,7 +61,8 @@ GROUPS = {
     Kind.REWARD: ("length", "length"),
     Kind.BASE_POLICY: ("exact", "BASE"),
     Kind.FEATURE: ("late", "LATE"),
-    Kind.SCRIPT: ("shout", "SHOUT"),
+    Kind.BEHAVIOUR: ("shout", "SHOUT"),
+    Kind.SCRIPT: ("grunt", "GRUNT"),
 }
 
 
@@ -85,7 +95,7 @@ def both(kind):
 def test_a_name_is_looked_for_among_the_parts_of_its_kind(kind):
     reference, name = both(kind)
     assert reference_of(name, kind) == reference_of(reference, kind) == reference
-    assert [reference_of(name, other) for other in Kind if other is not kind] == [None] * 4
+    assert [reference_of(name, other) for other in Kind if other is not kind] == [None] * 5
 
 
 def test_a_task_of_ones_own_is_loaded_and_its_models_are_called_as_it_is(tmp_path):
@@ -146,16 +156,28 @@ def test_a_feature_of_ones_own_is_read_beside_the_tables():
 
 
 def test_codes_of_own_features_have_room_beside_the_tables():
-    free = 1 - sum(Fraction(1, 2**feature.bits) for feature in FEATURES)
+    codes = [PHRASE_BITS, *(feature.bits for feature in FEATURES)]
+    free = 1 - sum(Fraction(1, 2**bits) for bits in codes)
     assert Fraction(1, 2**3) <= free < Fraction(1, 2**1)
-    with pytest.raises(InvalidArgumentError, match=r"leave 0.25 .* got 0.5 .*give them more bits"):
+    with pytest.raises(
+        InvalidArgumentError, match=f"leave {float(free):g} .* got 0.5 .*give them more"
+    ):
         find_features([f"{MODULE}:SHORT"], 100)
     with pytest.raises(InvalidArgumentError, match=r"must be a Feature .* got a int"):
         find_features([f"{MODULE}:NUMBER"], 100)
 
 
-def test_scripts_of_ones_own_are_behaviours():
+def test_scripts_of_ones_own_are_priced_under_the_hash_of_their_file(installed):
     for name in both(Kind.SCRIPT):
+        ((called, script),) = own_scripts([name]).items()
+        assert called == f"{name} ({hash_file(installed)[:7]})"
+        assert script == Say((13,))
+    with pytest.raises(InvalidArgumentError, match=r"must be a Script .* got a int"):
+        own_scripts([f"{MODULE}:NUMBER"])
+
+
+def test_behaviours_of_ones_own_are_behaviours():
+    for name in both(Kind.BEHAVIOUR):
         assert [behaviour.name for behaviour in own_behaviours([name])] == ["shout"]
 
 
@@ -164,9 +186,9 @@ def test_what_a_part_was_is_part_of_a_run(installed):
     digest = hash_file(installed)
     assert part_fingerprints(config) == {f"{MODULE}:BASE": digest, "evening": digest}
     assert part_fingerprints(WorldConfig()) == {}
-    for kind, found in ((Kind.REWARD, reward_fingerprint), (Kind.SCRIPT, _of_script)):
+    for kind, found in ((Kind.REWARD, reward_fingerprint), (Kind.BEHAVIOUR, _of_behaviour)):
         assert all(found(name) == {name: digest} for name in both(kind))
 
 
-def _of_script(name):
+def _of_behaviour(name):
     return behaviour_fingerprints([name])

@@ -7,7 +7,7 @@ BUDGETS = (1.0, 4.0)
 PRICES = np.array(
     [[[1.0, 0.5], [9.0, 8.0]], [[2.0, 0.25], [7.0, 9.0]], [[3.0, np.nan], [8.0, 7.0]]]
 )
-BRACKETS = np.array([[0.1, 0.2, 0.15], [0.5, 0.5, 0.5], [0.0, 0.4, 0.0]])
+BRACKETS = np.array([[0.1, 0.2, 0.15], [0.5, 0.6, 0.5], [0.0, 0.4, 0.0]])
 N_TOKENS, N_VOCABULARY = 5, 4
 LENGTHS = (5, 2, 1, 3, 4, 5)
 
@@ -20,10 +20,12 @@ def found_arrays():
     three = rng.random((3, *shape))
     unwritten = np.full((3, 1, 2), np.nan)
     prices = np.concatenate([PRICES, unwritten], axis=1)
+    policy = prices - np.array([1.0, -1.0, 0.0])[:, None]
+    policy[2, 1] = prices[2, 1]
     return {
         "places": np.arange(3),
         "scripts_base_nats": prices,
-        "scripts_policy_nats": prices - np.array([1.0, -1.0, 0.0])[:, None],
+        "scripts_policy_nats": policy,
         "patterns_base": BRACKETS[:, None],
         "patterns_policy": BRACKETS[:, None] / 2,
         "answers": np.where(behind, -1, rng.integers(N_VOCABULARY, size=shape)),

@@ -69,6 +69,7 @@ def test_what_does_not_end_is_cut_and_comes_once(tmp_path):
 def test_answers_for_which_there_is_no_room_are_left_out(tmp_path):
     one = written(tmp_path, chat("No."), says("Yes."))
     assert len(written(tmp_path, chat("No."), says("Yes."), n_times=9, n_positions=60).answers) == 3
+    assert written(tmp_path, chat("No."), says("Yes."), n_positions=len(one.tokens)) == one
     assert written(tmp_path, chat("No."), says("Yes."), n_positions=len(one.tokens) - 1) is None
     assert written(tmp_path, chat("No."), says(None)) is None
 
@@ -77,7 +78,8 @@ def test_what_a_tokenizer_cannot_write_is_no_answer(tmp_path):
     said = prompt(tmp_path, {"prompt": "No."})
     assert writer().answer(said, "Да ✓") is not None  # in bytes
     pieces = writer(sentencepiece_tokenizer(SPOKEN, vocab_size=320))
-    assert pieces.text(pieces.answer(said, "Yes.")) == "Yes."
+    # As it goes on with the prompt, and not as it would begin a text.
+    assert pieces.text([*pieces.context(said), *pieces.answer(said, "Yes.")]) == "No.Yes."
     words = Writer(
         load_tokenizer(str(language_model_folder("classroom"))), end_text="\n", n_tokens=BIG
     )

@@ -12,7 +12,7 @@ from llm_experiment.auditing.patterns import Matcher, bracket_pattern
 from tests.llm_experiment.fakes.tiny_hf import tiny_model
 from theory.errors import InvalidArgumentError
 
-TEXTS = ("a", "b", "ab", " ", "ba", None, "!")
+TEXTS = ("a", "b", "ab", " ", "ba", None, None)
 STOP = 6
 CONTEXTS = [[0, 1, 2], [4], [3, 3, 1, 0, 2]]
 LIMIT = 3
@@ -102,6 +102,7 @@ def test_what_may_follow_a_text():
     assert followers("").open.tolist() == [True, False, False, False, False, False, False]
     assert followers("").complete.tolist() == [False, False, True, False, False, False, False]
     assert followers("a").complete.tolist() == [False, True, False, False, False, False, False]
+    # What ends the answer has no text, but is no riddle.
     assert followers("").unknown.tolist() == [False] * 5 + [True, False]
     at_end = matcher("ab+$").followers
     assert at_end("ab").complete.tolist() == [False] * 6 + [True]
