@@ -33,7 +33,6 @@ from llm_experiment.settings import starting_preset
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
 from mightnt.results import check_writable, write_atomically, write_json
-from mightnt.statistics import CONFIDENCE, share_interval
 from mightnt.tables import Column, Table, print_table
 from theory.errors import InvalidArgumentError
 
@@ -157,6 +156,7 @@ def _distance(policy: str, world: "World", tokens: object, spent_nats: object) -
     import torch
 
     from llm_experiment.chat.never_silent import WordReader
+    from mightnt.statistics import CONFIDENCE, share_interval
 
     transcripts = torch.as_tensor(np.asarray(tokens), device=world.base.device)
     reader = WordReader(world.parser, world.base.device)

@@ -102,8 +102,9 @@ class Options:
 def starting_options(preset: Preset) -> Options:
     """The options that a preset stands for."""
     start = Options(preset=preset, world=preset_config(preset).world)
-    few = {"n_episodes": N_PACKAGED_EPISODES, "at_once": 64, "processes": 2}
-    return replace(start, **few) if preset.is_packaged else start
+    if preset.is_packaged:
+        return replace(start, n_episodes=N_PACKAGED_EPISODES, at_once=64, processes=2)
+    return start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,8 +341,10 @@ def _priced_before(file: Path, options: Options) -> "tuple[ScriptPrice, ...]":
     if found is None:
         return ()
     made_with, prices = found
-    elsewhere = {"out": options.out, "at_once": options.at_once, "processes": options.processes}
-    return prices if replace(made_with, **elsewhere) == options else ()
+    same = options == replace(
+        made_with, out=options.out, at_once=options.at_once, processes=options.processes
+    )
+    return prices if same else ()
 
 
 def to_table(result: PricedScripts) -> Table:

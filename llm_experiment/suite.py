@@ -141,8 +141,9 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
             control_shifts=(),
             evaluation_lengths=(256,),
         )
-        few = {"n_evaluation_episodes": 16, "n_base_episodes": 32}
-        return replace(looked, **few) if preset.is_packaged else looked
+        if preset.is_packaged:
+            return replace(looked, n_evaluation_episodes=16, n_base_episodes=32)
+        return looked
     if preset.is_packaged:
         return SuiteConfig(
             budgets_nats=(0.0, 10.0, 20.0, 3.0, 6.0),

@@ -272,7 +272,10 @@ def estimate_memory(run: PlannedRun, shapes: Shapes) -> MemoryEstimate:
             n_bytes=FLOAT32_BYTES * ADAM_COPIES * (actor + critic),
         )
         row = FLOAT32_BYTES * observation_width(
-            n_features=n_features, n_tokens=n_tokens, has_head=has_head
+            n_features=n_features,
+            n_tokens=n_tokens,
+            # What a pessimist leaves out cannot be told from features.
+            has_head=has_head and not agent.world.is_pessimistic,
         )
         steps = max(agent.n_episodes * stage.n_tokens for stage in agent.stages)
         yield Part(

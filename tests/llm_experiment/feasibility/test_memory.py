@@ -22,7 +22,7 @@ from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.loading import compute_dtype, settle
 from llm_experiment.base.shipped import language_model_folder, reward_model_folder
-from llm_experiment.config import Fidelity, Precision, Preset, TargetRule, preset_config
+from llm_experiment.config import ActorForm, Fidelity, Precision, Preset, TargetRule, preset_config
 from llm_experiment.feasibility.memory import (
     FLOAT32_BYTES,
     GB,
@@ -247,6 +247,30 @@ def planned(**world) -> PlannedRun:
 
 def part(estimate: MemoryEstimate, what: str) -> int:
     return sum(part.n_bytes for part in estimate.parts if part.what == what)
+
+
+def test_under_vetoes_every_observation_carries_the_vocabulary():
+    saw = "what the agent saw in a rollout"
+    plain, vetoed = (
+        part(estimate_memory(planned(**pessimism), PUBLISHED), saw)
+        for pessimism in ({}, {"vetoes": "some.json"})
+    )
+    width = 3 * 4096 + 2
+    assert vetoed / plain == pytest.approx((width + 32_000) / width)
+
+
+def test_a_reward_that_is_no_model_takes_nothing():
+    estimate = estimate_memory(planned(), replace(PUBLISHED, reward_model=None))
+    assert part(estimate, "reward model") == 0
+    assert part(estimate_memory(planned(), PUBLISHED), "reward model") > 0
+
+
+def test_an_actor_of_low_rank_is_counted_as_one():
+    run = planned()
+    low = replace(run, agent=replace(run.agent, actor=ActorForm.LOW_RANK, actor_rank=64))
+    name = "actor and critic, gradients, Adam"
+    sizes = [part(estimate_memory(each, PUBLISHED), name) for each in (run, low)]
+    assert sizes[1] < sizes[0] / 50
 
 
 def test_the_published_run_needs_what_the_published_sizes_say():
