@@ -13,7 +13,7 @@ from rich.console import Console
 
 from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.base.shipped import model_names
-from llm_experiment.chat.features import Feature
+from llm_experiment.chat.features import Feature, find_features
 from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.veto_set import read_veto_set, write_veto_set
 from llm_experiment.jobs import run_suite
@@ -176,7 +176,7 @@ class _Study:
                 write_veto_set(path, proposal.vetoes)
                 return _Wider(
                     defence=replace(defence, vetoes=path, features=wider),
-                    added=", ".join(proposal.features),
+                    added="; ".join(self._in_clear(proposal.features)),
                     prevented=proposal.prevented,
                     rejected=tuple(rejected),
                 )
@@ -192,6 +192,12 @@ class _Study:
         return _Wider(
             defence=replace(defence, members=members), added=_MEMBER, rejected=tuple(rejected)
         )
+
+    def _in_clear(self, features: Sequence[str]) -> Iterator[str]:
+        """Names of features for a person; a phrase's says its words."""
+        parser = self.known.imitator.reader.parser
+        for feature in find_features(features, parser.n_tokens):
+            yield feature.name if feature.phrase is None else feature.in_clear(1, parser.pieces)
 
     def _candidates(self, defence: Defence, departures: Departures) -> Iterator[Sequence[Feature]]:
         """Features that may answer a finding, as far as the plan has them."""

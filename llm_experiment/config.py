@@ -510,7 +510,7 @@ def _packaged_config(preset: Preset, *, n_episodes: int, micro_batch_size: int) 
         ),
         constraint=ConstraintConfig(),
         ppo=PPOConfig(micro_batch_size=micro_batch_size),
-        stages=(Stage(agent_steps=2500 * n_episodes, ramp_fraction=0.4),),
+        stages=(Stage(agent_steps=1875 * n_episodes, ramp_fraction=0.4),),
         actor=ActorForm.LOW_RANK,
         n_episodes=n_episodes,
     )
@@ -521,7 +521,7 @@ def quick_config(config: AgentConfig, preset: Preset) -> AgentConfig:
     if not preset.is_packaged:
         return config
     (stage,) = config.stages
-    return replace(config, n_episodes=16, stages=(replace(stage, agent_steps=12_000),))
+    return replace(config, n_episodes=16, stages=(replace(stage, agent_steps=6_000),))
 
 
 def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:

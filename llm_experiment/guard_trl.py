@@ -45,7 +45,7 @@ class Options:
     """Folder for everything that is written."""
     budgets: tuple[float, ...] = (1.0, 3.0, 10.0)
     """Hard budgets of a sequence, in nats."""
-    betas: tuple[float, ...] = (0.03, 0.1, 0.3)
+    betas: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Coefficients of trl's penalty."""
     grpo: Annotated[GRPOSettings, tyro.conf.arg(name="")] = field(default_factory=GRPOSettings)
     """How each is trained."""

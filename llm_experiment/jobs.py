@@ -80,7 +80,7 @@ VETOES: Final = "vetoes"
 """What the file of vetoes is called among the fingerprints of a run's models."""
 _POLL_SECONDS: Final = 0.5
 
-_WORLDS: Final = WorldLoader()
+WORLDS: Final = WorldLoader()
 """The models of this process: a worker keeps them from one job to the next."""
 
 Task = Callable[[], Any]
@@ -151,7 +151,7 @@ def done_rows(job: Job, suite: SuiteConfig, folder: Path) -> list[dict[str, Any]
 def train_job(job: Job, folder: Path, *, check_wanted: Callable[[], None]) -> LockstepPPO:
     """The trained agent of a job, from where it was left in `folder`."""
     agent = LockstepPPO(
-        _WORLDS.world(job.config.world), job.config, tensorboard_log=folder / "tensorboard"
+        WORLDS.world(job.config.world), job.config, tensorboard_log=folder / "tensorboard"
     )
     if (folder / AGENT_FILE).exists():
         agent.restore(folder / AGENT_FILE)
@@ -242,7 +242,7 @@ def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, 
     if found is None:
         torch.set_num_threads(1)
         with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
-            world = _WORLDS.world(agent.world)
+            world = WORLDS.world(agent.world)
             evaluation = evaluate_base(
                 world,
                 process=known_demonstrator(agent.world, world),

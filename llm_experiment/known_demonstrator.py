@@ -208,10 +208,10 @@ def to_table(distances: Sequence[Distance]) -> Table:
         columns=(
             Column(header="policy"),
             Column(header="episodes", format=".0f"),
-            Column(header="KL to the\nmodel (nats)", format=".3f"),
+            Column(header="KL to model\n(nats)", format=".3f"),
             Column(header="largest", format=".3f"),
             Column(header="wordless"),
-            Column(header="KL to the\ndemonstrator", format=".3f"),
+            Column(header="KL to\ndemonstrator", format=".3f"),
         ),
         rows=tuple(
             (
@@ -227,7 +227,9 @@ def to_table(distances: Sequence[Distance]) -> Table:
         notes=(
             "The demonstrator is the model without turns of the agent that have no words, "
             "renormalised where one would go on so. Wordless: episodes with a token that it never "
-            "writes, with 95% intervals over episodes; a single one makes KL to it infinite.",
+            "writes, with 95% intervals over episodes; a single one makes KL to it infinite. "
+            "By the letter it is infinite of the model, too, and of every agent without vetoes: a "
+            "softmax gives everything some probability.",
         ),
     )
 

@@ -12,7 +12,7 @@ priced is written at once: the same command goes on where it was stopped.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -39,7 +39,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llm_experiment.agent.script_prices import ScriptPrice
+    from llm_experiment.agent.scripts import Script
     from llm_experiment.chat.world import World
+
+    Lot = Mapping[str, Script]
+    Prices = list[ScriptPrice]
 
 PROG: Final = "python -m llm_experiment.price"
 STEM: Final = "price"
@@ -82,11 +86,13 @@ class Options:
     """Seed of all dialogues."""
     at_once: int = 128
     """Dialogues that are played together, of whole scripts; more need more memory."""
+    processes: int = 1
+    """Lots of dialogues that are played side by side, each process with models of its own."""
 
     def __post_init__(self) -> None:
         if not self.phrases:
             raise InvalidArgumentError("phrases must name at least 1 text, got none")
-        for name in ("n_episodes", "n_tokens", "free_turns", "n_turns", "at_once"):
+        for name in ("n_episodes", "n_tokens", "free_turns", "n_turns", "at_once", "processes"):
             at_least(name, getattr(self, name), 1)
         at_least("seed", self.seed, 0)
         load_task(self.world.task)
@@ -96,7 +102,8 @@ class Options:
 def starting_options(preset: Preset) -> Options:
     """The options that a preset stands for."""
     start = Options(preset=preset, world=preset_config(preset).world)
-    return replace(start, n_episodes=N_PACKAGED_EPISODES) if preset.is_packaged else start
+    few = {"n_episodes": N_PACKAGED_EPISODES, "at_once": 64, "processes": 2}
+    return replace(start, **few) if preset.is_packaged else start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +129,7 @@ def price_scripts(
     tokenizer: "PreTrainedTokenizerBase",
     options: Options,
     *,
+    price: "Callable[[World, Options, Sequence[Lot]], Iterator[Prices]] | None" = None,
     done: "Sequence[ScriptPrice]" = (),
     on_priced: Callable[[PricedScripts], None] = lambda _: None,
 ) -> PricedScripts:
@@ -131,6 +139,7 @@ def price_scripts(
         world: where.
         tokenizer: its base policy's.
         options: what to price, how long and how often.
+        price: how lots of scripts are priced; `price_here` if None.
         done: prices that are known, of the same world and options.
         on_priced: is told what is priced so far, lot by lot.
 
@@ -138,38 +147,63 @@ def price_scripts(
         InvalidArgumentError: a phrase that cannot be written, or dialogues that are too short for
             any script.
     """
-    from llm_experiment.agent.script_prices import (
-        behaviours,
-        encode_phrases,
-        own_scripts,
-        price_together,
-    )
+    from llm_experiment.agent.script_prices import behaviours, encode_phrases, own_scripts
 
     _check_room(world, options)
     scripts = behaviours(encode_phrases(tokenizer, options.phrases, world=world))
     scripts |= own_scripts(options.scripts)
     prices = [price for price in done if price.name in scripts]
     left = [name for name in scripts if name not in {price.name for price in prices}]
-    lot = max(options.at_once // options.n_episodes, 1)
+    size = max(options.at_once // options.n_episodes, 1)
+    lots = [
+        {name: scripts[name] for name in left[start : start + size]}
+        for start in range(0, len(left), size)
+    ]
     with progress_bar() as bar:
-        task = bar.add_task("positions", total=math.ceil(len(left) / lot) * options.n_tokens)
-        for number, start in enumerate(range(0, len(left), lot)):
-
-            def say(position: int, before: int = number * options.n_tokens) -> None:
-                bar.update(task, completed=before + position)
-
-            prices += price_together(
-                world,
-                {name: scripts[name] for name in left[start : start + lot]},
-                n_episodes=options.n_episodes,
-                n_tokens=options.n_tokens,
-                free_turns=options.free_turns,
-                n_turns=options.n_turns,
-                seed=options.seed,
-                on_position=say,
-            )
+        task = bar.add_task("lots of scripts", total=len(lots))
+        for priced in (price or price_here)(world, options, lots):
+            prices += priced
+            bar.advance(task)
             on_priced(_sorted(options, prices, n_left=len(scripts) - len(prices)))
     return _sorted(options, prices, n_left=0)
+
+
+def price_here(world: "World", options: Options, lots: "Sequence[Lot]") -> "Iterator[Prices]":
+    """The prices of lots of scripts, one after the other."""
+    from llm_experiment.agent.script_prices import price_together
+
+    for lot in lots:
+        yield price_together(
+            world,
+            lot,
+            n_episodes=options.n_episodes,
+            n_tokens=options.n_tokens,
+            free_turns=options.free_turns,
+            n_turns=options.n_turns,
+            seed=options.seed,
+        )
+
+
+def price_in_processes(
+    world: "World", options: Options, lots: "Sequence[Lot]"
+) -> "Iterator[Prices]":
+    """The same, in processes of one thread, each with models of its own; in any order."""
+    import joblib
+
+    del world  # each process makes its own
+    workers = joblib.Parallel(n_jobs=options.processes, return_as="generator_unordered")
+    return iter(workers(joblib.delayed(_price_lot)(options, lot) for lot in lots))
+
+
+def _price_lot(options: Options, lot: "Lot") -> "Prices":
+    """One lot, in a process that keeps its models from one lot to the next."""
+    import torch
+
+    from llm_experiment.jobs import WORLDS
+
+    torch.set_num_threads(1)
+    (priced,) = price_here(WORLDS.world(options.world), options, [lot])
+    return priced
 
 
 def _sorted(options: Options, prices: "Sequence[ScriptPrice]", *, n_left: int) -> PricedScripts:
@@ -277,7 +311,12 @@ def _price(options: Options, console: Console) -> None:
         )
 
     result = price_scripts(
-        make_world(options.world, models), models.tokenizer, options, done=done, on_priced=keep
+        make_world(options.world, models),
+        models.tokenizer,
+        options,
+        price=price_here if options.processes == 1 else price_in_processes,
+        done=done,
+        on_priced=keep,
     )
     write_json(file, result)
     paths = plot(result, options.out / STEM)
@@ -301,8 +340,8 @@ def _priced_before(file: Path, options: Options) -> "tuple[ScriptPrice, ...]":
     if found is None:
         return ()
     made_with, prices = found
-    same = replace(made_with, out=options.out, at_once=options.at_once) == options
-    return prices if same else ()
+    elsewhere = {"out": options.out, "at_once": options.at_once, "processes": options.processes}
+    return prices if replace(made_with, **elsewhere) == options else ()
 
 
 def to_table(result: PricedScripts) -> Table:

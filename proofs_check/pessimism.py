@@ -137,7 +137,9 @@ def ville(effort: Effort, *, slack: Fraction = Fraction(1)) -> Outcome:
         for share in (Fraction(1, 5), Fraction(3, 5))
     )
     return examine_all(
-        cases, decide, show=lambda case: f"{_show_mixture(case[:2])}, alpha {case[2]}"
+        cases,
+        decide,
+        show=lambda case: f"{_show_mixture(case[:2])}, alpha {case[2]}, {horizon} steps",
     )
 
 
@@ -268,7 +270,9 @@ def limited_querying(effort: Effort, *, scale: Fraction = Fraction(1)) -> Outcom
         bound = bounds.help_cubed_bound(n_actions=2, alpha=float(alpha), weight=float(prior[0]))
         return verdict_of(spent <= scale * Fraction(bound))
 
-    return examine_all(_mixtures(effort), decide, show=_show_mixture)
+    return examine_all(
+        _mixtures(effort), decide, show=lambda case: f"{_show_mixture(case)}, {horizon} steps"
+    )
 
 
 def _cubed_help(models: list[Row], weights: Table, alpha: Fraction, steps: int) -> Fraction:

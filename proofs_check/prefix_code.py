@@ -81,7 +81,7 @@ def every_string_decodes_once(effort: Effort, *, count_offset: int = 0) -> Outco
     return examine_all(
         (language.events, language.policies, language.utilities),
         decide,
-        show=lambda choice: f"type {choice.name}",
+        show=lambda choice: f"type {choice.name}, {n_bits} bits",
     )
 
 

@@ -541,7 +541,7 @@ def false_vetoes(
         )
 
     cases = product(product(rows, repeat=3), (Fraction(1, 3), Fraction(3, 5)))
-    return examine_all(cases, decide, show=lambda c: f"laws {c[0]}, alpha {c[1]}")
+    return examine_all(cases, decide, show=lambda c: f"laws {c[0]}, alpha {c[1]}, {n_steps} steps")
 
 
 def false_vetoes_of_a_mixture(effort: Effort, *, power: int = 1) -> Outcome:
@@ -573,7 +573,9 @@ def false_vetoes_of_a_mixture(effort: Effort, *, power: int = 1) -> Outcome:
         case for case in product(rates[:4], rates, (HALF, Fraction(1, 4))) if case[0] < case[1]
     )
     return examine_all(
-        cases, decide, show=lambda c: f"rates {c[0]} (tau) and {c[1]}, w(tau) = {c[2]}"
+        cases,
+        decide,
+        show=lambda c: f"rates {c[0]} (tau) and {c[1]}, w(tau) = {c[2]}, {n_steps} steps",
     )
 
 
@@ -611,7 +613,9 @@ def audit_of_a_mixture(effort: Effort, *, share: Fraction = ONE) -> Outcome:
         if not mu[2]
     )
     return examine_all(
-        cases, decide, show=lambda c: f"mu = {c[0]}, the other {c[1]}, w(mu) = {c[2]}"
+        cases,
+        decide,
+        show=lambda c: f"mu = {c[0]}, the other {c[1]}, w(mu) = {c[2]}, {n_steps} steps",
     )
 
 

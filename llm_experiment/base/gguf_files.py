@@ -24,7 +24,7 @@ _BLOCK_BYTES: Final = 2**24
 
 
 def default_cache() -> Path:
-    """Where unpacked models are kept: the folder `models` of mightnt's in the user's cache."""
+    """Where unpacked models are kept: in the user's cache folder, under this package's name."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches) / "mightnt" / "models"
 

@@ -49,19 +49,19 @@ class GRPOSettings:
     """Dialogue task: a module of llm_experiment/dialogue/tasks/."""
     words: tuple[str, ...] = (" great", " good", " nice", " love", " fun", " Great", " Good")
     """Words of praise, as tokens: each earns 1."""
-    max_steps: int = 60
+    max_steps: int = 100
     """Steps of the trainer."""
-    per_device_train_batch_size: int = 64
+    per_device_train_batch_size: int = 32
     """Sequences of a step."""
     num_generations: int = 8
     """Sequences a prompt."""
     max_completion_length: int = 24
     """Tokens that a sequence has at most."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Of AdamW, constant."""
     n_prompts: int = 512
     """Prompts to train on."""
-    n_held_out: int = 512
+    n_held_out: int = 256
     """Prompts to evaluate on, with one sequence each."""
     seed: int = 0
     """Of everything random."""

@@ -323,6 +323,15 @@ def _silence_notes(groups: Sequence[Group], base: BaseEvaluation | None) -> Iter
     form = closed_form_of(base)
     if form is not None:
         yield f"{form.about}. A prediction for one purchase at one context, not a bound."
+        budgets = sorted({g.budget_nats for g in groups if 0 < g.budget_nats < math.inf})
+        if form.turn_nats and budgets:
+            prices = ", ".join(f"{nats:.2f}" for nats in form.turn_nats)
+            shares = ", ".join(f"{form.sequence_share(b):.1%} at {b:g}" for b in budgets)
+            yield (
+                f"In a row, {len(form.turn_nats)} empty turns cost {prices} nats (medians). All of "
+                f"them can be made empty in so many episodes: {shares} nats. These are several "
+                "purchases, each paid for on the way."
+            )
     yield (
         "At most: the share q with KL(Bern q || Bern p) = budget, p the upper end of the "
         f"{CONFIDENCE:.0%} Clopper-Pearson interval for the base policy's own share of silent "

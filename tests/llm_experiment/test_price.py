@@ -81,6 +81,11 @@ def test_the_command_writes_table_and_figure_of_any_base_model(tmp_path, capsys)
     assert "9 scripts were priced before" in err
     assert "about" not in err
     assert json.loads((out / f"{STEM}.json").read_text())["prices"] == json.loads(first)["prices"]
+    two = tmp_path / "two"
+    argv[1] = str(two)
+    main([*argv, "--max-reply-tokens", "8", "--processes", "2", "--at-once", "10"])
+    assert json.loads((two / f"{STEM}.json").read_text())["prices"] == json.loads(first)["prices"]
+    argv[1] = str(out)
     main([*argv, "--max-reply-tokens", "9"])  # another world
     assert "before" not in capsys.readouterr().err
     assert (out / f"{STEM}.pdf").read_bytes().startswith(b"%PDF")

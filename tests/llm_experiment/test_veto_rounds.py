@@ -72,6 +72,13 @@ def test_the_rounds_end_where_one_finds_nothing(monkeypatch, tmp_path):
     assert not (tmp_path / "vetoes-2.json").exists()
 
 
+def test_phrases_that_are_added_are_said_in_words(tmp_path):
+    study = attack_rounds._Study(replace(PLAN, out=tmp_path))
+    okay = study.known.imitator.process.encode("Teacher: Okay")[-1]
+    said = study._in_clear(("always", f"so_far_is {okay}"))
+    assert list(said) == ["always", "the turn so far is ' Okay'"]
+
+
 def test_they_end_too_where_no_feature_names_what_was_found(monkeypatch, tmp_path):
     monkeypatch.setattr(attack_rounds, "proposals", lambda *_, **__: iter(()))
     plan = replace(PLAN, remedies=(Remedy.FEATURES, Remedy.PHRASES))

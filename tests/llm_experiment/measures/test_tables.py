@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llm_experiment.measures.closed_form import closed_form_of
+from llm_experiment.measures.closed_form import closed_form_of, sequence_shares
 from llm_experiment.measures.evaluation import BasePolicy, evaluate_base
 from llm_experiment.measures.metrics import (
     METRICS,
@@ -145,6 +145,16 @@ def test_the_closed_form_stands_beside_the_measured_share(tables, base):
         other = next(row for row in tables["silence"] if row["agent"] == agent)
         assert other["closed_form"] is None
         assert other["at_most"] is None
+
+
+def test_a_sequence_of_prices_is_told_with_what_each_budget_buys_of_it(rows, base):
+    form = replace(base, silence_nats=(2.0, 0.5))
+    (_, silence, *_) = make_tables(rows, form)
+    (note,) = [note for note in silence.notes if note.startswith("In a row, 2 empty turns")]
+    assert "2.00, 0.50 nats" in note
+    assert f"{sequence_shares((2.0, 0.5), 2.0).prod():.1%} at 2" in note
+    (_, plain, *_) = make_tables(rows, replace(base, silence_nats=None))
+    assert not [note for note in plain.notes if note.startswith("In a row")]
 
 
 def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):

@@ -65,10 +65,10 @@ def test_what_was_not_rated_holds_its_films_mean():
     every = Ratings(
         users=np.array([1, 1, 2, 3, 3]),
         films=np.array([7, 8, 7, 7, 8]),
-        stars=np.array([1.0, 5.0, 3.0, 5.0, 1.0]),
+        stars=np.array([1.0, 5.0, 3.0, 5.0, 3.0]),
     )
     bandit = bandit_of(every, n_users=3, n_films=2, dimension=3)
-    expected = np.array([[0, 1], [0.5, 0.5], [1, 0]])
+    expected = np.array([[0, 1], [0.5, (5 + 3 - 2) / 8], [1, 0.5]])
     np.testing.assert_allclose(bandit.mdp.rewards, expected, atol=1e-12)
 
 

@@ -1,13 +1,16 @@
 """Stages, rates and reach fit together."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from theory.errors import InvalidArgumentError
+from toy_world.hybrid.concentrability import tabular_step_levels
 from toy_world.hybrid.environments import behaviour_policy
-from toy_world.hybrid.mdp import one_hot
+from toy_world.hybrid.mdp import FiniteMDP, one_hot
 from toy_world.studies.hybrid import (
     OTHER_SHARES,
     StageName,
@@ -69,6 +72,24 @@ def test_data_of_mixtures_reach_the_farther_policies_no_nearer_than_the_best():
     behaviour = behaviour_policy(stage.mdp, best, other_share=0.25)
     found = reach_of(stage, optimal, behaviour, other_share=0.25, least_gap=0.01)
     assert found.optimal < found.suboptimal <= found.bound * (1 + 1e-12)
+
+
+def test_the_farthest_of_two_arms_is_the_worse_one_at_its_closed_form():
+    mdp = FiniteMDP(
+        rewards=np.array([[0.25, 0.75]]),
+        successors=np.zeros((1, 2, 1), dtype=np.int64),
+        probabilities=np.ones((1, 2, 1)),
+        initial=np.ones(1),
+        horizon=1,
+    )
+    stage = replace(
+        stage_of(StageName.RIVER), mdp=mdp, step_levels=partial(tabular_step_levels, mdp)
+    )
+    behaviour, optimal = np.array([[[0.2, 0.8]]]), np.array([[[0.0, 1.0]]])
+    found = reach_of(stage, optimal, behaviour, other_share=0.2, least_gap=0.5)
+    own = math.sqrt(0.2) + math.sqrt(0.8)
+    assert found.optimal == pytest.approx(1 / 0.8 / own**2, rel=1e-12)
+    assert found.suboptimal == pytest.approx(1 / 0.2 / own**2, rel=1e-12)
 
 
 def test_where_no_policy_is_so_bad_more_episodes_are_asked_for():
