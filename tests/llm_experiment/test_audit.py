@@ -10,6 +10,7 @@ from PIL import Image
 
 from llm_experiment.audit import main
 from llm_experiment.auditing.models import load_models
+from llm_experiment.auditing.parts import read_parts
 from llm_experiment.auditing.settings import AuditSettings
 from llm_experiment.auditing.stages import Auditor
 from tests.llm_experiment.auditing.small_models import (
@@ -200,6 +201,13 @@ def test_neither_batch_nor_order_changes_a_number(folder, tmp_path):
     assert two.keys() == many.keys()
     for key, value in two.items():
         assert many[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+
+
+def test_prompts_that_are_equal_are_answered_by_draws_of_their_own(folder, tmp_path):
+    write_prompts(folder / "same.jsonl", LINES[1], LINES[1])
+    audit(folder, tmp_path, prompts="same.jsonl")
+    first, second = read_parts(tmp_path, 1)["answers"].tolist()
+    assert first != second
 
 
 def test_scripts_of_ones_own_are_priced(folder, tmp_path, monkeypatch):
