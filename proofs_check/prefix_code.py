@@ -48,7 +48,7 @@ def kraft_equality(
     return examine_all(
         (choice for language in LANGUAGES for choice in language.types),
         decide,
-        show=lambda choice: f"type {choice.name}",
+        show=lambda choice: f"type {choice.name}, {choice.counts(9)} of up to 9 bits",
     )
 
 

@@ -396,7 +396,7 @@ def draw(options: PessimismOptions, data: Pessimism) -> Figure:
 
 
 def _draw_help(axes: Axes, lines: Sequence[HelpOverTime], world: WorldName) -> None:
-    chosen = lines[:: max(1, (len(lines) - 1) // 2)][:3]
+    chosen = lines[:: max(1, (len(lines) - 1) // 2)]  # of which three have a colour
     for line, color, style in zip(chosen, (BLUE, GREEN, ORANGE), ("-", "--", "-."), strict=False):
         axes.plot(line.mean, color=color, linestyle=style, label=f"α = 1/{1 / line.alpha:g}")
     axes.set_xlabel(f"steps of demonstration watched ({world.value})")
