@@ -281,3 +281,5 @@ def test_unfit_models_masks_and_numbers_are_refused():
 
         with pytest.raises(InvalidDistributionError, match="are NaN"):
             generate([budget(**{bad: [Spoil()]})])
+    with pytest.raises(InvalidDistributionError, match="are NaN"):
+        generate([budget(budget_nats=0.0, reference_processors=[Spoil()])])
