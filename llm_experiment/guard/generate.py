@@ -29,8 +29,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from llm_experiment.chat.lockstep import sample_tokens
 from llm_experiment.guard.arguments import check_budget
 from llm_experiment.guard.spending import (
+    LEAST_NATS,
+    check_numbers,
     open_budget,
     policy_kl_nats,
     policy_weights,
@@ -202,14 +205,10 @@ class KLBudgetLogitsProcessor(LogitsProcessor):
                 f"{reference.shape[-1]}; a KL needs two models of one vocabulary"
             )
         log_b = _log_law(self._reference_processors(input_ids, reference))
-        log_a = _on_support(_log_law(self._policy_processors(input_ids, scores)), log_b)
-        kl = policy_kl_nats(log_a, log_b)
-        weight = policy_weights(log_a, log_b, kl, self._step_share * ledger.remaining_nats)
-        log_x = tilted(log_a, log_b, weight)
-        inside = (weight > 0) & (weight < 1)
-        spends = kl_nats(log_x, log_b, unchecked=True).where(inside, kl.where(weight > 0, 0.0))
+        log_a = _log_law(self._policy_processors(input_ids, scores))
+        log_x, spends = _law_within(log_a, log_b, self._step_share * ledger.remaining_nats)
         spends = spends.where(~finished, 0.0)
-        drawn = log_x.exp().multinomial(1, generator=self._generator)
+        drawn = sample_tokens(log_x, generator=self._generator)[:, None]
         self._kl_nats.append(spends)
         self._texts = _Texts(
             read=input_ids.clone(),
@@ -257,8 +256,33 @@ def _log_law(logits: Tensor) -> Tensor:
     return logits.double().log_softmax(dim=-1)
 
 
+def _law_within(log_a: Tensor, log_b: Tensor, allowance_nats: Tensor) -> tuple[Tensor, Tensor]:
+    """The law of every row, log x of shape (n, n_tokens), and what it spends, shape (n,).
+
+    Rows for which nothing is left, and those that can pay for the policy, take no further work.
+    """
+    check_numbers(log_b)
+    log_x, spends = log_b, torch.zeros_like(allowance_nats)
+    left = (allowance_nats > LEAST_NATS).nonzero().squeeze(-1)
+    if len(left):
+        b, allowed = log_b[left], allowance_nats[left]
+        a = _on_support(log_a[left], b)
+        kl = policy_kl_nats(a, b)
+        weight = policy_weights(a, b, kl, allowed)
+        x, cut = a, (weight < 1).nonzero().squeeze(-1)
+        if len(cut):
+            tilt = tilted(a[cut], b[cut], weight[cut])
+            x = a.index_copy(0, cut, tilt)
+            kl = kl.index_copy(0, cut, kl_nats(tilt, b[cut], unchecked=True))
+        log_x = log_b.index_copy(0, left, x)
+        spends = spends.index_copy(0, left, kl)
+    return log_x, spends
+
+
 def _on_support(log_a: Tensor, log_b: Tensor) -> Tensor:
     """The policy given that the reference allows the token; the reference if it never does."""
+    if not bool(torch.isneginf(log_b).any()):
+        return log_a
     kept = torch.where(torch.isneginf(log_b), -torch.inf, log_a)
     nothing_left = torch.isneginf(kept).all(dim=-1, keepdim=True)
     return torch.where(nothing_left, log_b, kept).log_softmax(dim=-1)

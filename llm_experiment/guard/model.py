@@ -388,6 +388,22 @@ class BudgetedCausalLM(BudgetedPreTrainedModel, GenerationMixin):  # type: ignor
             weight.requires_grad_(new.get_parameter(name).requires_grad)
         return model
 
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """None: `config.adapter` describes an adapter of the policy.
+
+        Raises:
+            AttributeError: always, so that this is no model of peft.
+        """
+        raise AttributeError("peft_config")
+
+    @peft_config.setter
+    def peft_config(self, _: dict[str, Any]) -> None:
+        raise ModelError(
+            "an adapter must be the policy's alone: make peft's model of the policy first, and "
+            "wrap that with BudgetedCausalLM.from_models, without a peft_config for the trainer"
+        )
+
     def get_input_embeddings(self) -> nn.Module:
         """The policy's."""
         embeddings: nn.Module = self.model.get_input_embeddings()

@@ -45,6 +45,19 @@ def open_budget(budget_nats: float, n_sequences: int, *, device: torch.device) -
     return open_ledger(budget, accounting=Accounting.EXACT, unchecked=True)
 
 
+def check_numbers(log_p: Tensor) -> None:
+    """Raise if a row of log-probabilities, as softmax gives them, is NaN; it is then so throughout.
+
+    Raises:
+        InvalidDistributionError: one is.
+    """
+    if bool(torch.isnan(log_p[..., 0]).any()):
+        raise InvalidDistributionError(
+            "logits of the policy or of the reference are NaN; look for an overflow, such as of "
+            "weights in float16, and load the models in bfloat16 or float32"
+        )
+
+
 def policy_kl_nats(log_a: Tensor, log_b: Tensor) -> Tensor:
     """`e = KL(a||b)` of every row, float64, differentiable.
 
@@ -55,12 +68,8 @@ def policy_kl_nats(log_a: Tensor, log_b: Tensor) -> Tensor:
     Raises:
         InvalidDistributionError: a row is NaN.
     """
-    # One NaN among logits makes all of a softmax NaN.
-    if bool(torch.isnan(log_a[..., 0] + log_b[..., 0]).any()):
-        raise InvalidDistributionError(
-            "logits of the policy or of the reference are NaN; look for an overflow, such as of "
-            "weights in float16, and load the models in bfloat16 or float32"
-        )
+    check_numbers(log_a)
+    check_numbers(log_b)
     kl: Tensor = kl_nats(log_a, log_b, unchecked=True)
     return kl
 

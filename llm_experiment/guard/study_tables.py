@@ -31,16 +31,15 @@ def record(outcome: Outcome) -> dict[str, Any]:
 
 def to_table(outcomes: tuple[Outcome, ...]) -> Table:
     """Return against KL, a row a training."""
-    number = {"evidence": Evidence.MONTE_CARLO, "format": ".2f"}
     columns = (
         Column(header="constraint"),
-        Column(header="return", **number),  # type: ignore[arg-type]  # of two types
-        Column(header="95% from", key="return_low", **number),  # type: ignore[arg-type]
-        Column(header="to", key="return_high", **number),  # type: ignore[arg-type]
-        Column(header="KL\n(nats)", key="kl_nats", **number),  # type: ignore[arg-type]
-        Column(header="95th\npercentile", key="kl_nats_95", **number),  # type: ignore[arg-type]
-        Column(header="most", key="kl_nats_most", **number),  # type: ignore[arg-type]
-        Column(header="most in\ntraining", key="kl_nats_most_in_training", **number),  # type: ignore[arg-type]
+        _number("return", "return"),
+        _number("95% from", "return_low"),
+        _number("95% to", "return_high"),
+        _number("KL\n(nats)", "kl_nats"),
+        _number("95th\npercentile", "kl_nats_95"),
+        _number("most", "kl_nats_most"),
+        _number("most in\ntraining", "kl_nats_most_in_training"),
     )
     records = [record(outcome) for outcome in outcomes]
     shown = [{column.name: record[column.name] for column in columns} for record in records]
@@ -86,3 +85,7 @@ def plot(outcomes: tuple[Outcome, ...], stem: Path) -> tuple[Path, Path]:
         axes.set_ylabel("return")
         axes.legend(loc="upper left")
         return save_figure(figure, stem)
+
+
+def _number(header: str, key: str) -> Column:
+    return Column(header=header, key=key, evidence=Evidence.MONTE_CARLO, format=".2f")

@@ -166,10 +166,10 @@ def test_what_comes_after_the_end_is_not_charged():
 def test_texts_that_generate_ends_otherwise_are_known_by_their_pads():
     # The processor is not told of the token that ends them.
     processor = budget(pad_token_id=PAD)
-    texts = generate([processor], eos_token_id=EOS, n=12, seed=3)[:, 5:]
+    texts = generate([processor], eos_token_id=EOS, n=30, seed=3)[:, 5:]
     assert any(EOS in row[:-2] for row in texts.tolist())
     with pytest.raises(InvalidArgumentError, match="name eos_token_id"):
-        generate([budget()], eos_token_id=EOS, n=12, seed=3)
+        generate([budget()], eos_token_id=EOS, n=30, seed=3)
 
 
 def test_several_texts_a_prompt_have_a_budget_each():
@@ -281,3 +281,5 @@ def test_unfit_models_masks_and_numbers_are_refused():
 
         with pytest.raises(InvalidDistributionError, match="are NaN"):
             generate([budget(**{bad: [Spoil()]})])
+    with pytest.raises(InvalidDistributionError, match="are NaN"):
+        generate([budget(budget_nats=0.0, reference_processors=[Spoil()])])

@@ -269,6 +269,19 @@ def test_gradients_are_finite_differences_through_the_budgets_of_earlier_steps()
     assert all(w.grad is None and not w.requires_grad for w in model.model.reference.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*checkpointing:FutureWarning")
+def test_gradients_are_the_same_with_checkpoints():
+    ids, found = tokens(2, 8), []
+    for checkpoints in (False, True):
+        model = budgeted(share=0.6).train()
+        if checkpoints:
+            model.gradient_checkpointing_enable()
+        model(input_ids=ids, labels=ids).loss.backward()
+        found.append([p.grad for p in model.model.policy.parameters()])
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
 def test_the_loss_is_the_mean_log_probability_of_the_answer():
     model, ids = budgeted(), tokens(2, 8)
     with torch.no_grad():
@@ -343,6 +356,13 @@ def test_a_policy_with_lora_is_trained_saved_and_loaded(tmp_path):
     assert {name for name, p in again.named_parameters() if p.requires_grad} == trained
     with torch.no_grad():
         assert torch.equal(again(input_ids=ids).logits, before.logits)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_the_whole_is_refused():
+    model = budgeted()
+    with pytest.raises(ModelError, match="an adapter must be the policy's alone"):
+        lora(model)
 
 
 # --------------------------------------------------------------------------------- refusals
