@@ -178,7 +178,7 @@ def summary(found: Iterable[tuple[Trial, Outcome]], *, about: str, n_equivalent:
     headers = ("changes", "noticed", "survived", "out of time")
     columns = (
         Column(header="folder"),
-        *(Column(header=header, format="d") for header in headers),
+        *(Column(header=header, format=".0f") for header in headers),
         Column(header="share noticed (95%)"),
     )
     return Table(
