@@ -1,9 +1,14 @@
 """`make mutants` measures only what changed, goes on where it was stopped, and picks the tests."""
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from mightnt.tables import print_table
 from tests.mutation import covering
 from tests.mutation.covering import Covering, measured, note_changes
+from theory.errors import InvalidArgumentError
 
 PACKAGES = ("package",)
 
@@ -116,3 +121,49 @@ def test_what_is_kept_is_read_back(tmp_path):
     assert covering._read(tmp_path / "kept.json.gz") == known
     note_changes(known, {"a.py": "2"})
     assert known.waiting == set()
+
+
+SOURCE = """
+def smaller(a, b, *, strict=False):
+    if a < b:
+        print(a)
+    return a if strict else min(a, b)
+"""
+
+
+def test_a_change_is_of_one_place_and_says_which():
+    changes = pytest.importorskip("tests.mutation.changes", exc_type=ImportError)
+    found = changes.ChangesOfFile("package/one.py", SOURCE)
+    told = {(found[i].line, found[i].new) for i in range(len(found))}
+    assert {
+        (3, "if a <= b:"),
+        (3, "if True:"),
+        (4, "pass"),
+        (5, "return a if strict else max(a, b)"),
+    } <= told
+    for i in range(len(found)):
+        before, after = SOURCE.splitlines(), found[i].code.splitlines()
+        assert len(before) == len(after)
+        assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+
+
+def test_the_share_is_of_what_was_decided():
+    """Of 4 changes 2 were noticed, 1 survived, and 1 ran out of time."""
+    command = pytest.importorskip("tests.mutation.command", exc_type=ImportError)
+    trials = pytest.importorskip("tests.mutation.trials", exc_type=ImportError)
+    change = command.Change(path="theory/one.py", line=1, old="a", new="b", code="b")
+    trial = trials.Trial(change=change, tests=(), seconds=0.0)
+    outcome = trials.Outcome
+    found = [outcome.NOTICED, outcome.NOTICED, outcome.SURVIVED, outcome.TIMED_OUT]
+    table = command.summary([(trial, each) for each in found], about="4 of 9", n_equivalent=1)
+    printed = io.StringIO()
+    print_table(table, Console(file=printed))
+    for name in ("theory", "all"):
+        (line,) = (line for line in printed.getvalue().splitlines() if line.startswith(name))
+        assert line.split()[1:6] == ["4", "2", "1", "1", "66.7%"]
+
+
+def test_a_folder_that_is_not_there_is_refused():
+    command = pytest.importorskip("tests.mutation.command", exc_type=ImportError)
+    with pytest.raises(InvalidArgumentError, match="must name folders or modules, got nowhere"):
+        command.sampled_changes(["nowhere"], 3, 0)

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
+from mightnt.results import check_writable
 from mightnt.statistics import ShareInterval, share_interval
 from mightnt.tables import Column, Table, print_table
 from tests.mutation.changes import Change, changes_of_file
@@ -69,16 +70,16 @@ def main() -> None:
 
 def _run(options: MutationOptions) -> None:
     store = options.store.resolve()
-    store.mkdir(parents=True, exist_ok=True)
+    kept = store / "outcomes.jsonl"
+    check_writable(kept)
     console = Console()
+    drawn = sampled_changes(options.only, options.n_changes, options.seed)
     covering = measured(REPOSITORY, store, packages=PACKAGES, n_workers=options.n_workers)
     equivalent = equivalents()
-    drawn = sampled_changes(options.only, options.n_changes, options.seed)
     sample = [each for each in drawn if (each.path, each.old, each.new) not in equivalent]
     trials = [_trial(change, covering, options.seconds_per_change) for change in sample]
     trials = [trials[i] for i in np.random.default_rng(options.seed).permutation(len(trials))]
     keys = {id(trial): _key(trial, covering) for trial in trials}
-    kept = store / "outcomes.jsonl"
     outcomes = read_outcomes(kept)
     waiting = [trial for trial in trials if keys[id(trial)] not in outcomes]
     results = results_of_trials(
@@ -177,7 +178,7 @@ def summary(found: Iterable[tuple[Trial, Outcome]], *, about: str, n_equivalent:
     headers = ("changes", "noticed", "survived", "out of time")
     columns = (
         Column(header="folder"),
-        *(Column(header=header, format="d") for header in headers),
+        *(Column(header=header, format=".0f") for header in headers),
         Column(header="share noticed (95%)"),
     )
     return Table(

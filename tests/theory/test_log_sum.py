@@ -280,3 +280,9 @@ def test_kl_wants_rational_semi_distributions_over_the_same_outcomes():
         kl_log_sum([F(1, 2)], [F(-1, 2)])
     with pytest.raises(InvalidDistributionError, match="p must sum to at most 1, got 3/2"):
         kl_log_sum([F(1), F(1, 2)], [F(1, 2), F(1, 2)])
+
+
+@pytest.mark.parametrize("prime", [p for p in range(2, 32) if all(p % q for q in range(2, p))])
+def test_powers_of_common_primes_print_over_the_prime(prime):
+    assert str(LogSum.log(prime**2)) == f"2 ln {prime}"
+    assert str(LogSum.log(prime**2 * 37)) == f"2 ln {prime} + ln 37"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mightnt.statistics import normal_interval
 from theory.bayes_mixture import Update
-from theory.errors import InvalidBudgetError
 from theory.process import PolicyTable
 from toy_world.planners.ask import asking_optimum
 from toy_world.studies.outcomes import utilities
@@ -72,8 +71,6 @@ def lifelong_runs(
         n_runs: at least 1.
         rng: draws lots, answers and observations.
     """
-    if not budget_nats >= 0:
-        raise InvalidBudgetError(f"budget_nats must be >= 0, got {budget_nats}")
     horizon = models.setting.horizon
     # Runs meet the same imitator again and again; its plan depends on nothing but this key.
     plans: dict[Any, _EpisodePlan] = {}

@@ -12,7 +12,7 @@ from llm_experiment.chat.world import World
 from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
-from llm_experiment.measures.departure import known_demonstrator
+from llm_experiment.measures.departure import departure_numbers, known_demonstrator
 from llm_experiment.measures.evaluation import BasePolicy
 from llm_experiment.measures.metrics import SMOOTHINGS
 from tests.llm_experiment.measures.measured_world import (
@@ -127,6 +127,18 @@ def test_a_transcript_is_possible_up_to_its_first_impossible_token(agent_evaluat
         impossible = np.flatnonzero(np.isneginf(row))
         assert first == (impossible[0] if len(impossible) else len(row))
         np.testing.assert_array_equal(possible, np.arange(len(row)) <= first)
+
+
+def test_who_writes_the_first_impossible_token_leaves(agent_evaluation):
+    departure, rollout = agent_evaluation.departure, agent_evaluation.rollout
+    n, t = rollout.tokens.shape
+    for place in range(t - 5, t):
+        first = replace(departure, first_impossible=np.full(n, place))
+        numbers = departure_numbers(first, rollout)
+        assert numbers.agent_left_share == rollout.agent_steps[:, place].mean()
+        assert numbers.student_left_share == (~rollout.agent_steps[:, place]).mean()
+    never = departure_numbers(replace(departure, first_impossible=np.full(n, t)), rollout)
+    assert never.agent_left_share == never.student_left_share == 0
 
 
 def test_episodes_that_begin_impossibly_have_no_step_to_measure(leaky_world):

@@ -266,3 +266,16 @@ def test_a_path_that_takes_itself_to_have_ended_is_an_error(rng, reading, monkey
     monkeypatch.setattr(planner_worst_case.SoftPoint, "gap", lambda point, budget_nats: -1.0)
     with pytest.raises(SolverError, match="ended with a gap of 0"):
         READINGS[reading][0](*random_problem(rng), budget_nats=0.1)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 10), st.floats(-50, 50)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.floats(0.01, 10), st.floats(-50, 50)), min_size=1, max_size=5),
+)
+def test_a_step_is_whole_unless_a_value_would_lose_more_than_its_share(first, second):
+    moves = [tuple(np.array(pairs).T) for pairs in (first, second)]
+    step = planner_worst_case._step_length(*moves)
+    lost = max(float((-step * direction / value).max()) for value, direction in moves)
+    share = planner_worst_case.STEP_FRACTION
+    assert lost <= share * (1 + 1e-12)
+    assert step == 1 or (step < 1 and lost == pytest.approx(share))

@@ -1,5 +1,7 @@
 """Tables of prices: each situation in one of them, those beyond the mixture marked."""
 
+from dataclasses import replace
+
 
 def test_every_price_stands_in_one_table_and_those_beyond_the_mixture_are_marked(shown):
     result = shown("theorem1").result
@@ -12,3 +14,13 @@ def test_every_price_stands_in_one_table_and_those_beyond_the_mixture_are_marked
     for column in zip(*frontier.rows, strict=True):
         assert list(column) == sorted(column), "a larger budget buys no less"
     assert "more data buys no more safety" in result.findings[0]
+
+
+def test_what_is_said_of_prices_beyond_the_mixture_is_said_only_where_there_are_some(shown):
+    result = shown("theorem1").result
+    (_, familiar, *_) = result.findings
+    assert "it takes a mixture of L >= " in familiar
+    within = tuple(replace(price, within_limit=True) for price in result.data.prices)
+    data = replace(result.data, prices=within)
+    (_, familiar, *_) = result.presentation.findings(result.options, data)
+    assert "it takes a mixture" not in familiar

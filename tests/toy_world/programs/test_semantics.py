@@ -286,3 +286,17 @@ def test_misuse_is_refused_with_the_remedy():
         trace_of(event, (0, 0, 1), **SIZES)
     with pytest.raises(InvalidHistoryError, match=r"observation at position 1 must lie in 0\.\.1"):
         trace_of(event, (0, 2), **SIZES)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("right", [True, False])
+def test_connectives_have_the_truth_tables_of_logic(left, right):
+    """After action 0 `Did(0)` holds and `Did(1)` does not."""
+    parts = Did(0 if left else 1), Did(0 if right else 1)
+    for predicate, truth in (
+        (parts[0], left),
+        (Not(parts[0]), not left),
+        (And(*parts), left and right),
+        (Or(*parts), left or right),
+    ):
+        assert holds(predicate, trace_of(Latch(predicate), (0, 1), **SIZES)) is truth
