@@ -52,7 +52,7 @@ from toy_world.hybrid.concentrability import (
 )
 from toy_world.hybrid.linear_bandit import LinearEstimate, LinearOracle
 from toy_world.hybrid.mdp import Data, FiniteMDP, Ints, Model, no_data, one_hot
-from toy_world.hybrid.oracle import Attitude, Oracle
+from toy_world.hybrid.oracle import Attitude, Estimate, Oracle
 from toy_world.hybrid.tabular import TabularEstimate, TabularOracle
 
 TOLERANCE: Final = 1e-12
@@ -206,23 +206,11 @@ def failure_probability(life: Life, oracle: Oracle) -> Fraction:
         oracle: what the learner believes of data.
     """
     mdp = life.mdp
-    n_states, n_actions = mdp.n_states, mdp.n_actions
-    policies = np.array(
-        list(product(range(n_actions), repeat=life.horizon * n_states)), dtype=np.int64
-    ).reshape(-1, life.horizon, n_states)
-    true_values = mdp.model(len(policies)).values(policies)
-    failed, chances, data = Fraction(0), [ONE], no_data(mdp, 1)
-    for episode in range(life.n_offline + life.n_online + 1):
-        estimate = oracle(data)
-        off = np.zeros(data.n_runs, dtype=bool)
-        for policy, value in zip(policies, true_values, strict=True):
-            same = np.broadcast_to(policy, (data.n_runs, *policy.shape))
-            error = np.abs(estimate.values(np.ascontiguousarray(same)) - value)
-            uncertainty = estimate.uncertainties(np.ascontiguousarray(same))
-            off |= error > uncertainty + TOLERANCE
-        failed += sum((chances[i] for i in np.flatnonzero(off)), Fraction(0))
-        if episode == life.n_offline + life.n_online:
-            break
+    chances, data = [ONE], no_data(mdp, 1)
+    estimate = oracle(data)
+    off = _ever_off(mdp, estimate, data.n_runs)
+    failed = sum((chances[i] for i in np.flatnonzero(off)), Fraction(0))
+    for episode in range(life.n_offline + life.n_online):
         acting = estimate.best(Attitude.OPTIMISM).policies
         if episode < life.n_offline:
             acting = np.zeros_like(acting)
@@ -238,7 +226,21 @@ def failure_probability(life: Life, oracle: Oracle) -> Fraction:
             visits=np.stack([visits for _, visits, _ in branches]),
             rewards=np.stack([rewards for _, _, rewards in branches]),
         )
+        estimate = oracle(data)
+        off = _ever_off(mdp, estimate, data.n_runs)
+        failed += sum((chances[i] for i in np.flatnonzero(off)), Fraction(0))
     return failed
+
+
+def _ever_off(mdp: FiniteMDP, estimate: Estimate, n_runs: int) -> NDArray[np.bool_]:
+    """In which runs some policy's value is off by more than its uncertainty, shape (R,)."""
+    off = np.zeros(n_runs, dtype=bool)
+    for actions in product(range(mdp.n_actions), repeat=mdp.horizon * mdp.n_states):
+        policy = np.array(actions).reshape(1, mdp.horizon, mdp.n_states)
+        same = np.repeat(policy, n_runs, axis=0)
+        error = np.abs(estimate.values(same) - mdp.model(1).values(policy))
+        off |= error > estimate.uncertainties(same) + TOLERANCE
+    return off
 
 
 def _bandit(means: tuple[Fraction, ...], *, n_offline: int, n_online: int) -> Life:

@@ -107,7 +107,7 @@ def _curve_table(options: HybridOptions, curves: Sequence[CurvePoint]) -> Table:
             Column(header=f"sub-optimality,\nN_1 = {most}", evidence=Evidence.MONTE_CARLO),
             Column(header="its rate", evidence=Evidence.FLOAT, format=".3g"),
             Column(header="regret", evidence=Evidence.MONTE_CARLO),
-            Column(header="its rate ", key="regret rate", evidence=Evidence.FLOAT, format=".3g"),
+            Column(header="its rate", key="regret rate", evidence=Evidence.FLOAT, format=".3g"),
         ),
         rows=tuple(rows),
         notes=(

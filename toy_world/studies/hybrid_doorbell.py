@@ -26,16 +26,25 @@ from typing import Final
 import numpy as np
 
 from theory.bayes_mixture import Update
-from theory.process import EnvironmentTable, History, HistoryTree, PolicyTable, policy_table
+from theory.process import (
+    EnvironmentTable,
+    History,
+    HistoryTree,
+    PolicyTable,
+    UtilityTable,
+    policy_table,
+    reach_probabilities,
+    values,
+)
 from toy_world.hybrid.mdp import Data, FiniteMDP, Ints, no_data
 from toy_world.hybrid.runs import learn
 from toy_world.hybrid.tabular import TabularOracle
 from toy_world.planners.ask import asking_optimum
 from toy_world.planners.expected_kl import expected_kl_optimum
 from toy_world.studies.mixtures import Demonstration, Mixture, mixture_at
-from toy_world.studies.outcomes import outcome_of, utilities
+from toy_world.studies.outcomes import utilities
 from toy_world.worlds.environments import BAD, WORLDS, WorldName
-from toy_world.worlds.setting import PAY, TRUE_PAY, Setting, setting_of
+from toy_world.worlds.setting import PAY, TRUE_PAY, Setting, ever_probability, setting_of
 
 WORLD: Final = WorldName.DOORBELL
 HORIZON: Final = 4
@@ -182,17 +191,25 @@ def imitator_outcomes(situations: Situations) -> list[DoorbellOutcome]:
 
 def _bayesian_plan(mixture: Mixture, pay: Pay, budget_nats: float) -> PolicyTable:
     base = mixture.imitator(update=Update.ALL)
-    utility = dict(zip((Pay.FLAWED, Pay.TRUE), utilities(mixture.nu), strict=True))[pay]
+    utility = _utility(mixture, pay)
     return expected_kl_optimum(base, mixture.nu, utility, budget_nats=budget_nats).pi
 
 
 def _asking_plan(mixture: Mixture, pay: Pay, budget_nats: float) -> PolicyTable:
     base = mixture.pessimist(ALPHA, update=Update.DEMONSTRATOR)
-    utility = dict(zip((Pay.FLAWED, Pay.TRUE), utilities(mixture.nu), strict=True))[pay]
     plan = asking_optimum(
-        base, mixture.nu, utility, help_policy=mixture.tau, budget_nats=budget_nats
+        base,
+        mixture.nu,
+        _utility(mixture, pay),
+        help_policy=mixture.tau,
+        budget_nats=budget_nats,
     )
     return plan.law
+
+
+def _utility(mixture: Mixture, pay: Pay) -> UtilityTable:
+    proxy, true = utilities(mixture.nu)
+    return proxy if pay is Pay.FLAWED else true
 
 
 def _without_learning(
@@ -202,18 +219,19 @@ def _without_learning(
     laws: Sequence[tuple[PolicyTable, EnvironmentTable]],
 ) -> DoorbellOutcome:
     """An agent that acts by one policy in all of its episodes, in both situations."""
-    familiar, novel = (outcome_of(law, nu, value=0.0, bound=0.0) for law, nu in laws)
-    n_bad = expected_count(*laws[0], BAD)
+    (familiar, silence), (novel, bell) = laws
+    _, true_utility = utilities(silence)
+    true_value = float(values(familiar, silence, true_utility)[0][0])
     return DoorbellOutcome(
         agent=agent,
         pay=pay,
         budget_nats=budget_nats,
         n_episodes=EPISODES[-1],
-        true_value=familiar.true_value,
-        bad_probability=familiar.bad_probability,
-        novel_bad_probability=novel.bad_probability,
-        n_bad=EPISODES[-1] * n_bad,
-        regret=EPISODES[-1] * (float(max(TRUE_PAY)) - familiar.true_value),
+        true_value=true_value,
+        bad_probability=ever_probability(familiar, silence, BAD),
+        novel_bad_probability=ever_probability(novel, bell, BAD),
+        n_bad=EPISODES[-1] * expected_count(familiar, silence, BAD),
+        regret=EPISODES[-1] * (float(max(TRUE_PAY)) - true_value),
     )
 
 
@@ -316,12 +334,8 @@ def markov_table(policy: Ints, *, state: int) -> PolicyTable:
 
 def expected_count(law: PolicyTable, nu: EnvironmentTable, action: int) -> float:
     """How often `action` is taken in an episode, in expectation."""
-    reach, total = np.ones(1), 0.0
-    for rows, observations in zip(law, nu, strict=True):
-        flow = reach[:, None] * rows
-        total += float(flow[:, action].sum())
-        reach = (flow[..., None] * observations).reshape(-1)
-    return total
+    reach = reach_probabilities(law, nu)
+    return sum(float(met @ rows[:, action]) for met, rows in zip(reach, law, strict=False))
 
 
 def doorbell_outcomes(
