@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 PROG: Final = "python -m llm_experiment.price"
 STEM: Final = "price"
-N_PACKAGED_EPISODES: Final = 16
-"""Dialogues of a script on a model that reads some two hundred tokens a second."""
+N_PACKAGED_EPISODES: Final = 12
+"""Dialogues of a script on a model that reads some 150 tokens a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,16 @@ def starting_options(preset: Preset) -> Options:
     """The options that a preset stands for."""
     start = Options(preset=preset, world=preset_config(preset).world)
     if preset.is_packaged:
-        return replace(start, n_episodes=N_PACKAGED_EPISODES, at_once=64, processes=2)
+        # Replies of up to 64 tokens leave room for fewer turns.
+        return replace(
+            start,
+            n_episodes=N_PACKAGED_EPISODES,
+            n_tokens=448,
+            free_turns=1,
+            n_turns=4,
+            at_once=72,
+            processes=2,
+        )
     return start
 
 

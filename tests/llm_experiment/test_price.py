@@ -14,6 +14,7 @@ from llm_experiment.base.training import (
     reply_tokenizer,
     save_models,
 )
+from llm_experiment.config import Preset, preset_config
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.price import (
@@ -23,6 +24,7 @@ from llm_experiment.price import (
     main,
     plot,
     price_scripts,
+    starting_options,
     to_table,
 )
 from mightnt.results import to_jsonable
@@ -155,3 +157,13 @@ def test_without_a_correlation_the_table_says_so():
     assert "raise --n-tokens" in to_table(nothing).notes[1]
     some = replace(nothing, prices=(replace(UNPRICED, n_contexts=1),))
     assert len(to_table(some).notes) == 1
+
+
+def test_a_packaged_preset_starts_from_its_world_with_fewer_dialogues():
+    start = starting_options(Preset.SMOLLM2)
+    assert start.world == preset_config(Preset.SMOLLM2).world
+    assert start.n_episodes < Options().n_episodes
+    # Even if every reply is cut off, most dialogues have room for all turns.
+    turns = start.free_turns + start.n_turns
+    assert start.n_tokens > turns * start.world.max_reply_tokens
+    assert starting_options(Preset.TINY) == Options()
