@@ -141,12 +141,14 @@ def test_warpers_of_the_policy_come_before_the_budget():
 
 
 def test_padding_is_no_part_of_a_text():
-    together = Laws(budget())
-    generate([together], n=1)
+    # GPT-2 tells positions apart, not only distances.
+    policy, reference = pair("gpt2, with dropout")
+    together = Laws(KLBudgetLogitsProcessor(reference, budget_nats=BUDGET, attention_mask=MASK))
+    generate([together], model=policy, n=1)
     for i in range(3):
         ids = PROMPT[i : i + 1, MASK[i].bool()]
-        alone = Laws(budget(attention_mask=None))
-        generate([alone], ids=ids, mask=torch.ones_like(ids), n=1)
+        alone = Laws(KLBudgetLogitsProcessor(reference, budget_nats=BUDGET))
+        generate([alone], model=policy, ids=ids, mask=torch.ones_like(ids), n=1)
         torch.testing.assert_close(alone.seen[0][0], together.seen[0][i], rtol=0, atol=1e-5)
 
 

@@ -161,6 +161,14 @@ def test_after_the_budget_nothing_is_learnt_and_nothing_explodes():
     assert float(gradient.abs().max()) == 0.0
 
 
+def test_what_is_left_by_rounding_buys_nothing():
+    log_a, log_b = rows(1, 4)
+    kl = policy_kl_nats(log_a, log_b)
+    for allowance, plays_reference in ((1e-13, True), (1e-11, False)):
+        weight = policy_weights(log_a, log_b, kl, torch.tensor([allowance]).double())
+        assert (float(weight) == 0.0) == plays_reference
+
+
 # ---------------------------------------------------------------------------------- refusals
 
 
