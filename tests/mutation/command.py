@@ -135,7 +135,8 @@ def sampled_changes(folders: Sequence[str], n_changes: int, seed: int) -> list[C
         modules = [place] if place.is_file() else sorted(place.rglob("*.py"))
         if not modules:
             raise InvalidArgumentError(f"--only must name folders or modules, got {folder}")
-        files = [changes_of_file(REPOSITORY, str(path.relative_to(REPOSITORY))) for path in modules]
+        paths = [str(path.relative_to(REPOSITORY)) for path in modules]
+        files = [changes_of_file(REPOSITORY, path) for path in track(paths, f"reading {folder}")]
         strata.append([(file, i) for file in files for i in range(len(file))])
     total = sum(map(len, strata))
     if not total:
