@@ -284,9 +284,12 @@ def test_a_policy_without_a_template_uses_its_base_models(folder):
     assert load_models(settings).tokenizer.chat_template == TEMPLATE
 
 
-def test_long_prompts_have_room_up_to_the_last_token(folder, tmp_path):
+def test_long_prompts_have_room_up_to_the_last_token(folder, tmp_path, capsys):
     tokenizer = chat_tokenizer()
-    text = tokenizer.decode(tokenizer.encode("Yes.")[:1] * (N_POSITIONS - 12))
+    text, longer = (tokenizer.decode(tokenizer.encode("Q") * (N_POSITIONS - n)) for n in (12, 11))
+    write_prompts(folder / "longer.jsonl", {"prompt": longer})
+    said = refused(capsys, folder, tmp_path / "o", prompts="longer.jsonl", policy=None)
+    assert f"line 1: the prompt has {N_POSITIONS - 11} tokens and with an answer of 12 does" in said
     write_prompts(folder / "long.jsonl", {"prompt": text})
     audit(folder, tmp_path, prompts="long.jsonl", policy=None)
     (ended,) = [b for b in found_in(tmp_path)["behaviours"] if b["name"] == "end at once"]
