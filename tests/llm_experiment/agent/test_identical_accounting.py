@@ -154,7 +154,7 @@ def test_the_engines_totals_over_all_transcripts_are_the_theorys(world, accounti
     agent = bold_agent(world)
     asked = []  # what the engine draws the student's tokens from
 
-    def scripted(logits, *, generator):
+    def scripted(logits, *, generator, **options):
         asked.append(logits.double().log_softmax(dim=-1))
         return TRANSCRIPTS[:, len(PROMPT) + len(asked) - 1]
 
