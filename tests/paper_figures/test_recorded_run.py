@@ -8,7 +8,7 @@ import pytest
 from tests.llm_experiment.fakes.recorded_run import copied, recorded_numbers, sums
 
 FIGURES = ("figure1", "figure2", "figure4", "figure9", "figure10", "figure11", "table1", "table3")
-HEAVY = ("torch", "transformers", "stable_baselines3", "gymnasium", "sympy", "numba")
+HEAVY = ("torch", "transformers", "stable_baselines3", "gymnasium", "sympy")
 MAKE = f"""
 import sys
 from llm_experiment.judge import main as judge
