@@ -70,6 +70,7 @@ from llm_experiment.suite import Job, SuiteConfig, suite_agents, suite_jobs
 from mightnt.progress import progress_bar
 from mightnt.results import read_json, write_atomically, write_json
 from mightnt.tables import Table, print_table
+from theory import kl_kernel
 from theory.errors import ResultsError
 
 EVALUATION_STREAM: Final = 1_000_000
@@ -293,6 +294,7 @@ def run_suite(
         n_processes = min(n_processes, len(tasks))
         check_machine(settings, n_processes, console)
         begin(settings, out)
+        kl_kernel.warm_up()  # here, where it is said, and once for all processes
         with watch([("", settings, out)], console):
             *results, base = call_here(tasks, n_processes)
         return conclude(settings, out, results, base, seconds=time.monotonic() - started)

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
 
 import tyro
 
+from mightnt.compiling import compilation_shown
 from theory.errors import MightntError
 
 BAD_USAGE: Final = 2
@@ -87,7 +88,8 @@ def run_command(main: Callable[[], None]) -> None:
     out, err = (cast(TextIO, stream) for stream in shown)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            with compilation_shown():
+                main()
         except MightntError as error:
             fail(str(error))
         except ModuleNotFoundError as error:

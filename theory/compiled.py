@@ -6,10 +6,26 @@ function that was called: what it calls should stand in the same file. Functions
 interpreter lock: threads run them side by side.
 """
 
+import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
+from numba.core import event
+
+LOGGER: Final = logging.getLogger(__name__)
+"""Hears of every compilation beforehand; `mightnt.compiling` shows the first on a screen."""
+
+
+class _Announcer(event.Listener):
+    def on_start(self, event: event.Event) -> None:
+        LOGGER.info("compiling %s", event.data["dispatcher"].py_func.__qualname__)
+
+    def on_end(self, event: event.Event) -> None:
+        """Nobody asks."""
+
+
+event.register("numba:compile", _Announcer())  # type: ignore[no-untyped-call] # numba's own
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 

@@ -898,6 +898,13 @@ def solve(
     return SolvedRows(log_x=log_x.reshape(*shape, d), rows=rows.reshape(shape), pull_back=pull_back)
 
 
+def warm_up() -> None:
+    """Compile all of this, or load what is kept, so that other processes need only load it."""
+    row, one = np.log(np.array([[0.5, 0.5]])), np.ones(1)
+    found = solve(row, row, one, one, geometric=False, most_steps=1, keep=True)
+    found.pull_back(row, one, one, one, wants=(True, True, True, True))
+
+
 def _flat(array: Floats, shape: tuple[int, ...]) -> Floats:
     """As one block of memory that may be written to, the form that the kernel is compiled for."""
     return np.require(array.reshape(shape), requirements=["C", "W"])
