@@ -70,7 +70,9 @@ def plot(outcomes: tuple[Outcome, ...], stem: Path) -> tuple[Path, Path]:
     with figure_style():
         figure = new_figure(width_inches=1.6 * COLUMN_INCHES, height_inches=3.2)
         axes: Any = figure.subplots()
-        for (name, group), marker in zip(kinds.items(), ("o", "s"), strict=True):
+        # Names stand above the points of one kind and below those of the other: points may be near.
+        looks = (("o", (3, 4), "bottom"), ("s", (3, -4), "top"))
+        for (name, group), (marker, place, side) in zip(kinds.items(), looks, strict=True):
             means = [o.mean_kl_nats for o in group]
             returns = [o.mean_return for o in group]
             up = [o.most_nats - o.mean_kl_nats for o in group]
@@ -78,9 +80,14 @@ def plot(outcomes: tuple[Outcome, ...], stem: Path) -> tuple[Path, Path]:
             axes.errorbar(means, returns, xerr=[none, up], fmt=marker, capsize=3, label=name)
             for outcome, x, y in zip(group, means, returns, strict=True):
                 axes.annotate(
-                    outcome.constraint.name, (x, y), xytext=(3, 4), textcoords="offset points"
+                    outcome.constraint.name,
+                    (x, y),
+                    xytext=place,
+                    textcoords="offset points",
+                    va=side,
                 )
         axes.set_xscale("log")
+        axes.margins(y=0.15)  # for the names
         axes.set_xlabel("KL of a turn (nats): mean, and the dearest turn")
         axes.set_ylabel("return")
         axes.legend(loc="upper left")
