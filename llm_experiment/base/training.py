@@ -36,6 +36,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from llm_experiment.base.loading import bars_on_terminals
 from llm_experiment.base.shipped import (
     LANGUAGE_MODEL,
     MAX_TOKENS,
@@ -372,7 +373,8 @@ def save_models(
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a model with its tokenizer, as transformers reads them."""
-    model.save_pretrained(folder)
+    with bars_on_terminals():
+        model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # the library lets its owner only read
     tokenizer.save_pretrained(folder)
 
