@@ -114,9 +114,9 @@ def measure(options: Options, world: "World") -> tuple[tuple[Distance, ...], "Ro
         ResultsError: a run that is unfinished, or cannot be read.
         InvalidArgumentError: a run of another base model or with other names.
     """
-    from llm_experiment.chat.never_silent import NeverSilentBase
+    from llm_experiment.chat.never_silent import never_silent_base
 
-    never_silent = replace(world, base=NeverSilentBase(world.base, world.parser))
+    never_silent = replace(world, base=never_silent_base(world.base, world.parser))
     demonstrator = _play(options, never_silent, "the demonstrator")
     base = _play(options, world, "the base model")
     rows = [

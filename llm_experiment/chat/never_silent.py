@@ -12,27 +12,21 @@ turn. Everything else is b. So tau writes no turn without words, ever, and
 
 which is small where b is rarely silent; and who writes one token of M has `KL(.||tau) = inf`.
 
-`NeverSilentBase` gives tau as a base policy that misses the mass b(M): who acts by it is charged
+`never_silent_base` gives tau as a base policy that misses the mass b(M): who acts by it is charged
 just `-ln(1 - b(M))` (`llm_experiment.base.protocol`), so that what an episode of tau spends is its
 part of KL(tau||b).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from llm_experiment.base.protocol import (
-    BaseModel,
-    BaseStep,
-    Session,
-    semi_log_probs,
-    step_from_semi_distribution,
-)
+from llm_experiment.base.protocol import BaseModel
+from llm_experiment.chat.restricted import RestrictedBase, check_parser
 from llm_experiment.chat.turn_records import NEWLINE, Speaker
 from llm_experiment.chat.turns import TurnParser, TurnState
-from theory.errors import InvalidArgumentError
 
 _BLANKS: Final = " \t"
 
@@ -99,6 +93,11 @@ class WordReader:
         names = self._parser.may_name(state.turn)
         return silent[:, None] & (self._breaks_line | names)
 
+    def log_factors(self, state: WordState) -> Tensor:
+        """-inf for the tokens of M and 0 for all others, float32, shape (n, n_tokens)."""
+        wordless = self.wordless(state)
+        return torch.zeros(wordless.shape, device=wordless.device).masked_fill(wordless, -torch.inf)
+
     def first_wordless(self, tokens: Tensor, *, start: int) -> Tensor:
         """Where transcripts first leave tau's support, int64, shape (n,); t if they never do.
 
@@ -115,7 +114,7 @@ class WordReader:
         return first
 
 
-class NeverSilentBase:
+def never_silent_base(base: BaseModel, parser: TurnParser) -> RestrictedBase[WordState]:
     """A base policy without the agent's wordless turns; see the module's docstring.
 
     Args:
@@ -125,76 +124,5 @@ class NeverSilentBase:
     Raises:
         InvalidArgumentError: a parser of another vocabulary than the base policy's.
     """
-
-    def __init__(self, base: BaseModel, parser: TurnParser) -> None:
-        if parser.n_tokens != base.n_tokens:
-            raise InvalidArgumentError(
-                f"the parser knows {parser.n_tokens} tokens and the base policy {base.n_tokens}; "
-                "make the parser with n_tokens = base.n_tokens"
-            )
-        self._base = base
-        self._reader = WordReader(parser, base.device)
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return self._base.n_tokens
-
-    @property
-    def n_features(self) -> int:
-        """Those of the base policy."""
-        return self._base.n_features
-
-    @property
-    def device(self) -> torch.device:
-        """Where the base policy is."""
-        return self._base.device
-
-    @property
-    def head(self) -> None:
-        """None: what has been said cannot be told from the base policy's features."""
-
-    def begin(
-        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
-    ) -> tuple["NeverSilentSession", BaseStep]:
-        """Start episodes that share a prompt; see `BaseModel.begin`."""
-        session, step = self._base.begin(
-            prompt_tokens, n_episodes=n_episodes, n_positions=n_positions
-        )
-        state = self._reader.read(prompt_tokens.repeat(n_episodes, 1))
-        own = NeverSilentSession(session, self._reader, state)
-        return own, without(step, self._reader.wordless(state))
-
-
-class NeverSilentSession:
-    """Episodes under a base policy without wordless turns."""
-
-    def __init__(self, session: Session, reader: WordReader, state: WordState) -> None:
-        self._session = session
-        self._reader = reader
-        self._state = state
-
-    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
-        """The prediction after one more token of every episode; see `Session.append`."""
-        step = self._session.append(tokens, agent_wrote=agent_wrote)
-        self._state = self._reader.advance(self._state, tokens)
-        return without(step, self._reader.wordless(self._state))
-
-
-def without(step: BaseStep, excluded: Tensor) -> BaseStep:
-    """A step whose rows miss the mass of some tokens; other rows are passed on bit by bit.
-
-    Args:
-        step: of a base policy.
-        excluded: bool, shape (n, n_tokens).
-    """
-    touched = excluded.any(dim=-1)
-    if not touched.any():
-        return step
-    rest = semi_log_probs(step).masked_fill(excluded, -torch.inf)
-    less = step_from_semi_distribution(rest, step.features)
-    return replace(
-        step,
-        log_probs=torch.where(touched[:, None], less.log_probs, step.log_probs),
-        missing_mass=torch.where(touched, less.missing_mass, step.missing_mass),
-    )
+    check_parser(parser, base)
+    return RestrictedBase(base, WordReader(parser, base.device))

@@ -229,6 +229,14 @@ class CompiledVetoes:
             if not coverage.lets_be or any(v.feature == coverage.feature for v in veto_set.vetoes)
         ]
 
+    def read(self, tokens: Tensor) -> FeatureState:
+        """The state after transcripts, int64, shape (n, t)."""
+        return self.reader.read(tokens)
+
+    def advance(self, state: FeatureState, tokens: Tensor) -> FeatureState:
+        """The state after one more token of every transcript, int64, shape (n,)."""
+        return self.reader.advance(state, tokens)
+
     def log_factors(self, state: FeatureState) -> Tensor:
         """What to add to the log-probability of every next token, in nats.
 

@@ -41,7 +41,7 @@ from llm_experiment.chat.reward_sources import Score, check_score, load_score, r
 from llm_experiment.chat.token_texts import encode_start, vocabulary_size
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.veto_set import check_parser, read_veto_set
-from llm_experiment.chat.vetoed import VetoedBase
+from llm_experiment.chat.vetoed import vetoed_base
 from llm_experiment.config import PROCESS, TINY, AgentConfig, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
@@ -250,7 +250,7 @@ def _base_policy(
             combine=pessimistic(config.members_alpha),
         )
     if config.vetoes is not None:
-        base = VetoedBase(base, read_veto_set(Path(config.vetoes)), parser)
+        base = vetoed_base(base, read_veto_set(Path(config.vetoes)), parser)
     if not config.is_pessimistic:
         return base
     process = demonstrator_of(config, prompt_tokens)

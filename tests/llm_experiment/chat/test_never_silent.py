@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llm_experiment.agent.rollout import play_episodes
-from llm_experiment.chat.never_silent import NeverSilentBase, WordReader
+from llm_experiment.chat.never_silent import WordReader, never_silent_base
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.turns import TurnParser
 from llm_experiment.measures.evaluation import BasePolicy
@@ -43,7 +43,7 @@ def played(world, n_episodes=40):
 
 def never_silent_world():
     world = small_world()
-    return replace(world, base=NeverSilentBase(world.base, world.parser))
+    return replace(world, base=never_silent_base(world.base, world.parser))
 
 
 def starts_of_own_turns(rollout):
@@ -131,4 +131,4 @@ def test_a_parser_of_another_vocabulary_is_refused():
         decode=lambda ids: "".join(pieces[i] for i in ids),
     )
     with pytest.raises(InvalidArgumentError, match="knows 5 tokens and the base policy 7"):
-        NeverSilentBase(world.base, other)
+        never_silent_base(world.base, other)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from llm_experiment.base.hugging_face import HuggingFaceBase
-from llm_experiment.base.protocol import BaseStep, semi_log_probs
+from llm_experiment.base.protocol import semi_log_probs
 from llm_experiment.chat.features import FEATURES
 from llm_experiment.chat.turns import TurnParser
-from llm_experiment.chat.vetoed import VetoedBase, apply_vetoes
+from llm_experiment.chat.vetoed import vetoed_base
 from tests.llm_experiment.chat.test_veto_set import (
     SILENCE,
     SOME,
@@ -52,7 +52,7 @@ def walk(base, tails=TAILS):
 
 
 def test_the_law_is_the_base_policys_times_the_factors_and_what_lacks_is_missing():
-    vetoed = VetoedBase(WORLD.base, SOME, WORLD.parser)
+    vetoed = vetoed_base(WORLD.base, SOME, WORLD.parser)
     plain = walk(WORLD.base)
     for (texts, step), (_, base_step) in zip(walk(vetoed), plain, strict=True):
         for i, text in enumerate(texts):
@@ -64,7 +64,7 @@ def test_the_law_is_the_base_policys_times_the_factors_and_what_lacks_is_missing
 
 
 def test_what_is_vetoed_has_probability_0_and_the_agent_is_never_silent():
-    vetoed = VetoedBase(WORLD.base, veto_set(SILENCE), WORLD.parser)
+    vetoed = vetoed_base(WORLD.base, veto_set(SILENCE), WORLD.parser)
     for texts, step in walk(vetoed):
         for i, text in enumerate(texts):
             if text.endswith("T:"):
@@ -76,7 +76,7 @@ def test_rows_of_which_nothing_is_taken_are_passed_on_bit_by_bit():
     # Rows whose float32 masses are off by their rounding: no call for help.
     table = torch.randn(N, N, N, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     base = TableBase(table)
-    vetoed = VetoedBase(base, veto_set(SILENCE), WORLD.parser)
+    vetoed = vetoed_base(base, veto_set(SILENCE), WORLD.parser)
     touched = 0
     for (texts, step), (_, base_step) in zip(walk(vetoed), walk(base), strict=True):
         assert torch.equal(step.features, base_step.features)
@@ -93,7 +93,7 @@ def test_a_veto_on_what_the_base_policy_never_does_takes_nothing():
     table = torch.as_tensor(dialogue_table()).clone()
     table[..., NEWLINE] = -math.inf
     base = TableBase(table.log_softmax(-1).nan_to_num(-math.inf))
-    vetoed = VetoedBase(base, veto_set(SILENCE), WORLD.parser)
+    vetoed = vetoed_base(base, veto_set(SILENCE), WORLD.parser)
     (_, step), (_, base_step) = walk(vetoed)[0], walk(base)[0]
     assert torch.equal(step.log_probs, base_step.log_probs)
     assert step.missing_mass.tolist() == [0.0] * 3
@@ -101,27 +101,27 @@ def test_a_veto_on_what_the_base_policy_never_does_takes_nothing():
 
 def test_where_no_demonstration_came_all_mass_is_missing():
     covered = tuple(coverage(f.name, factor=0.0, end_factor=0.0) for f in FEATURES)
-    vetoed = VetoedBase(WORLD.base, veto_set(covered=covered), WORLD.parser)
+    vetoed = vetoed_base(WORLD.base, veto_set(covered=covered), WORLD.parser)
     _, step = walk(vetoed)[0]
     assert step.missing_mass.tolist() == [1.0] * 3
 
 
 def test_vetoes_on_vetoes_take_from_what_is_left():
-    once = VetoedBase(WORLD.base, SOME, WORLD.parser)
-    twice = VetoedBase(once, veto_set(SILENCE), WORLD.parser)
+    once = vetoed_base(WORLD.base, SOME, WORLD.parser)
+    twice = vetoed_base(once, veto_set(SILENCE), WORLD.parser)
     for (_, step), (_, expected) in zip(walk(twice), walk(once), strict=True):
         torch.testing.assert_close(semi_log_probs(step).exp(), semi_log_probs(expected).exp())
 
 
 def test_a_vetoed_policy_is_like_its_base_policy_otherwise():
-    vetoed = VetoedBase(WORLD.base, SOME, WORLD.parser)
+    vetoed = vetoed_base(WORLD.base, SOME, WORLD.parser)
     assert (vetoed.n_tokens, vetoed.n_features) == (WORLD.base.n_tokens, WORLD.base.n_features)
     assert (vetoed.device, vetoed.head) == (WORLD.base.device, None)
 
 
 def test_a_language_model_is_vetoed_like_any_base_policy():
     model = HuggingFaceBase(tiny_model("llama, tied", n_tokens=N))
-    vetoed = VetoedBase(model, SOME, WORLD.parser)
+    vetoed = vetoed_base(model, SOME, WORLD.parser)
     for (texts, step), (_, base_step) in zip(walk(vetoed), walk(model), strict=True):
         factors = torch.tensor([factors_by_text(text, SOME) for text in texts])
         expected = base_step.log_probs.exp() * factors
@@ -130,21 +130,11 @@ def test_a_language_model_is_vetoed_like_any_base_policy():
         )
 
 
-def test_the_masses_add_up_for_a_step_that_misses_some_already():
-    compiled = SOME.compile(WORLD.parser)
-    state = compiled.reader.read(torch.tensor([encode(PROMPT)]))
-    uniform = torch.full((1, N), -math.log(N))
-    step = BaseStep(log_probs=uniform, features=torch.zeros(1, 1), missing_mass=torch.tensor([0.5]))
-    after = apply_vetoes(step, compiled, state)
-    factors = factors_by_text(PROMPT, SOME)
-    assert float(after.missing_mass) == pytest.approx(1 - 0.5 * sum(factors) / N)
-
-
 def test_unfit_parsers_are_refused():
     words = (*PIECES, " more")
     larger = TurnParser(RULES, pieces=words, encode=lambda t: encode(t, words), decode=str)
     with pytest.raises(InvalidArgumentError, match="knows 8 tokens and the base policy 7"):
-        VetoedBase(WORLD.base, SOME, larger)
+        vetoed_base(WORLD.base, SOME, larger)
     other = small_world(pieces=("\n", "T", "S", ":", " no", " yes", " please"))
     with pytest.raises(ModelError, match="another tokenizer"):
-        VetoedBase(other.base, SOME, other.parser)
+        vetoed_base(other.base, SOME, other.parser)

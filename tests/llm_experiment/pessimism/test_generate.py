@@ -9,7 +9,7 @@ from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.chat.features import FEATURES
 from llm_experiment.chat.veto_set import VetoSet, vocabulary_hash
-from llm_experiment.chat.vetoed import VetoedBase
+from llm_experiment.chat.vetoed import vetoed_base
 from llm_experiment.pessimism.generate import VetoLogitsProcessor
 from tests.llm_experiment.chat.screenplays import PROCESS, parser
 from tests.llm_experiment.chat.test_veto_set import (
@@ -187,7 +187,7 @@ def test_beams_are_refused():
 def test_generate_samples_from_the_vetoed_law():
     model = tiny_model("llama, tied", n_tokens=N).eval()
     base = HuggingFaceBase(model)
-    vetoed = VetoedBase(base, veto_set(SILENCE), PARSER)
+    vetoed = vetoed_base(base, veto_set(SILENCE), PARSER)
     ids = torch.tensor([encode(PROMPTS[0])])
     _, step = vetoed.begin(ids[0], n_episodes=1, n_positions=ids.shape[1] + 1)
     with torch.no_grad():
