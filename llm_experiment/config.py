@@ -208,8 +208,8 @@ class WorldConfig:
     """File of vetoes (`python -m llm_experiment.vetoes`): what the demonstrator never does, taken
     from the agent's base policy before any agent acts."""
     members: tuple[str, ...] = ()
-    """Folders of further language models, which with the base model form a pessimistic imitator:
-    the least that a likely one of them predicts."""
+    """Further language models, each a folder, hub id or GGUF file, which with the base model form a
+    pessimistic imitator: the least that a likely one of them predicts."""
     members_alpha: float = 0.05
     """Threshold of likely: the least weight of a member relative to that of the likelier ones."""
     missing_mass: Help | None = None

@@ -28,7 +28,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.base.own import part_fingerprints
-from llm_experiment.base.shipped import model_names
+from llm_experiment.base.shipped import member_names, model_names
 from llm_experiment.chat.reward_sources import reward_fingerprint
 from llm_experiment.chat.world import WorldLoader, check_world
 from llm_experiment.config import AgentConfig, Preset
@@ -331,7 +331,7 @@ def begin(settings: Settings, out: Path) -> None:
     """Make a folder the run of `settings`, or make sure that it is."""
     world = settings.agent.world
     language_model, reward_model = model_names(world)
-    models = fingerprints(*map(Path, (language_model, reward_model, *world.members)))
+    models = fingerprints(*map(Path, (language_model, reward_model, *member_names(world))))
     models |= reward_fingerprint(reward_model) | part_fingerprints(world)
     if world.vetoes is not None:
         models[VETOES] = hash_file(Path(world.vetoes))

@@ -117,12 +117,10 @@ def model_names(config: WorldConfig) -> tuple[str, str]:
     """Folder or hub id of the language model and of the reward model.
 
     Where the process itself is the base policy, the shipped language model stands for its
-    tokenizer, and so does the tokenizer's folder of somebody's own base policy. A GGUF file, a
-    packaged model's too, stands for the folder that it is unpacked to.
+    tokenizer, and so does the tokenizer's folder of somebody's own base policy.
 
     Raises:
-        ModelError: there are no shipped models of that task, a packaged model is not installed, or
-            a GGUF file cannot be read.
+        ModelError: as `unpacked_name`, or there are no shipped models of that task.
     """
     language_model, reward_model = config.base_model, config.reward_model
     own = own_base(language_model)
@@ -130,10 +128,30 @@ def model_names(config: WorldConfig) -> tuple[str, str]:
         language_model = own.tokenizer
     elif language_model in (TINY, PROCESS):
         language_model = str(language_model_folder(config.task))
-    elif language_model in PACKAGED_MODELS:
-        language_model = str(packaged_model_folder(language_model))
-    elif language_model.endswith(SUFFIX):
-        language_model = str(unpacked([Path(language_model)], name=language_model))
+    else:
+        language_model = unpacked_name(language_model)
     if reward_model == TINY:
         reward_model = str(reward_model_folder(config.task))
     return language_model, reward_model
+
+
+def member_names(config: WorldConfig) -> tuple[str, ...]:
+    """Folder or hub id of every further member of an ensemble.
+
+    Raises:
+        ModelError: as `unpacked_name`.
+    """
+    return tuple(map(unpacked_name, config.members))
+
+
+def unpacked_name(name: str) -> str:
+    """Folder or hub id of a language model; a GGUF file's, a packaged model's too, is its folder.
+
+    Raises:
+        ModelError: a packaged model is not installed, or a GGUF file cannot be read.
+    """
+    if name in PACKAGED_MODELS:
+        return str(packaged_model_folder(name))
+    if name.endswith(SUFFIX):
+        return str(unpacked([Path(name)], name=name))
+    return name

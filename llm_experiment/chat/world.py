@@ -34,7 +34,7 @@ from llm_experiment.base.loading import (
 from llm_experiment.base.own import own_base
 from llm_experiment.base.process import ProcessBase, check_possible
 from llm_experiment.base.protocol import BaseModel, check_start
-from llm_experiment.base.shipped import model_names
+from llm_experiment.base.shipped import member_names, model_names
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.lockstep import LockstepChat, check_prompt
 from llm_experiment.chat.reward_sources import Score, check_score, load_score, rewards_of
@@ -187,7 +187,7 @@ def load_models(config: WorldConfig) -> Models:
     score = load_score(config, reward_model, device=base.device)
     members = tuple(
         load_language_model(name, device=config.device, precision=config.dtype)
-        for name in config.members
+        for name in member_names(config)
     )
     tokenizer = load_tokenizer(language_model)
     return Models(base=base, members=members, tokenizer=tokenizer, score=score)
@@ -316,8 +316,8 @@ def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
     else:
         n_tokens = _check_language_model(language_model, lengths)
     parser, prompt_tokens = _opening(config, tokenizer, n_tokens=n_tokens)
-    for member in config.members:
-        if _check_language_model(member, lengths) != n_tokens:
+    for member, name in zip(config.members, member_names(config), strict=True):
+        if _check_language_model(name, lengths) != n_tokens:
             raise ModelError(
                 f"the member {member} has another vocabulary than the base model; members must "
                 "share its tokenizer"

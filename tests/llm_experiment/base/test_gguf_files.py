@@ -12,7 +12,7 @@ from llm_experiment.base import packaged, unpacking
 from llm_experiment.base.gguf_files import default_cache, unpacked
 from llm_experiment.base.loading import load_language_model, load_tokenizer
 from llm_experiment.base.packaged import PACKAGED_MODELS, PackagedModel, packaged_model_folder
-from llm_experiment.base.shipped import model_names
+from llm_experiment.base.shipped import member_names, model_names
 from llm_experiment.config import VADER, WorldConfig
 from tests.llm_experiment.fakes.tiny_hf import byte_level_tokenizer
 from theory.errors import ModelError
@@ -45,6 +45,14 @@ def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "small.gguf"
     tiny_gguf.write_gguf(path, model, tokenizer)
     return path, model, tokenizer
+
+
+def test_members_are_unpacked_as_the_base_model_is(written, cache):
+    path, _, tokenizer = written
+    (folder, other) = member_names(WorldConfig(members=(str(path), "owner/name")))
+    assert Path(folder).parent == cache
+    assert load_language_model(folder).n_tokens == len(tokenizer)
+    assert other == "owner/name"
 
 
 def test_the_unpacked_model_predicts_what_the_written_one_does(written, cache):
