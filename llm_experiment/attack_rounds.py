@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from rich.console import Console
 
-from llm_experiment.base.loading import load_tokenizer
+from llm_experiment.base.loading import load_language_model, load_tokenizer
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.features import Feature, find_features
 from llm_experiment.chat.token_texts import decode_tokens
@@ -161,7 +161,9 @@ class _Study:
                 prevented=prevented_share(vetoes, reader.parser, departures),
             )
         rejected: list[str] = []
-        before = known.audit(known.reader(defence.features), alpha=plan.alpha)
+        members = [load_language_model(name) for name in defence.members]
+        reader = known.reader(defence.features)
+        before = known.audit(reader, alpha=plan.alpha, members=members)
         for proposal in proposals(
             self._candidates(defence, departures),
             known.evidence,
@@ -172,7 +174,8 @@ class _Study:
             base_model=known.imitator.name,
         ):
             wider = (*defence.features, *proposal.features)
-            if passes(known.audit(known.reader(wider), alpha=plan.alpha), before):
+            after = known.audit(known.reader(wider), alpha=plan.alpha, members=members)
+            if passes(after, before):
                 write_veto_set(path, proposal.vetoes)
                 return _Wider(
                     defence=replace(defence, vetoes=path, features=wider),
@@ -184,13 +187,13 @@ class _Study:
         if Remedy.MEMBER not in plan.remedies:
             return _Wider(rejected=tuple(rejected))
         folder = plan.out / f"member-{number}"
-        reader = known.reader(defence.features)
-        member = member_for(known, [departures], folder)
-        if not passes(known.audit(reader, alpha=plan.alpha, member=member), before):
+        members.append(member_for(known, [departures], folder))
+        if not passes(known.audit(reader, alpha=plan.alpha, members=members), before):
             return _Wider(rejected=(*rejected, _MEMBER))
-        members = (*defence.members, str(folder))
         return _Wider(
-            defence=replace(defence, members=members), added=_MEMBER, rejected=tuple(rejected)
+            defence=replace(defence, members=(*defence.members, str(folder))),
+            added=_MEMBER,
+            rejected=tuple(rejected),
         )
 
     def _in_clear(self, features: Sequence[str]) -> Iterator[str]:

@@ -164,7 +164,7 @@ class _Learnt:
                 for each in evaluations
             ]
             member = member_for(self._known, found, self._plan.member_folder)
-            return self._known.audit(self._reader, alpha=None, member=member)
+            return self._known.audit(self._reader, alpha=None, members=[member])
         form = VETOES_OF.get(base)
         if form is None:
             return None

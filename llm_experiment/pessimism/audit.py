@@ -2,8 +2,8 @@
 
 One pass of the base model over the demonstrations gives the evidence of any first N of them, and so
 the veto sets of all N and alpha; one pass over the held-out dialogues then measures them together.
-At every step of the agent, with `nu = r b` the vetoed law (or `nu = r min(b, b')`, where there is a
-further member b') and `theta = 1 - sum nu` what it misses:
+At every step of the agent, with `nu = r b` the vetoed law (or `nu = r min(b, b', ..)`, where
+there are further members) and `theta = 1 - sum nu` what it misses:
 
 - *help*: theta, the probability that the step is asked for;
 - *blocked*: the token that was written has `nu = 0`;
@@ -311,8 +311,8 @@ class _Tally:
         log_factors = torch.zeros_like(step.log_b)
         if self._set.compiled is not None:
             log_factors = self._set.compiled.log_factors(moment.state)[acts].double()
-        if step.log_member is not None:
-            less = (step.log_member - step.log_b).clamp(max=0.0)
+        if step.log_members is not None:
+            less = (step.log_members - step.log_b).clamp(max=0.0)
             log_factors = log_factors + torch.where(step.log_b == -torch.inf, 0.0, less)
         log_nu = step.log_b + log_factors
         theta = (step.log_b.exp() * (1 - log_factors.exp())).sum(dim=1).clamp(0.0, 1.0)
@@ -363,14 +363,14 @@ class _Step:
     Attributes:
         tokens: it itself, int64, shape (m,).
         log_b: the base model's law, in nats, float64, shape (m, n_tokens).
-        log_member: a further member's, if there is one.
+        log_members: the least of what further members say, if there are any.
         log_tau: the demonstrator's, if it is known.
         never: which tokens make a never-event, bool, shape (m, n_tokens).
     """
 
     tokens: Tensor
     log_b: Tensor
-    log_member: Tensor | None
+    log_members: Tensor | None
     log_tau: Tensor | None
     never: Tensor
 
@@ -395,7 +395,7 @@ def measure(
     *,
     done: Evidence,
     demonstrator: BaseModel | None,
-    member: BaseModel | None = None,
+    members: Sequence[BaseModel] = (),
     batch: int,
     on_batch: Callable[[int], object],
 ) -> Audit:
@@ -408,7 +408,7 @@ def measure(
         sets: `audited_sets`.
         done: what the demonstrator does, in these dialogues too.
         demonstrator: its law, if known.
-        member: a further one; the least of both is what the sets are of, and of the base model "as
+        members: further ones; the least of all is what the sets are of, and of the base model "as
             it is" too.
         batch: dialogues read at a time.
         on_batch: is told after every batch how many dialogues have been read.
@@ -422,25 +422,21 @@ def measure(
     n_steps = 0
     for start in range(0, len(held_out), batch):
         rows = range(start, min(start + batch, len(held_out)))
-        laws, members = (
-            None if other is None else walk(other, reader, held_out, rows)
-            for other in (demonstrator, member)
-        )
+        law = None if demonstrator is None else walk(demonstrator, reader, held_out, rows)
+        further = [walk(member, reader, held_out, rows) for member in members]
         for moment, base_step in walk(base, reader, held_out, rows):
-            law, further = (None if other is None else next(other)[1] for other in (laws, members))
+            tau = None if law is None else next(law)[1]
+            others = [next(steps)[1] for steps in further]
             acts = moment.acts
             if not bool(acts.any()):
                 continue
             n_steps += int(acts.sum())
-            log_member, log_tau = (
-                None if other is None else semi_log_probs(other).to(base.device)[acts]
-                for other in (further, law)
-            )
+            said = [semi_log_probs(other).to(base.device)[acts] for other in others]
             step = _Step(
                 tokens=moment.tokens[acts],
                 log_b=semi_log_probs(base_step)[acts],
-                log_member=log_member,
-                log_tau=log_tau,
+                log_members=torch.stack(said).amin(dim=0) if said else None,
+                log_tau=None if tau is None else semi_log_probs(tau).to(base.device)[acts],
                 never=never.tokens(moment.state)[acts],
             )
             values = reader.values(moment.state)

@@ -90,7 +90,7 @@ class DemonstrationStudy:
         *,
         alpha: float | None,
         form: VetoForm = VetoForm.SPIKE,
-        member: BaseModel | None = None,
+        members: Sequence[BaseModel] = (),
     ) -> AuditRow:
         """What vetoes of a reader's features do on the held-out dialogues; see `measure`.
 
@@ -98,7 +98,7 @@ class DemonstrationStudy:
             reader: of the features.
             alpha: the threshold; None for no vetoes at all.
             form: what one occurrence does to a veto.
-            member: a further one.
+            members: further ones, the least of all of which is what agents are held to.
         """
         evidence = self.evidence(reader.features)
         done = _of_features(self._done, reader.features)
@@ -114,7 +114,7 @@ class DemonstrationStudy:
             sets,
             done=done,
             demonstrator=self._law,
-            member=member,
+            members=members,
             batch=BATCH,
             on_batch=lambda _: None,
         )

@@ -86,14 +86,14 @@ def done(demonstrator):
     return evidence
 
 
-def audited(demonstrator, *, alphas=ALPHAS, batch=2, form=VetoForm.SPIKE, member=None):
+def audited(demonstrator, *, alphas=ALPHAS, batch=2, form=VetoForm.SPIKE, members=()):
     does = done(demonstrator)
     sets = audited_sets(
         stages(), READER, alphas=alphas, form=form, done=does, device=WORLD.base.device
     )
     batches = []
     audit = measure(
-        WORLD.base, READER, HELD_OUT, sets, done=does, demonstrator=demonstrator, member=member,
+        WORLD.base, READER, HELD_OUT, sets, done=does, demonstrator=demonstrator, members=members,
         batch=batch, on_batch=batches.append,
     )  # fmt: skip
     assert batches[-1] == len(HELD_OUT)
@@ -138,7 +138,7 @@ def done_by_hand(*, law_known):
     return does, visited
 
 
-def measured_by_hand(veto_set, *, law_known, member=None):
+def measured_by_hand(veto_set, *, law_known, members=()):
     """What a row must say, from a veto set's lines and, if there is one, a member's table."""
     does, visited = done_by_hand(law_known=law_known)
     seen = {c.feature: set(c.visited) for c in veto_set.coverage} if veto_set else None
@@ -149,9 +149,8 @@ def measured_by_hand(veto_set, *, law_known, member=None):
         b, tau = law(dialogue_table(), before), law(demonstrator_table(), before)
         text = "".join(PIECES[x] for x in before)
         r = np.array(factors_by_text(text, veto_set)) if veto_set else np.ones(N)
-        if member is not None:
-            other = law(member, before)
-            r *= np.divide(np.minimum(b, other), b, out=np.ones(N), where=b > 0)
+        least = np.min([b, *(law(member, before) for member in members)], axis=0)
+        r *= np.divide(least, b, out=np.ones(N), where=b > 0)
         theta = float((b * (1 - r)).sum())
         n_steps += 1
         help_sum += theta
@@ -228,18 +227,23 @@ def test_an_audit_does_not_depend_on_its_batches():
             assert getattr(same, name) == pytest.approx(value, nan_ok=True, abs=1e-9)
 
 
-def test_with_a_member_the_least_of_both_is_audited():
-    """A member that hardly ever ends a turn, and says "please" instead."""
-    law_of_member = np.exp(dialogue_table())
-    law_of_member[..., PLEASE] += 0.9 * law_of_member[..., NEWLINE]
-    law_of_member[..., NEWLINE] *= 0.1
+def shifted(source: int, share: float) -> np.ndarray:
+    """A member that says "please" in place of a share of what the base policy gives `source`."""
+    laws = np.exp(dialogue_table())
+    laws[..., PLEASE] += share * laws[..., source]
+    laws[..., source] *= 1 - share
     with np.errstate(divide="ignore"):
-        member = np.log(law_of_member)
-    rows = audited(DEMONSTRATOR, alphas=(0.05,), member=TableBase(member)).rows
+        return np.log(laws)
+
+
+@pytest.mark.parametrize("sources", [(NEWLINE,), (NEWLINE, NO)])
+def test_with_members_the_least_of_all_is_audited(sources):
+    members = [shifted(source, 0.9) for source in sources]
+    rows = audited(DEMONSTRATOR, alphas=(0.05,), members=list(map(TableBase, members))).rows
     veto_sets = [None] + [make_veto_set(evidence, READER, alpha=0.05) for evidence in stages()]
     assert rows[0].help_per_step > 0
     for row, veto_set in zip(rows, veto_sets, strict=True):
-        by_hand = measured_by_hand(veto_set, law_known=True, member=member)
+        by_hand = measured_by_hand(veto_set, law_known=True, members=members)
         for name, value in by_hand.items():
             assert getattr(row, name) == pytest.approx(value, abs=1e-5), name
 
