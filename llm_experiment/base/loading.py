@@ -36,6 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from llm_experiment.base.hugging_face import HuggingFaceBase
 from llm_experiment.config import ALL_GPUS, Precision
+from mightnt.allocation import keep_freed_memory
 from theory.errors import ModelError
 
 _ADAPTER: Final = "adapter_config.json"
@@ -68,6 +69,7 @@ def load_language_model(
     devices = find_devices(device)
     check_weights("language model", name)
     release_memory()  # of a model that was used before and does not fit beside this one
+    keep_freed_memory()
     with one_line_errors("language model", name):
         where = _where_to_read(devices, precision)
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # with info, a pair
