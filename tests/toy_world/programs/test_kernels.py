@@ -150,7 +150,7 @@ def test_mixtures_are_all_living_ones_that_are_short_enough(rng, n_cover_words):
     parts = parts_of(policies, shortest=shortest, n_cover_words=n_cover_words)
     cover = set(range(64 * n_cover_words))
     limit = 8
-    pairs = kernels.living_pairs(parts, 4, limit - 1)
+    pairs = kernels.living_pairs(parts, 4, limit - 1, 0, 1)
     assert {tuple(pair) for pair in pairs.tolist()} == {
         (p, q)
         for p, q in combinations_with_replacement(range(4), 2)
