@@ -106,6 +106,7 @@ class PartLimits:
         total: L.
         condition: of a condition; less than the shortest, at least -1, if none fits.
         policy: of a policy that is part of another one; likewise.
+        condition_of_part: of a condition in such a policy; likewise.
         least_policy: the length of the shortest policy.
         if_tag: what `if` itself costs.
         switch_tag: what `switch` itself costs.
@@ -115,6 +116,7 @@ class PartLimits:
     total: int
     condition: int
     policy: int
+    condition_of_part: int
     least_policy: int
     if_tag: int
     switch_tag: int
@@ -137,10 +139,12 @@ def part_limits(language: Language, total: int) -> PartLimits:
     branch_tag = min(tags[If], tags[Switch])
     in_branch = total - branch_tag - _least_bits(language.predicates) - least_policy
     in_mixture = total - tags[Mix] - _least_bits(DyadicCode()) - least_policy
+    policy = max(in_branch, in_mixture, -1)
     return PartLimits(
         total=total,
         condition=max(total - branch_tag - 2 * least_policy, -1),
-        policy=max(in_branch, in_mixture, -1),
+        policy=policy,
+        condition_of_part=max(policy - branch_tag - 2 * least_policy, -1),
         least_policy=least_policy,
         if_tag=tags[If],
         switch_tag=tags[Switch],

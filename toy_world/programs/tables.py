@@ -3,20 +3,27 @@
 Tables hold a bit for every stored program and column: hundreds of megabytes, where what they are
 made from, a history and a few numbers, fits into some ten kilobytes. So they do not travel. Threads
 of one process share one `SharedTables`, and the first of them that needs it builds it. Sent to
-another process it goes as its `Description`; that process builds the tables at its first task and
-keeps them for the next ones, until a task brings another description.
+another process it goes as its `Description`; the processes of a machine then build the tables once
+for all of them at their first tasks, one the conditions and another the policies
+(`toy_world.programs.machine_folder`), and keep them until a task brings another description.
 
-Building is deterministic: indices of conditions and policies mean the same in every process.
+Building is deterministic: indices of conditions and policies mean the same in every process. And it
+goes from short to long, so that the conditions that policies are made from are the first ones of
+any longer table.
 """
 
+import hashlib
+import pickle
+import weakref
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from threading import Lock, RLock
 from typing import Any, Final
 
 import numpy as np
 
+from toy_world.code_version import code_version
 from toy_world.programs import kernels
 from toy_world.programs.classes import (
     Conditions,
@@ -28,6 +35,7 @@ from toy_world.programs.classes import (
 )
 from toy_world.programs.columns import ColumnLayout, QueryPoint, Segment
 from toy_world.programs.language import Language
+from toy_world.programs.machine_folder import MachineFolder, Made
 
 _SYMBOL: Final = np.dtype("<i8")
 
@@ -124,8 +132,7 @@ class SharedTables:
         """The stored conditions."""
         with self._lock:
             if self._conditions is None:
-                limit = max(self.limits.condition, self._event_bits)
-                self._conditions = classes_of_conditions(self.language, self.layout, limit)
+                self._conditions = self._found_conditions()
             return self._conditions
 
     @property
@@ -133,10 +140,20 @@ class SharedTables:
         """The stored policies."""
         with self._lock:
             if self._policies is None:
-                self._policies = classes_of_policies(
-                    self.language, self.layout, self.conditions, self.limits
-                )
+                self._policies = self._found_policies()
             return self._policies
+
+    def _found_conditions(self) -> Conditions:
+        return self._conditions_up_to(max(self.limits.condition, self._event_bits))
+
+    def _found_policies(self) -> Policies:
+        return self._policies_of(self.conditions)
+
+    def _conditions_up_to(self, limit_bits: int) -> Conditions:
+        return classes_of_conditions(self.language, self.layout, limit_bits)
+
+    def _policies_of(self, conditions: Conditions) -> Policies:
+        return classes_of_policies(self.language, self.layout, conditions, self.limits)
 
     @property
     def cover(self) -> kernels.Words:
@@ -148,6 +165,46 @@ class SharedTables:
             return self._cover
 
 
+class TablesOfMachine(SharedTables):
+    """Tables that the processes of a machine build together and hold once."""
+
+    @cached_property
+    def _folder(self) -> MachineFolder:
+        key = hashlib.sha256(pickle.dumps((code_version(), self.description))).hexdigest()
+        folder = MachineFolder(key)
+        weakref.finalize(self, folder.release)
+        return folder
+
+    @cached_property
+    def _found(self) -> tuple[Conditions, Policies]:
+        made = self._folder.of(
+            {"policies": self._made_policies, "conditions": self._made_conditions}
+        )
+        bits, conditions = made["conditions"]
+        rows, policies = made["policies"]
+        return (
+            replace(conditions, bits=bits),
+            replace(policies, store=policies.store._replace(rows=rows)),
+        )
+
+    def _found_conditions(self) -> Conditions:
+        return self._found[0]
+
+    def _found_policies(self) -> Policies:
+        return self._found[1]
+
+    def _made_conditions(self) -> Made:
+        conditions = super()._found_conditions()
+        return conditions.bits, replace(conditions, bits=_ELSEWHERE)
+
+    def _made_policies(self) -> Made:
+        short = self._conditions_up_to(self.limits.condition_of_part)
+        policies = self._policies_of(short)
+        rows = policies.store.rows
+        return rows, replace(policies, store=policies.store._replace(rows=_ELSEWHERE))
+
+
+_ELSEWHERE: Final = np.empty((0, 0), dtype=np.uint64)
 _RECEIVING: Final = Lock()
 
 
@@ -159,7 +216,7 @@ def _of_this_process(description: Description) -> SharedTables:
 @lru_cache(maxsize=1)
 def _kept(description: Description) -> SharedTables:
     language = Language(n_actions=description.n_actions, n_observations=description.n_observations)
-    return SharedTables(
+    return TablesOfMachine(
         language,
         description.layout(),
         description.limit_bits,

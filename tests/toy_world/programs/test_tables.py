@@ -9,14 +9,26 @@ import pytest
 
 from tests.toy_world.program_examples import layout_of
 from theory.errors import UnreachableLengthError
+from toy_world.programs import machine_folder
 from toy_world.programs import tables as tables_module
 from toy_world.programs.columns import QueryPoint
 from toy_world.programs.language import Language
-from toy_world.programs.tables import SharedTables, TablesOnTrees
+from toy_world.programs.tables import SharedTables, TablesOfMachine, TablesOnTrees
 
 SIZES = {"n_actions": 2, "n_observations": 2}
 LANGUAGE = Language(**SIZES)
 POINTS = (QueryPoint(n_steps=10), QueryPoint(n_steps=300, extra=(1, 1)))
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """The folder of this machine's tables, empty; nothing is kept from other tests."""
+    root = tmp_path / "machine"
+    root.mkdir()
+    tables_module._kept.cache_clear()
+    monkeypatch.setattr(machine_folder, "own_root", lambda: root)
+    yield root
+    tables_module._kept.cache_clear()
 
 
 def shared(limit_bits=16, *, seed=0, n_steps=300, event_bits=0):
@@ -64,14 +76,45 @@ def test_what_is_sent_does_not_grow_with_the_tables():
     assert len(pickle.dumps(large)) < 1500
 
 
-def test_a_process_keeps_the_tables_of_the_last_description_and_no_others():
+def test_a_process_keeps_the_tables_of_the_last_description_and_no_others(machine):
     first, second = shared(seed=1), shared(seed=2)
     received = sent(first)
+    assert received.policies is sent(first).policies
     assert sent(first) is received
+    (folder,) = machine.iterdir()
     other = sent(second)
-    assert other is not received
+    del received
     assert sent(second) is other
-    assert sent(first) is not received
+    assert other.policies is not None
+    (later,) = machine.iterdir()
+    assert later != folder, "that of the first is gone with it"
+
+
+def test_the_processes_of_a_machine_build_tables_once(machine, monkeypatch):
+    own = shared()
+    one, other = sent(own), TablesOfMachine(LANGUAGE, own.layout, 16)
+    assert_equal(own, one)
+    monkeypatch.delattr(tables_module, "classes_of_policies")
+    monkeypatch.delattr(tables_module, "classes_of_conditions")
+    assert_equal(own, other)
+    assert isinstance(one.policies.store.rows.base, np.memmap)
+    assert len(list(machine.iterdir())) == 1
+
+
+def test_policies_are_the_same_from_the_conditions_that_their_parts_can_have():
+    """And no fewer will do."""
+    own = shared(18)
+    limits = own.limits
+    assert limits.condition_of_part < limits.condition
+    short = own._conditions_up_to(limits.condition_of_part)
+    n = len(short.bits)
+    assert n < len(own.conditions.bits)
+    np.testing.assert_array_equal(short.bits, own.conditions.bits[:n])
+    found = own._policies_of(short)
+    np.testing.assert_array_equal(found.store.rows, own.policies.store.rows)
+    np.testing.assert_array_equal(found.counts, own.policies.counts)
+    fewer = own._policies_of(own._conditions_up_to(limits.condition_of_part - 1))
+    assert fewer.counts.sum() < found.counts.sum()
 
 
 def test_threads_build_once(monkeypatch):
