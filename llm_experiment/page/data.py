@@ -20,7 +20,8 @@ The page in `assets/` is its only reader. Its keys:
 `packed` is, in base 64, a zlib stream of little-endian arrays of shape (n, t): a float32 for each
 of its planes, then uint32 indices into `token_texts`, then uint8 marks: 1 plus the `Speaker` who
 wrote the token, plus `MARK_EMPTY` within an empty turn of the agent. So a number on the page is the
-one in the run's arrays, rounded to float32.
+one in the run's arrays, rounded to float32. On the page everything packed stands in blocks of its
+own, whose numbers take its place (`llm_experiment.page.page`).
 """
 
 import base64

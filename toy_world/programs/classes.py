@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import product
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ ALWAYS: Final = 0
 """The condition that holds at every column is the first one of every store."""
 MOST_BITS: Final = 50
 """Weights in units of 2^-L and counts of programs stay within 64-bit integers up to here."""
+
+_CERTAIN: Final = np.ones(1)
+"""The probabilities of a single row where something is certain."""
 
 PolicyRows: TypeAlias = dict[float, Bits]
 """A policy: for each positive probability that it takes, the columns where it takes it."""
@@ -103,6 +106,7 @@ class PartLimits:
         total: L.
         condition: of a condition; less than the shortest, at least -1, if none fits.
         policy: of a policy that is part of another one; likewise.
+        condition_of_part: of a condition in such a policy; likewise.
         least_policy: the length of the shortest policy.
         if_tag: what `if` itself costs.
         switch_tag: what `switch` itself costs.
@@ -112,6 +116,7 @@ class PartLimits:
     total: int
     condition: int
     policy: int
+    condition_of_part: int
     least_policy: int
     if_tag: int
     switch_tag: int
@@ -134,10 +139,12 @@ def part_limits(language: Language, total: int) -> PartLimits:
     branch_tag = min(tags[If], tags[Switch])
     in_branch = total - branch_tag - _least_bits(language.predicates) - least_policy
     in_mixture = total - tags[Mix] - _least_bits(DyadicCode()) - least_policy
+    policy = max(in_branch, in_mixture, -1)
     return PartLimits(
         total=total,
         condition=max(total - branch_tag - 2 * least_policy, -1),
-        policy=max(in_branch, in_mixture, -1),
+        policy=policy,
+        condition_of_part=max(policy - branch_tag - 2 * least_policy, -1),
         least_policy=least_policy,
         if_tag=tags[If],
         switch_tag=tags[Switch],
@@ -253,8 +260,7 @@ class _Counts:
         return table
 
 
-@dataclass(frozen=True, slots=True)
-class _Composed:
+class _Composed(NamedTuple):
     """A predicate with parts, by the classes of these."""
 
     constructor: type[Not | Ever | And | Or]
@@ -277,11 +283,15 @@ class _ConditionStore:
         self._intern(layout.everything)
         for n_bits in range(limit_bits + 1):
             for program in self._elementary(n_bits):
-                self._note(n_bits, self._class_of(self._layout.plainly(program)), 1, program)
+                c = self._class_of(self._layout.plainly(program))
+                self.as_predicate.add(n_bits, c, 1)
+                self.predicates.setdefault(c, program)
             for composed, count in self._composed(n_bits):
-                make: type[Any] = composed.constructor
-                program = make(*(self.predicates[c] for c in composed.parts))
-                self._note(n_bits, self._class_of(composed), count, program)
+                c = self._class_of(composed)
+                self.as_predicate.add(n_bits, c, count)
+                if c not in self.predicates:
+                    make: type[Any] = composed.constructor
+                    self.predicates[c] = make(*(self.predicates[part] for part in composed.parts))
             for c, count in self.as_predicate.of_length(n_bits):
                 event = self._class_of(_Composed(Ever, (c,)))
                 self.as_event.add(n_bits, event, count)
@@ -303,14 +313,11 @@ class _ConditionStore:
                 for (c, n_c), (d, n_d) in product(of_length(first), of_length(left - first)):
                     yield _Composed(binary, (min(c, d), max(c, d))), n_c * n_d
 
-    def _note(self, n_bits: int, c: int, count: int, program: Predicate) -> None:
-        self.as_predicate.add(n_bits, c, count)
-        self.predicates.setdefault(c, program)
-
     def _class_of(self, recipe: Elementary | _Composed) -> int:
-        if recipe not in self._by_recipe:
-            self._by_recipe[recipe] = self._intern(self._evaluate(recipe))
-        return self._by_recipe[recipe]
+        found = self._by_recipe.get(recipe)
+        if found is None:
+            found = self._by_recipe[recipe] = self._intern(self._evaluate(recipe))
+        return found
 
     def _evaluate(self, recipe: Elementary | _Composed) -> Bits:
         if not isinstance(recipe, _Composed):
@@ -323,7 +330,7 @@ class _ConditionStore:
         return bits[0] & bits[1] if recipe.constructor is And else bits[0] | bits[1]
 
     def _intern(self, bits: Bits) -> int:
-        key = fingerprint({1.0: bits}, keys=self._layout.keys).tobytes()
+        key = kernels.fingerprint(bits[None], _CERTAIN, self._layout.keys).tobytes()
         if key not in self._by_print:
             self._by_print[key] = self.rows.append(bits)
             self.as_predicate.new_class()
@@ -352,8 +359,7 @@ def classes_of_conditions(language: Language, layout: ColumnLayout, limit_bits: 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Join:
+class _Join(NamedTuple):
     """The class `then` where a condition holds and the class `otherwise` elsewhere."""
 
     condition: int
@@ -361,8 +367,7 @@ class _Join:
     otherwise: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Blend:
+class _Blend(NamedTuple):
     """A mixture of two classes."""
 
     weight: Fraction
@@ -392,6 +397,7 @@ class _PolicyStore:
         self.shortest: list[int] = []
         self._by_print: dict[bytes, int] = {}
         self._by_recipe: dict[Leaf | _Join | _Blend, int] = {}
+        self._where: dict[tuple[int, int], Fingerprints] = {}
         self.counts = _Counts(limits.total)
         self.leaf_counts = _Counts(limits.total)
         for n_bits in range(limits.total + 1):
@@ -443,23 +449,46 @@ class _PolicyStore:
     def _class_of(
         self, n_bits: int, recipe: Leaf | _Join | _Blend, make: Callable[[], Policy]
     ) -> int:
-        if recipe not in self._by_recipe:
-            rows = {v: row for v, row in sorted(self._evaluate(recipe).items()) if row.any()}
-            print_ = fingerprint(rows, keys=self._layout.keys)
+        found = self._by_recipe.get(recipe)
+        if found is None:
+            print_, rows = self._print(recipe)
             key = print_.tobytes()
             if key not in self._by_print:
                 self._by_print[key] = len(self.programs)
-                for value, row in rows.items():
-                    self.rows.append(row)
-                    self.row_values.append(value)
+                rows = self._evaluate(recipe) if rows is None else rows
+                for value, row in sorted(rows.items()):
+                    if row.any():
+                        self.rows.append(row)
+                        self.row_values.append(value)
                 self.starts.append(self.rows.n)
                 self.fingerprints.append(print_)
                 self.programs.append(make())  # programs come from short to long
                 self.shortest.append(n_bits)
                 self.counts.new_class()
                 self.leaf_counts.new_class()
-            self._by_recipe[recipe] = self._by_print[key]
-        return self._by_recipe[recipe]
+            found = self._by_recipe[recipe] = self._by_print[key]
+        return found
+
+    def _print(self, recipe: Leaf | _Join | _Blend) -> tuple[Fingerprints, PolicyRows | None]:
+        """The fingerprint of a recipe, and its rows where they were needed to find it."""
+        if isinstance(recipe, _Join):
+            condition, then, otherwise = recipe
+            outside = self.fingerprints[otherwise] - self._print_where(condition, otherwise)
+            return self._print_where(condition, then) + outside, None
+        rows = self._evaluate(recipe)
+        return fingerprint(rows, keys=self._layout.keys), rows
+
+    def _print_where(self, condition: int, p: int) -> Fingerprints:
+        """The fingerprint of policy p where a condition holds."""
+        found = self._where.get((condition, p))
+        if found is None:
+            own = slice(self.starts[p], self.starts[p + 1])
+            found = self._where[condition, p] = kernels.fingerprint(
+                self.rows.array()[own] & self._conditions.bits[condition],
+                np.array(self.row_values[own]),
+                self._layout.keys,
+            )
+        return found
 
     def _evaluate(self, recipe: Leaf | _Join | _Blend) -> PolicyRows:
         match recipe:

@@ -106,6 +106,8 @@ class ColumnLayout:
         n_actions: |A|.
         n_observations: |O|.
         n_steps: T, the steps of the history up to its last point; later ones play no part.
+        actions: a_1 ... a_T.
+        observations: o_1 ... o_T.
         points: where the mixture will be asked.
         horizon: how many steps the continuations of every point have.
         chain: the segments of the history; point i comes after the first
@@ -143,12 +145,12 @@ class ColumnLayout:
         self.n_observations = n_observations
         self.points = tuple(points)
         self.tree = HistoryTree(n_actions=n_actions, n_observations=n_observations, horizon=horizon)
-        self._actions = _symbols("actions", actions, n_actions)
-        self._observations = _symbols("observations", observations, n_observations)
-        if len(self._actions) != len(self._observations):
+        self.actions = _symbols("actions", actions, n_actions)
+        self.observations = _symbols("observations", observations, n_observations)
+        if len(self.actions) != len(self.observations):
             raise InvalidHistoryError(
-                f"a history has as many actions as observations, got {len(self._actions)} and "
-                f"{len(self._observations)}"
+                f"a history has as many actions as observations, got {len(self.actions)} and "
+                f"{len(self.observations)}"
             )
         if not self.points:
             raise InvalidArgumentError("a layout needs at least one query point, got none")
@@ -157,14 +159,14 @@ class ColumnLayout:
             raise InvalidArgumentError(f"query points must be in order of n_steps, got {times}")
         for point in self.points:
             check_history(point.extra, n_actions=n_actions, n_observations=n_observations)
-            if point.n_steps > len(self._actions):
+            if point.n_steps > len(self.actions):
                 raise InvalidArgumentError(
                     f"a query point at step {point.n_steps} lies beyond the history's "
-                    f"{len(self._actions)} steps"
+                    f"{len(self.actions)} steps"
                 )
         self.n_steps = max(point.n_steps for point in self.points)
-        self._actions = self._actions[: self.n_steps]
-        self._observations = self._observations[: self.n_steps]
+        self.actions = self.actions[: self.n_steps]
+        self.observations = self.observations[: self.n_steps]
         self._lay_out_nodes()
         self._lay_out_columns()
 
@@ -207,6 +209,10 @@ class ColumnLayout:
             n_chain=self.n_steps + 1,
             of_column=self._column_node,
             column=self._node_column,
+            chain_column=np.concatenate(
+                [np.arange(s.columns.start, s.columns.stop) for s in self.chain]
+                or [np.empty(0, dtype=np.int64)]
+            ),
             parent=self._parent,
         )
 
@@ -267,7 +273,7 @@ class ColumnLayout:
             case CopyAction():
                 chosen = np.maximum(self._last_symbol(1), 0) % self.n_actions
             case Cycle(word):
-                chosen = np.array(word)[self._counts(Steps()) % len(word)]
+                return self._cycled(word)
         return self._pack((self._column_action == chosen) & (self._column_node != _NO_SYMBOL))
 
     def latched(self, bits: Bits) -> Bits:
@@ -290,7 +296,7 @@ class ColumnLayout:
 
     def begins_with(self, cycle: Cycle) -> bool:
         """Whether a cycle takes every action before the first point."""
-        word, actions = cycle.word, self._actions
+        word, actions = cycle.word, self.actions
         return all(word[t % len(word)] == actions[t] for t in range(self.points[0].n_steps))
 
     def unpack(
@@ -315,8 +321,8 @@ class ColumnLayout:
         """Histories as nodes: chain 0..T, then off each point its path and tree."""
         n_chain = self.n_steps + 1
         parents = [np.arange(-1, n_chain - 1)]
-        actions = [np.concatenate([[_NO_SYMBOL], self._actions])]
-        observations = [np.concatenate([[_NO_SYMBOL], self._observations])]
+        actions = [np.concatenate([[_NO_SYMBOL], self.actions])]
+        observations = [np.concatenate([[_NO_SYMBOL], self.observations])]
         self._tree_parents, tree_actions, tree_observations = _tree_shape(self.tree)
         n_nodes = n_chain
         self._path_nodes: list[list[int]] = []
@@ -379,7 +385,7 @@ class ColumnLayout:
 
         cuts = sorted({0, *(s.n_steps for s in self.points)})
         self.chain = tuple(
-            add(np.arange(start, end), self._actions[start:end]) for start, end in pairwise(cuts)
+            add(np.arange(start, end), self.actions[start:end]) for start, end in pairwise(cuts)
         )
         self.n_chain_segments = tuple(cuts.index(s.n_steps) for s in self.points)
         paths, trees = [], []
@@ -398,7 +404,9 @@ class ColumnLayout:
         used = np.flatnonzero(self._column_node != _NO_SYMBOL)
         self._node_column[self._column_node[used]] = used
         self._symbol_bits: dict[tuple[int, int], Bits] = {}
-        self._count_of_column: dict[Counter, NDArray[np.int64]] = {}
+        self._phase_bits: dict[tuple[int, int], Bits] = {}
+        self._action_bits: dict[int, Bits] = {}
+        self._counted: dict[Counter, kernels.Counted] = {}
 
     def _pack(self, columns: NDArray[np.bool_]) -> Bits:
         return np.packbits(columns, bitorder="little").view(np.uint64)
@@ -417,26 +425,54 @@ class ColumnLayout:
         symbols = self._last_action if place % 2 else self._last_observation
         return np.where(node == _NO_SYMBOL, _NO_SYMBOL, symbols[node])
 
+    def _cycled(self, word: Sequence[int]) -> Bits:
+        """The columns whose action a repeated word takes, from its actions at their steps."""
+        bits = self.nothing
+        for place, action in enumerate(word):
+            bits = bits | (self._at_phase(place, len(word)) & self._with_action(action))
+        return bits
+
+    def _at_phase(self, place: int, period: int) -> Bits:
+        """The columns whose history has `place` steps, up to multiples of `period`."""
+        if (place, period) not in self._phase_bits:
+            time = self._counts(Steps()).of_column
+            self._phase_bits[place, period] = self._pack((time >= 0) & (time % period == place))
+        return self._phase_bits[place, period]
+
+    def _with_action(self, action: int) -> Bits:
+        if action not in self._action_bits:
+            self._action_bits[action] = self._pack(self._column_action == action)
+        return self._action_bits[action]
+
     def _compared(self, counter: Counter, number: Number, *, every: bool) -> Bits:
-        value = number_up_to(number, int(self._time.max()))
+        value = number_up_to(number, self._longest)
         if value is None:
             return self.nothing
-        counts = self._counts(counter)
-        return self._pack(((counts > 0) & (counts % value == 0)) if every else counts >= value)
+        compare = kernels.multiples if every else kernels.reached
+        bits: Bits = compare(value, self._counts(counter), self.everything, self.nodes)
+        return bits
 
     def _plain(self, number: Number) -> Plain:
-        longest = int(self._time.max())
-        value = number_up_to(number, longest)
-        return Plain(longest + 1 if value is None else value)
+        value = number_up_to(number, self._longest)
+        return Plain(self._longest + 1 if value is None else value)
 
-    def _counts(self, counter: Counter) -> NDArray[np.int64]:
-        """The counter's value at each column; -1 for padding."""
-        if counter not in self._count_of_column:
+    @cached_property
+    def _longest(self) -> int:
+        """T', the steps of the longest history."""
+        return int(self._time.max())
+
+    def _counts(self, counter: Counter) -> kernels.Counted:
+        """The counter's value at each column, and where on the history it grows."""
+        if counter not in self._counted:
             counts = self._node_counts(counter)
-            self._count_of_column[counter] = np.where(
-                self._column_node == _NO_SYMBOL, -1, counts[self._column_node]
+            along = counts[: self.n_steps + 1]
+            self._counted[counter] = kernels.Counted(
+                of_column=np.where(
+                    self._column_node == _NO_SYMBOL, _NO_SYMBOL, counts[self._column_node]
+                ),
+                first=np.searchsorted(along, np.arange(along[-1] + 2)),
             )
-        return self._count_of_column[counter]
+        return self._counted[counter]
 
     def _node_counts(self, counter: Counter) -> NDArray[np.int64]:
         match counter:

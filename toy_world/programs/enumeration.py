@@ -36,19 +36,17 @@ from toy_world.programs.classes import (
     Conditions,
     PartLimits,
     Policies,
-    classes_of_conditions,
-    classes_of_policies,
     fingerprint,
-    part_limits,
     policy_rows,
 )
 from toy_world.programs.codes import DyadicCode
-from toy_world.programs.columns import ColumnLayout, Segment
+from toy_world.programs.columns import ColumnLayout
 from toy_world.programs.kernels import Fingerprints
 from toy_world.programs.language import If, Language, Mix, Policy, Switch
+from toy_world.programs.tables import SharedTables, TablesOnTrees
 
 _MIXTURE: Final = -1
-_BLOCKS: Final = 32
+_SHARES: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +54,9 @@ class Enumeration:
     """All living classes of policies of at most `limit_bits` bits on a layout.
 
     Attributes:
-        language: the language.
-        layout: where programs are compared.
-        limit_bits: L.
-        conditions: the stored conditions.
-        policies: the stored policies.
+        tables: the stored programs, of which others are composed; those of this process are built
+            at the first question that needs them, if other processes did the work.
+        trees: what they do on the points' trees.
         recipes: (condition, p, q) of the shortest program of each class: p where the condition
             holds and q elsewhere, or a mixture of p and q if the condition is -1; shape (n, 3).
         mixture_weights: p's weight in a mixture, shape (n,).
@@ -71,16 +67,33 @@ class Enumeration:
         fingerprints: over these actions and the point's tree, (n, n_points, N_KEYS).
     """
 
-    language: Language
-    layout: ColumnLayout
-    limit_bits: int
-    conditions: Conditions
-    policies: Policies
+    tables: SharedTables
+    trees: TablesOnTrees
     recipes: NDArray[np.int32]
     mixture_weights: NDArray[np.float64]
     counts: NDArray[np.int64]
     log_likelihoods: NDArray[np.float64]
     fingerprints: Fingerprints
+
+    @property
+    def language(self) -> Language:
+        """The language."""
+        return self.tables.language
+
+    @property
+    def layout(self) -> ColumnLayout:
+        """Where programs are compared."""
+        return self.tables.layout
+
+    @property
+    def limit_bits(self) -> int:
+        """L."""
+        return self.tables.limits.total
+
+    @property
+    def conditions(self) -> Conditions:
+        """The stored conditions."""
+        return self.tables.conditions
 
     @property
     def n_classes(self) -> int:
@@ -115,16 +128,17 @@ class Enumeration:
     def program(self, index: int) -> Policy:
         """The shortest program of a class (one of them, if there are several)."""
         condition, p, q = (int(part) for part in self.recipes[index])
-        first, second = self.policies.programs[p], self.policies.programs[q]
+        programs, conditions = self.tables.policies.programs, self.tables.conditions
+        first, second = programs[p], programs[q]
         if condition == _MIXTURE:
             return Mix(Fraction(float(self.mixture_weights[index])), first, second)
         if condition == ALWAYS:
             return first
         candidates: list[Policy] = []
-        if condition in self.conditions.predicates:
-            candidates.append(If(self.conditions.predicates[condition], first, second))
-        if condition in self.conditions.events:
-            candidates.append(Switch(self.conditions.events[condition], first, second))
+        if condition in conditions.predicates:
+            candidates.append(If(conditions.predicates[condition], first, second))
+        if condition in conditions.events:
+            candidates.append(Switch(conditions.events[condition], first, second))
         return min(candidates, key=self.language.length)
 
     def fingerprint(self, policy: Policy, point: int) -> Fingerprints:
@@ -147,26 +161,23 @@ class Enumeration:
         Returns:
             Probabilities, exact, shape (n, histories of the tree, |A|).
         """
-        columns = self._probabilities(classes, self.layout.trees[point])
-        return columns.reshape(len(classes), -1, self.layout.n_actions)
-
-    def _probabilities(self, classes: NDArray[np.int64], segment: Segment) -> NDArray[np.float64]:
-        """What classes give to each column of a segment, exact, shape (n, n_columns)."""
+        trees, layout = self.trees, self.layout
+        segment = trees.segment(layout.trees[point])
         used, places = np.unique(self.recipes[classes, 1:], return_inverse=True)
-        store = self.policies.store
+        store = trees.policies
         starts, ends = store.starts[used], store.starts[used + 1]
         rows = np.concatenate([np.arange(*bounds) for bounds in zip(starts, ends, strict=True)])
-        taken = self.layout.unpack(store.rows, segment, rows)
+        taken = layout.unpack(store.rows, segment, rows)
         weighted = taken * store.values[rows][:, None]
         firsts = np.cumsum(np.concatenate([[0], (ends - starts)[:-1]]))
         table = np.add.reduceat(weighted, firsts, axis=0)
         first, second = (table[place] for place in places.reshape(-1, 2).T)
         condition = self.recipes[classes, 0]
         mixture = condition == _MIXTURE
-        holds = self.layout.unpack(self.conditions.bits, segment, np.maximum(condition, 0))
+        holds = layout.unpack(trees.conditions, segment, np.maximum(condition, 0))
         share = np.where(mixture[:, None], self.mixture_weights[classes, None], holds)
         probabilities: NDArray[np.float64] = share * first + (1 - share) * second
-        return probabilities
+        return probabilities.reshape(len(classes), -1, layout.n_actions)
 
 
 def enumerate_policies(
@@ -199,17 +210,13 @@ def enumerate_policies(
         raise InvalidArgumentError(
             f"limit_bits must be at most {MOST_BITS} (64-bit weights), got {limit_bits}"
         )
-    limits = part_limits(language, limit_bits)
-    conditions = classes_of_conditions(language, layout, max(limits.condition, event_bits))
-    policies = classes_of_policies(language, layout, conditions, limits)
-    classes = _composed(layout, conditions, policies, limits)
-    logs, prints = _at_points(layout, conditions, policies, classes)
+    tables = SharedTables(language, layout, limit_bits, event_bits=event_bits)
+    trees, composed = _composed(tables)
+    classes = _merged(composed)
+    logs, prints = _at_points(tables, classes)
     return Enumeration(
-        language=language,
-        layout=layout,
-        limit_bits=limit_bits,
-        conditions=conditions,
-        policies=policies,
+        tables=tables,
+        trees=trees,
         recipes=classes.recipes,
         mixture_weights=classes.weights,
         counts=classes.counts,
@@ -255,6 +262,16 @@ def group(
     return order, np.flatnonzero(new)
 
 
+def _nothing(limits: PartLimits) -> _Classes:
+    return _Classes(
+        fingerprints=np.empty((0, kernels.N_KEYS), dtype=np.uint64),
+        recipes=np.empty((0, 3), dtype=np.int32),
+        weights=np.empty(0),
+        costs=np.empty(0, dtype=np.int64),
+        counts=np.empty((0, limits.total + 1), dtype=np.int64),
+    )
+
+
 def _merged(parts: Sequence[_Classes]) -> _Classes:
     """Classes with equal fingerprints made one, by its shortest recipe."""
     prints = np.concatenate([part.fingerprints for part in parts])
@@ -287,6 +304,23 @@ class _Parts:
     limits: PartLimits
     compiled: kernels.Parts
 
+    @classmethod
+    def of(cls, tables: SharedTables) -> "_Parts":
+        policies, limits, layout = tables.policies, tables.limits, tables.layout
+        return cls(
+            policies=policies,
+            n=int(np.searchsorted(policies.shortest, limits.policy, side="right")),
+            limits=limits,
+            compiled=kernels.Parts(
+                store=policies.store,
+                fingerprints=policies.fingerprints,
+                shortest=policies.shortest,
+                cover=tables.cover,
+                everything=layout.everything,
+                keys=layout.keys,
+            ),
+        )
+
     def products(
         self, left: NDArray[np.int64], right: NDArray[np.int64], extra_bits: Any = 0
     ) -> NDArray[np.int64]:
@@ -298,33 +332,17 @@ class _Parts:
         return result
 
 
-def _composed(
-    layout: ColumnLayout,
-    conditions: Conditions,
-    policies: Policies,
-    limits: PartLimits,
-) -> _Classes:
-    """All living classes: of leaves, of branchings and of mixtures."""
-    parts = _Parts(
-        policies=policies,
-        n=int(np.searchsorted(policies.shortest, limits.policy, side="right")),
-        limits=limits,
-        compiled=kernels.Parts(
-            store=policies.store,
-            fingerprints=policies.fingerprints,
-            shortest=policies.shortest,
-            cover=kernels.covers(policies.store, layout.words_before(0)),
-            everything=layout.everything,
-            keys=layout.keys,
-        ),
-    )
-    by_cost = _with_tags(conditions, limits)
+def _composed(tables: SharedTables) -> tuple[TablesOnTrees, list[_Classes]]:
+    """The trees, and all living classes: of leaves, of branchings and of mixtures."""
+    shares = range(_SHARES)
     tasks = [
-        delayed(_branchings)(parts, block, conditions.bits[block], by_cost[block])
-        for block in _interleaved(np.flatnonzero(by_cost.any(axis=1)))
+        delayed(TablesOnTrees.of)(tables),
+        delayed(_leaves)(tables),
+        *(delayed(_branchings)(tables, share) for share in shares),
+        *(delayed(_mixtures)(tables, share) for share in shares),
     ]
-    tasks += [delayed(_mixtures)(parts, block) for block in _interleaved(_living_pairs(parts))]
-    return _merged([_leaves(parts), *results_of(tasks, description="composing programs")])
+    trees, *composed = results_of(tasks, description="composing programs")
+    return trees, composed
 
 
 def _with_tags(conditions: Conditions, limits: PartLimits) -> NDArray[np.int64]:
@@ -339,7 +357,9 @@ def _with_tags(conditions: Conditions, limits: PartLimits) -> NDArray[np.int64]:
     return result
 
 
-def _leaves(parts: _Parts) -> _Classes:
+def _leaves(tables: SharedTables) -> _Classes:
+    """All living policies without parts."""
+    parts = _Parts.of(tables)
     policies, cover = parts.policies, parts.compiled.cover
     dead = (parts.compiled.everything[: cover.shape[1]] & ~cover).any(axis=1)
     leaf = np.flatnonzero(policies.leaf_counts.any(axis=1) & ~dead)
@@ -352,16 +372,15 @@ def _leaves(parts: _Parts) -> _Classes:
     )
 
 
-def _branchings(
-    parts: _Parts,
-    conditions: NDArray[np.int64],
-    bits: NDArray[np.uint64],
-    by_cost: NDArray[np.int64],
-) -> _Classes:
-    """All living `if`s and `switch`es on the given conditions."""
-    policies = parts.policies
-    found = []
-    for condition, row, costs in zip(conditions, bits, by_cost, strict=True):
+def _branchings(tables: SharedTables, share: int) -> _Classes:
+    """All living `if`s and `switch`es on a share of the conditions."""
+    parts = _Parts.of(tables)
+    policies, conditions = parts.policies, tables.conditions
+    by_cost = _with_tags(conditions, parts.limits)
+    found = [_nothing(parts.limits)]
+    # Neighbours are of about equal work: they go to different shares.
+    for condition in np.flatnonzero(by_cost.any(axis=1))[share::_SHARES].tolist():
+        row, costs = conditions.bits[condition], by_cost[condition]
         least = int((costs > 0).argmax())
         left = parts.limits.total - least
         longest = left - parts.limits.least_policy
@@ -381,16 +400,13 @@ def _branchings(
     return _merged(found)
 
 
-def _living_pairs(parts: _Parts) -> NDArray[np.int32]:
-    least_weight = next(DyadicCode().up_to(1))[0]
-    limit = parts.limits.total - parts.limits.mix_tag - least_weight
-    pairs: NDArray[np.int32] = kernels.living_pairs(parts.compiled, parts.n, limit)
-    return pairs
-
-
-def _mixtures(parts: _Parts, pairs: NDArray[np.int32]) -> _Classes:
-    """All mixtures of the given pairs of policies."""
+def _mixtures(tables: SharedTables, share: int) -> _Classes:
+    """All mixtures of a share of the policies with others."""
+    parts = _Parts.of(tables)
     policies = parts.policies
+    least_weight = next(DyadicCode().up_to(1))[0]
+    together = parts.limits.total - parts.limits.mix_tag - least_weight
+    pairs = kernels.living_pairs(parts.compiled, parts.n, together, share, _SHARES)
     left = parts.limits.total - parts.limits.mix_tag
     by_length = list(DyadicCode().up_to(max(left - 2 * parts.limits.least_policy, 0)))
     weight_bits = np.array([bits for bits, _ in by_length])
@@ -408,34 +424,28 @@ def _mixtures(parts: _Parts, pairs: NDArray[np.int32]) -> _Classes:
     )
 
 
-def _at_points(
-    layout: ColumnLayout,
-    conditions: Conditions,
-    policies: Policies,
-    classes: _Classes,
-) -> tuple[NDArray[np.float64], Fingerprints]:
-    segments = kernels.Segments(
-        bounds=np.array([(segment.first_word, segment.end_word) for segment in layout.segments]),
-        n_columns=np.array([segment.n_columns for segment in layout.segments]),
-        n_chain=len(layout.chain),
-        chain_before=np.array(layout.n_chain_segments),
-    )
+def _at_points(tables: SharedTables, classes: _Classes) -> tuple[NDArray[np.float64], Fingerprints]:
     tasks = [
-        delayed(kernels.at_points)(
-            classes.recipes[block],
-            classes.weights[block],
-            conditions.bits,
-            policies.store,
-            layout.keys,
-            segments,
-        )
-        for block in np.array_split(np.arange(len(classes.recipes)), _BLOCKS)
+        delayed(_followed)(tables, classes.recipes[block], classes.weights[block])
+        for block in np.array_split(np.arange(len(classes.recipes)), _SHARES)
     ]
     found = results_of(tasks, description="following the history")
     logs, prints = zip(*found, strict=True)
     return np.concatenate(logs), np.concatenate(prints)
 
 
-def _interleaved(items: NDArray[Any]) -> list[NDArray[Any]]:
-    """Blocks of about equal work: neighbours go to different ones."""
-    return [items[start::_BLOCKS] for start in range(min(_BLOCKS, len(items)))]
+def _followed(
+    tables: SharedTables, recipes: NDArray[np.int32], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], Fingerprints]:
+    """Log-likelihoods and fingerprints of some recipes; see `kernels.at_points`."""
+    layout = tables.layout
+    segments = kernels.Segments(
+        bounds=np.array([(segment.first_word, segment.end_word) for segment in layout.segments]),
+        n_columns=np.array([segment.n_columns for segment in layout.segments]),
+        n_chain=len(layout.chain),
+        chain_before=np.array(layout.n_chain_segments),
+    )
+    found: tuple[NDArray[np.float64], Fingerprints] = kernels.at_points(
+        recipes, weights, tables.conditions.bits, tables.policies.store, layout.keys, segments
+    )
+    return found

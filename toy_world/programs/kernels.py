@@ -141,6 +141,7 @@ class Nodes(NamedTuple):
         n_chain: T + 1; node t < T + 1 is the long history's prefix of t steps.
         of_column: node of each column, -1 for padding.
         column: one column of each node.
+        chain_column: the long history's own column of each of its prefixes, shape (T,).
         parent: of each node; nodes come after their parents.
     """
 
@@ -148,7 +149,21 @@ class Nodes(NamedTuple):
     n_chain: int
     of_column: NDArray[np.int64]
     column: NDArray[np.int64]
+    chain_column: NDArray[np.int64]
     parent: NDArray[np.int64]
+
+
+class Counted(NamedTuple):
+    """What a counter counts.
+
+    Attributes:
+        of_column: its value at the history of each column, -1 for padding.
+        first: the long history's first prefix at which it is n or more, for n from 0 to one more
+            than it ever is there, which gives T + 1.
+    """
+
+    of_column: NDArray[np.int64]
+    first: NDArray[np.int64]
 
 
 class ProperPrefixes(NamedTuple):
@@ -239,6 +254,71 @@ def _has(row: Words, column: int) -> Any:
 
 
 @compiled
+def _fill_from(result: Words, everything: Words, column: int, end: int) -> None:
+    """Put the columns from `column` on into `result`, up to the word `end`."""
+    word = column >> 6
+    result[word] = everything[word] & (_ALL << np.uint64(column & 63))
+    for later in range(word + 1, end):
+        result[later] = everything[later]
+
+
+@compiled
+def _put(result: Words, column: int) -> None:
+    result[column >> 6] |= _ONE << np.uint64(column & 63)
+
+
+@compiled
+def reached(value: int, counted: Counted, everything: Words, nodes: Nodes) -> Any:
+    """The columns at whose history a counter is `value` or more.
+
+    Args:
+        value: at least 1.
+        counted: the counter.
+        everything: all columns.
+        nodes: the columns' histories.
+
+    Returns:
+        Shape (n_words,).
+    """
+    result = np.zeros_like(everything)
+    # On the long history a counter never falls; its last prefix has no column of its own there.
+    first = counted.first[min(value, len(counted.first) - 1)]
+    if first < len(nodes.chain_column):
+        _fill_from(result, everything, nodes.chain_column[first], nodes.n_chain_words)
+    for column in range(64 * nodes.n_chain_words, len(counted.of_column)):
+        if counted.of_column[column] >= value:
+            _put(result, column)
+    return result
+
+
+@compiled
+def multiples(value: int, counted: Counted, everything: Words, nodes: Nodes) -> Any:
+    """The columns at whose history a counter is a multiple of `value`, but not 0.
+
+    Time grows with the number of such columns, not with that of all.
+
+    Args:
+        value: at least 1.
+        counted: the counter.
+        everything: all columns.
+        nodes: the columns' histories.
+
+    Returns:
+        Shape (n_words,).
+    """
+    result = np.zeros_like(everything)
+    for multiple in range(value, len(counted.first) - 1, value):
+        end = min(counted.first[multiple + 1], len(nodes.chain_column))
+        for node in range(counted.first[multiple], end):
+            _put(result, nodes.chain_column[node])
+    for column in range(64 * nodes.n_chain_words, len(counted.of_column)):
+        count = counted.of_column[column]
+        if count > 0 and count % value == 0:
+            _put(result, column)
+    return result
+
+
+@compiled
 def latched(row: Words, everything: Words, nodes: Nodes) -> Any:
     """The columns at whose history a predicate holds or held at an earlier prefix.
 
@@ -257,9 +337,7 @@ def latched(row: Words, everything: Words, nodes: Nodes) -> Any:
         if row[w]:
             bit = _lowest(row[w])
             first = nodes.of_column[64 * w + bit]
-            result[w] = everything[w] & (_ALL << np.uint64(bit))
-            for later in range(w + 1, nodes.n_chain_words):
-                result[later] = everything[later]
+            _fill_from(result, everything, 64 * w + bit, nodes.n_chain_words)
             break
     # Its last prefix has no action of its own there, but may have columns in a point's tree.
     last = nodes.column[nodes.n_chain - 1]
@@ -274,7 +352,7 @@ def latched(row: Words, everything: Words, nodes: Nodes) -> Any:
     for column in range(64 * nodes.n_chain_words, len(nodes.of_column)):
         node = nodes.of_column[column]
         if node >= 0 and (held[node] if node >= nodes.n_chain else node >= first):
-            result[column >> 6] |= _ONE << np.uint64(column & 63)
+            _put(result, column)
     return result
 
 
@@ -358,13 +436,15 @@ def joined(shortest: NDArray[np.int64], found: Branches, limit: int) -> Any:
 
 
 @compiled
-def living_pairs(parts: Parts, n: int, limit: int) -> Any:
+def living_pairs(parts: Parts, n: int, limit: int, start: int, step: int) -> Any:
     """Pairs p <= q of the first n parts, short enough, whose mixtures are alive (`Branches`).
 
     Args:
         parts: the policies.
         n: how many of them may be in a mixture.
         limit: what the two may cost together.
+        start: the first p.
+        step: from one p to the next.
 
     Returns:
         Shape (m, 2).
@@ -375,7 +455,7 @@ def living_pairs(parts: Parts, n: int, limit: int) -> Any:
         if fill:
             pairs = np.empty((count, 2), dtype=np.int32)
         count = 0
-        for p in range(n):
+        for p in range(start, n, step):
             for q in range(p, n):
                 if shortest[p] + shortest[q] > limit:
                     break

@@ -31,9 +31,16 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** The bytes of a packed array or several. */
-async function unpack(packed) {
-  const bytes = Uint8Array.from(atob(packed), (char) => char.charCodeAt(0));
+/** Blocks of packed arrays stand behind this script: they are there once the page has been read. */
+const BLOCKS = document.getElementsByClassName("packed");
+const allRead = new Promise((resolve) => {
+  document.addEventListener("DOMContentLoaded", resolve, { once: true });
+});
+
+/** The bytes of the packed array, or several, of a block. */
+async function unpack(block) {
+  await allRead;
+  const bytes = Uint8Array.from(atob(BLOCKS[block].textContent), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).arrayBuffer();
 }
@@ -70,7 +77,7 @@ function episodesOf(evaluation) {
 
 /** Quartiles of the budget left at every position over all episodes: three arrays. */
 function quartilesOf(evaluation) {
-  return once(evaluation.budget_quartiles, async () => {
+  return once(`quartiles ${evaluation.budget_quartiles}`, async () => {
     const all = new Float32Array(await unpack(evaluation.budget_quartiles));
     const t = evaluation.n_tokens;
     return [0, 1, 2].map((i) => all.subarray(i * t, (i + 1) * t));

@@ -79,6 +79,20 @@ def test_elementary_predicates_hold_where_the_interpreter_says(world, data):
         assert (layout.holding(layout.plainly(predicate)) == layout.holding(predicate)).all()
 
 
+@pytest.mark.parametrize("counter", [Steps(), Seen(1), Done(1)])
+def test_counters_are_compared_as_the_interpreter_does_at_and_off_every_point(counter, rng):
+    """Query points split the history, and have columns of their own for its prefixes."""
+    sizes = {"n_actions": 2, "n_observations": 2}
+    history = tuple(rng.integers(0, 2, 2 * 150).tolist())
+    points = [QueryPoint(n_steps=t, extra=(1, 1)[: 2 * (t % 2)]) for t in (0, 3, 64, 65, 150)]
+    layout = layout_of(history, points, **sizes, horizon=2)
+    places = places_of(history, layout)
+    for number in (*range(1, 8), 63, 64, 65, 66, 75, 149, 150, 151, 152, 153):
+        for predicate in (Reached(counter, Plain(number)), Every(counter, Plain(number))):
+            expected = {c for c, h in places if holds(predicate, trace_of(predicate, h, **sizes))}
+            assert columns_in(layout.holding(predicate)) == expected
+
+
 @settings(max_examples=30)
 @given(worlds(max_steps=70), st.randoms(use_true_random=False))
 def test_latched_sets_hold_from_the_first_prefix_on(world, random):

@@ -1,6 +1,8 @@
 """Classes, their weights and likelihoods are those of an interpreter run on every program."""
 
+import contextlib
 import math
+import pickle
 from fractions import Fraction
 
 import joblib
@@ -117,6 +119,27 @@ def assert_shared_work_gives_the_same(share):
     for point in range(2):
         one, other = posterior(alone, point), posterior(shared, point)
         np.testing.assert_array_equal(one.log_weights, other.log_weights)
+
+
+def test_work_that_is_sent_away_is_small_and_gives_the_same(monkeypatch):
+    """Every call and every result by way of bytes, as to a worker's process and back."""
+    sent = []
+
+    def by_way_of_bytes(calls, *, description):
+        for call in calls:
+            sent.append(pickle.dumps(call))
+            function, arguments, keywords = pickle.loads(sent[-1])
+            yield pickle.loads(pickle.dumps(function(*arguments, **keywords)))
+
+    @contextlib.contextmanager
+    def share():
+        with monkeypatch.context() as patch:
+            patch.setattr("toy_world.programs.enumeration.results_of", by_way_of_bytes)
+            yield
+
+    assert_shared_work_gives_the_same(share())
+    # What composes comes first; what follows the history has some of the recipes besides.
+    assert max(map(len, sent[: len(sent) // 2])) < 2000
 
 
 @pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])

@@ -111,7 +111,10 @@ def test_a_latch_holds_from_the_first_node_on(n_chain_steps, n_off, random):
     of_column += [-1] * (-len(of_column) % 64)
     column = [of_column.index(node) for node in range(len(parents))]
     chosen = {node for node in range(len(parents)) if random.random() < 0.3}
-    nodes = kernels.Nodes(chain_words, n_chain, *map(np.array, (of_column, column, parents)))
+    chain_column = np.arange(n_chain_steps)
+    nodes = kernels.Nodes(
+        chain_words, n_chain, *map(np.array, (of_column, column, chain_column, parents))
+    )
     n_words = len(of_column) // 64
     row = bits_of((c for c, node in enumerate(of_column) if node in chosen), n_words)
     everything = bits_of((c for c, node in enumerate(of_column) if node >= 0), n_words)
@@ -150,12 +153,15 @@ def test_mixtures_are_all_living_ones_that_are_short_enough(rng, n_cover_words):
     parts = parts_of(policies, shortest=shortest, n_cover_words=n_cover_words)
     cover = set(range(64 * n_cover_words))
     limit = 8
-    pairs = kernels.living_pairs(parts, 4, limit - 1)
+    pairs = kernels.living_pairs(parts, 4, limit - 1, 0, 1)
     assert {tuple(pair) for pair in pairs.tolist()} == {
         (p, q)
         for p, q in combinations_with_replacement(range(4), 2)
         if shortest[p] + shortest[q] <= limit - 1 and cover <= {*policies[p], *policies[q]}
     }
+    shares = [kernels.living_pairs(parts, 4, limit - 1, start, 3).tolist() for start in range(3)]
+    assert all(p % 3 == start for start, share in enumerate(shares) for p, _ in share)
+    assert sorted(pair for share in shares for pair in share) == sorted(pairs.tolist())
     weights, weight_bits = np.array([0.5, 0.25, 0.75]), np.array([1, 3, 3])
     found, prints = kernels.mixed(parts, pairs, weights, weight_bits, limit)
     expected = {
@@ -261,7 +267,7 @@ def test_the_first_meeting_is_the_shortest_pair_that_meets_there_and_not_before(
     of_column = [*range(7), *[-1] * 57, 7, 8, 9, *[-1] * 61]
     column = [of_column.index(node) for node in range(10)]
     parents = [*range(-1, 7), 4, 8]
-    nodes = kernels.Nodes(1, 8, *map(np.array, (of_column, column, parents)))
+    nodes = kernels.Nodes(1, 8, *map(np.array, (of_column, column, range(7), parents)))
     rows = np.array([bits_of((column[node] for node in chosen), 2) for chosen in sets])
     prefixes = kernels.ProperPrefixes(
         root_columns=np.array([column[7], column[9]]),
