@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from llm_experiment.dialogue.behaviour import SILENCE
 from llm_experiment.measures.closed_form import closed_form_of, sequence_shares
 from llm_experiment.measures.evaluation import BasePolicy, evaluate_base
 from llm_experiment.measures.metrics import (
@@ -329,7 +330,9 @@ def test_tables_are_stored_with_what_is_for_programs_alone(rows, base, tmp_path)
     tables = make_tables(rows, base)
     store_tables(tmp_path, tables, "quick")
     stored = json.loads((tmp_path / "tables.json").read_text())
-    assert stored["metrics"] == {name: metric.about for name, metric in METRICS.items()}
+    assert stored["metrics"] == {
+        name: SILENCE.say(metric.about) for name, metric in METRICS.items()
+    }
     assert [table["name"] for table in stored["tables"]] == [table.name for table in tables]
     headline, silence, *_ = stored["tables"]
     assert set(headline["rows"][0]) - set(headline["columns"]) == {"length", "at_most"}
