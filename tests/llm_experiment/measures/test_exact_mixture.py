@@ -1,4 +1,4 @@
-"""Prices under the exact mixture and the quiz's game, against the base policy played token by token."""
+"""Prices under the exact mixture and the quiz's game, against the base policy itself."""
 
 import math
 

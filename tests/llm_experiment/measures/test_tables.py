@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -355,6 +356,23 @@ def test_the_base_policy_may_stand_alone(base):
     assert {row[0] for table in tables for row in table.rows} == {BASE_ROW}
     with pytest.raises(InvalidArgumentError, match="at least 1 evaluated agent or the base"):
         make_tables([], None)
+
+
+def test_tables_are_about_the_behaviour_of_the_task(rows, base):
+    words = {"name": "false promise", "turn": "promising", "episode": "promising"}
+    promise = replace(SILENCE, **words, phrase="Yes.")
+    tables = make_tables(rows, base, promise)
+    texts = "".join(
+        (table.title + "".join(table.notes) + "".join(column.header for column in table.columns))
+        for table in tables
+    )
+    assert "promising episodes" in texts
+    assert "price of the first false promise" in texts
+    assert "its words are `Yes.`" in texts
+    prose = re.sub(r"`\w+`", "", texts).lower()  # numbers keep their names
+    assert not any(word in prose for word in ("silen", "empty", "{", "}"))
+    same = make_tables(rows, base)
+    assert [table.rows for table in tables] == [table.rows for table in same]
 
 
 def test_the_headline_says_where_the_closed_forms_p_comes_from(rows, base):
