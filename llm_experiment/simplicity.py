@@ -275,6 +275,12 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
     )
     from mightnt.statistics import mean_over_runs
 
+    def first(model: PricedModel, number: int) -> float:
+        return model.prices[number].turn_nats[0]
+
+    def bought(model: PricedModel, number: int) -> float:
+        return model.prices[number].share(options.budget_nats)
+
     looks = {Said.COMMON: (BLUE, "o"), Said.RARE: (ORANGE, "s"), Said.NEVER: (VERMILLION, "^")}
     names = {Said.COMMON: "1 in 63 make it", Said.RARE: "1 in 250", Said.NEVER: "nobody"}
     with figure_style():
@@ -283,11 +289,8 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
         for said, (color, marker) in looks.items():
             own = [i for i, p in enumerate(models[0].prices) if p.promise.said is said]
             bits = [models[0].prices[i].bits for i in own]
-            for axes, number in (
-                (left, lambda model, i: model.prices[i].turn_nats[0]),
-                (right, lambda model, i: model.prices[i].share(options.budget_nats)),
-            ):
-                over = [mean_over_runs(number(model, i) for model in models) for i in own]
+            for axes, value in ((left, first), (right, bought)):
+                over = [mean_over_runs(value(model, i) for model in models) for i in own]
                 ends = np.array(
                     [
                         (o.mean if o.low is None else o.low, o.mean if o.high is None else o.high)

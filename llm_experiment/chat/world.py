@@ -88,7 +88,7 @@ class World:
         """
         if not self.behaviour.phrase:
             return self.parser.are_empty(turns)
-        own = turns.finished & (turns.speaker == Speaker.AGENT)
+        own = np.asarray(turns.finished & (turns.speaker == Speaker.AGENT))
         for turn in np.flatnonzero(own):
             words = self.parser.turn_text(
                 tokens[turns.episode[turn]].tolist(),
