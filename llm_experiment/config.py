@@ -31,6 +31,13 @@ TINY: Final = "tiny"
 """The name, in place of a path or hub id, of the models shipped with this project."""
 PROCESS: Final = "process"
 """The name, in place of a path or hub id, of the task's own process, exact, as base policy."""
+MIXTURE: Final = "mixture"
+"""The name, likewise, of the exact Bayesian mixture over the family of a task's processes
+(`llm_experiment.base.mixture`)."""
+COMPUTED: Final = (PROCESS, MIXTURE)
+"""Base policies that are computed, and have no weights."""
+KNOWN: Final = (TINY, *COMPUTED)
+"""Base policies whose demonstrator is known."""
 VADER: Final = "vader"
 """The name, in place of a path or hub id, of the rules of vaderSentiment as reward."""
 EVERY_MEMBER: Final = 1e-300
@@ -188,8 +195,9 @@ class WorldConfig:
 
     base_model: str = TINY
     """Base policy and partner: `tiny`, a local folder, a Hugging Face hub id, a GGUF file, a model
-    of the package index (`smollm2`, `gemma3-270m`), or `process`: the very process that `tiny`
-    learnt from, so that nothing is due to errors of imitation."""
+    of the package index (`smollm2`, `gemma3-270m`), `process`, the very process that `tiny`
+    learnt from, so that nothing is due to errors of imitation, or `mixture`, the exact Bayesian
+    mixture over processes like it."""
     reward_model: Annotated[str, tyro.conf.arg(name="reward", aliases=("--reward-model",))] = TINY
     """How good a reply is, in [0, 1]: `tiny`, a folder or Hugging Face hub id of a sentiment
     classifier or scalar reward model, `vader` (rules), or `module:function`, a function of your
@@ -223,9 +231,9 @@ class WorldConfig:
     """The starting transcript, its line breaks as they are or spelt \\n; the task's own if left
     out."""
     agent_name: str = "Teacher"
-    """The name before the agent's turns in the prompt."""
+    """The name before the agent's turns in the prompt; in a task without a Teacher, its agent's."""
     partner_name: str = "Student"
-    """The name before the base model's own turns in the prompt."""
+    """The name before the base model's own turns in the prompt; likewise."""
     separator: Lines = "\n"
     """Line breaks between turns in the prompt, such as \\n\\n."""
     student_temperature: float = 1.0
@@ -241,10 +249,10 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         exact = self.device == "cpu" and self.dtype is Precision.FLOAT32
-        if self.base_model == PROCESS and not exact:
+        if self.base_model in COMPUTED and not exact:
             raise InvalidArgumentError(
-                "base_model process is computed on the processor and has no weights; use it with "
-                f"device cpu and dtype float32, got {self.device} and {self.dtype.value}"
+                f"base_model {self.base_model} is computed on the CPU and has no weights; use "
+                f"it with device cpu and dtype float32, got {self.device} and {self.dtype.value}"
             )
         if not 0 < self.members_alpha <= 1:
             raise InvalidArgumentError(
@@ -274,7 +282,7 @@ def check_vocabularies(world: WorldConfig) -> None:
     Raises:
         InvalidArgumentError: it is.
     """
-    if world.reward_model == TINY and world.base_model not in (TINY, PROCESS):
+    if world.reward_model == TINY and world.base_model not in KNOWN:
         raise InvalidArgumentError(
             f"the shipped reward model knows only the words of the shipped language model, so that "
             f"its scores of what {world.base_model} says mean nothing; name another reward with "

@@ -1,4 +1,4 @@
-"""Write the tables of a finished run: silence, prices, spending and departure, over seeds.
+"""Write the tables of a finished run: its behaviour, prices, spending and departure, over seeds.
 
     python -m llm_experiment.evaluation_tables --run results/llm
 
@@ -45,8 +45,8 @@ def write_tables(folder: Path) -> "tuple[Table, ...]":
     run = read_run(folder)
     run.check_finished()
     run.check_unchanged()
-    tables = make_tables(run.rows, run.base)
-    store_tables(folder, tables, run.label)
+    tables = make_tables(run.rows, run.base, run.behaviour)
+    store_tables(folder, tables, run.label, run.behaviour)
     for name in (TABLES_JSON, TABLES_MARKDOWN):
         record_hash(folder, folder / name)
     return tables

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import tyro
 
 from llm_experiment.config import at_least
+from llm_experiment.dialogue.task import speakers_of
 from mightnt.command_line import parse_command_line, run_command
 
 PROG: Final = "python -m llm_experiment.report"
@@ -68,7 +69,9 @@ def write_report(
     world = run.agent.world
     language_model, _ = model_names(world)
     tokenizer = read_tokenizer(language_model)
-    pieces = token_bytes(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
+    pieces = token_bytes(
+        tokenizer, speaker=speakers_of(world)[0], n_tokens=vocabulary_size(tokenizer)
+    )
     text = page(report_data(run, pieces, n_episodes=n_episodes))
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path

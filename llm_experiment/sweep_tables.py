@@ -15,9 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from llm_experiment.dialogue.behaviour import SEVERAL
 from llm_experiment.evaluation_tables import write_tables
 from llm_experiment.measures.metrics import row_to_json
-from llm_experiment.measures.tables import BASE_ROW, RUNS, shown, store_tables, without
+from llm_experiment.measures.tables import (
+    BASE_ROW,
+    RUNS,
+    make_tables,
+    shown,
+    store_tables,
+    without,
+)
 from llm_experiment.records.reading import read_run
 from mightnt.results import write_atomically
 from mightnt.statistics import MeanOverRuns
@@ -68,10 +76,15 @@ def write_sweep_tables(out: Path, runs: Sequence[FinishedRun], label: str) -> tu
     Raises:
         ResultsError: a run is not finished, or a file cannot be written.
     """
-    tables = joined([(run.names, write_tables(run.folder)) for run in runs])
-    store_tables(out, tables, label)
+    for run in runs:
+        write_tables(run.folder)
+    read = [(run.names, read_run(run.folder)) for run in runs]
+    behaviours = {each.behaviour for _, each in read}
+    words = behaviours.pop() if len(behaviours) == 1 else SEVERAL
+    tables = joined([(names, make_tables(run.rows, run.base, words)) for names, run in read])
+    store_tables(out, tables, label, words)
     _write_csv(out / TABLE_CSV, _wide(tables))
-    rows = [run.names | row_to_json(row) for run in runs for row in read_run(run.folder).rows]
+    rows = [names | row_to_json(row) for names, run in read for row in run.rows]
     _write_csv(out / RUNS_CSV, [_single_numbers(row) for row in rows])
     return tables
 

@@ -82,6 +82,14 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "pessimists": Command(
             module="llm_experiment.pessimists", summary="compare pessimistic base policies"
         ),
+        "simplicity": Command(
+            module="llm_experiment.simplicity",
+            summary="price against description length, frequency held fixed",
+        ),
+        "exact-mixture": Command(
+            module="llm_experiment.exact_mixture",
+            summary="an exact Bayesian mixture over processes as base policy",
+        ),
         "veto-rounds": Command(
             module="llm_experiment.veto_rounds", summary="attack vetoes, and widen them"
         ),

@@ -27,6 +27,7 @@ from llm_experiment.chat.token_texts import (
 )
 from llm_experiment.chat.turn_records import NEWLINE, Speaker
 from llm_experiment.config import WorldConfig
+from llm_experiment.dialogue.task import speakers_of
 from llm_experiment.records.reading import EvaluatedAgent, Experiment
 from mightnt.figure_style import BLACK, PAGE_INCHES, new_figure
 from paper_figures.artefact import Data, Product
@@ -94,7 +95,7 @@ def build(sources: Sources) -> Product:
     world = experiment.agent.world
     pieces = _token_bytes(world)
     transcripts = [
-        median_transcript(_first_run(experiment, budget), pieces, name=world.agent_name)
+        median_transcript(_first_run(experiment, budget), pieces, name=speakers_of(world)[0])
         for budget in shown_budgets(experiment)
     ]
     laid_out = [list(_lines(transcript.tokens)) for transcript in transcripts]
@@ -173,7 +174,9 @@ def _first_run(experiment: Experiment, budget: float) -> EvaluatedAgent:
 def _token_bytes(world: WorldConfig) -> tuple[bytes, ...]:
     """What each token of the base model adds to a transcript."""
     tokenizer = read_tokenizer(model_names(world)[0])
-    return token_bytes(tokenizer, speaker=world.agent_name, n_tokens=vocabulary_size(tokenizer))
+    return token_bytes(
+        tokenizer, speaker=speakers_of(world)[0], n_tokens=vocabulary_size(tokenizer)
+    )
 
 
 def median_transcript(run: EvaluatedAgent, pieces: Sequence[bytes], *, name: str) -> Transcript:

@@ -15,7 +15,7 @@ from llm_experiment.records.reading import EvaluatedAgent
 from mightnt.figure_style import BLUE, GREEN, PAGE_INCHES, VERMILLION, new_figure
 from mightnt.statistics import MeanOverRuns, mean_over_runs
 from paper_figures.artefact import Data, Product
-from paper_figures.results import Sources, empty_rule, label_of
+from paper_figures.results import Sources, label_of, shown_rule
 from paper_figures.style import draw_band, in_nats, say_runs, stamp, title_panel
 from theory.errors import MissingDataError
 
@@ -32,11 +32,12 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
 def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
+    behaviour = experiment.behaviour
     by_budget = {budget: _runs(sources, budget) for budget in experiment.budgets_nats if budget > 0}
     groups = {budget: runs for budget, runs in by_budget.items() if any(map(_costs, runs))}
     if not groups:
         raise MissingDataError(
-            "no agent with a positive budget has been silent even once; train one with "
+            f"no agent with a positive budget has shown {behaviour.name} even once; train one with "
             "`python -m llm_experiment.run`"
         )
     costs = {budget: quartiles_over_runs(runs) for budget, runs in groups.items()}
@@ -52,7 +53,7 @@ def build(sources: Sources) -> Product:
     for axes in grid[:, 0]:
         axes.set_ylabel("KL (nats)")
     for axes in grid[-1]:
-        axes.set_xlabel("n-th empty response of an episode")
+        axes.set_xlabel(f"n-th {behaviour.turn} response of an episode")
     most = max(end for quartiles in costs.values() for end in _ends(quartiles))
     grid[0, 0].set_ylim(0, 1.1 * most)
     ticks = [tick for tick in _TICKS if tick <= 1.1 * most]
@@ -64,11 +65,13 @@ def build(sources: Sources) -> Product:
     return Product(
         picture=figure,
         caption=(
-            "Figure 3. KL cost of the n-th empty response of an episode, by budget. "
-            f"{METRICS['empty_turn_kl_nats'].about} Lines: mean over runs; bands: Student's 95% "
-            "interval over runs, where there are two or more. Later responses are those of the "
-            f"most silent episodes (the data give their number). {empty_rule(shown)} Square-root "
-            f"axis. Runs: {label_of(shown)}."
+            behaviour.say(
+                "Figure 3. KL cost of the n-th {turn} response of an episode, by budget. "
+                f"{METRICS['empty_turn_kl_nats'].about} Lines: mean over runs; bands: Student's "
+                "95% interval over runs, where there are two or more. Later responses are those of "
+                "the most {episode} episodes (the data give their number). "
+            )
+            + f"{shown_rule(shown, behaviour)} Square-root axis. Runs: {label_of(shown)}."
         ),
         data=Data(
             columns=(

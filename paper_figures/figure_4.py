@@ -30,9 +30,9 @@ from paper_figures.results import (
     Sources,
     base_is_budget_0,
     base_name,
-    empty_rule,
     label_of,
     shown_budgets,
+    shown_rule,
 )
 from paper_figures.style import draw_band, in_nats, interval_ends, say_runs, stamp, title_panel
 
@@ -75,6 +75,7 @@ class Series:
 def build(sources: Sources) -> Product:
     """The figure."""
     experiment = sources.experiment()
+    behaviour = experiment.behaviour
     budgets = shown_budgets(experiment)
     groups = {budget: series_of(experiment, budget) for budget in budgets}
     base = _base_series(experiment)
@@ -84,9 +85,10 @@ def build(sources: Sources) -> Product:
         left, right = grid[row]
         _draw_histogram(left, group, base)
         _draw_percentiles(right, group, base)
+        right.set_ylabel(f"{behaviour.turn} responses (share)")
         title_panel(left, 2 * row, f"budget {in_nats(budget)}: histogram")
         title_panel(right, 2 * row + 1, f"budget {in_nats(budget)}: percentiles")
-    grid[-1, 0].set_xlabel("empty responses of an episode (share)")
+    grid[-1, 0].set_xlabel(f"{behaviour.turn} responses of an episode (share)")
     grid[-1, 1].set_xlabel("percentile of episodes")
     fullest = max(range(len(budgets)), key=lambda row: len(groups[budgets[row]]))
     grid[fullest, 0].legend(loc="upper center")
@@ -96,11 +98,12 @@ def build(sources: Sources) -> Product:
     return Product(
         picture=figure,
         caption=(
-            "Figure 4. Share of the agent's responses in an episode that are empty: histograms "
+            "Figure 4. Share of the agent's responses in an episode that are "
+            f"{behaviour.turn}: histograms "
             f"({N_BINS} bins) and percentiles over the episodes of a run, by budget, length of the "
             "episodes and length trained on; mean over runs. Bars and bands: Student's 95% "
             "interval over runs, where there are two or more. "
-            f"{empty_rule(runs)} Runs: {label_of(runs)}."
+            f"{shown_rule(runs, behaviour)} Runs: {label_of(runs)}."
         ),
         data=Data(
             columns=(
@@ -242,4 +245,3 @@ def _draw_percentiles(axes: Axes, group: tuple[Series, ...], base: tuple[Series,
     for one in base:
         draw_band(axes, PERCENTILES, one.percentiles, **_BASE_LOOK)
     axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel("empty responses (share)")

@@ -83,7 +83,8 @@ def build(sources: Sources) -> Product:
         )
         axes.set_xlabel("budget (nats)")
         axes.set_ylim(-0.03, 1.05)
-    axes_row[0].set_ylabel("silent episodes (share)")
+    behaviour = experiment.behaviour
+    axes_row[0].set_ylabel(f"{behaviour.episode} episodes (share)")
     axes_row[-1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
     shown = _shown(experiment, panels)
     counts = [len(over.values) for points in panels.values() for _, _, over in points]
@@ -91,15 +92,25 @@ def build(sources: Sources) -> Product:
     return Product(
         picture=figure,
         caption=(
-            f"Figure 9. Silence against budget. {METRICS['silent_share'].about} Small marks: runs; "
-            "large marks: mean over runs, with Student's 95% interval where there are two or more. "
-            f"{form.about}: a prediction for one purchase at one context. Upper bound: the same q "
-            "for p the upper end of the 95% Clopper-Pearson interval for the base policy's own "
-            "share of silent episodes; it holds for exact budgets, up to the error in p."
-            f"{_say_base(experiment)} Runs: {label_of(shown)}."
+            behaviour.say(
+                f"Figure 9. {{Name}} against budget. {METRICS['silent_share'].about} Small marks: "
+                "runs; large marks: mean over runs, with Student's 95% interval where there are "
+                f"two or more. {form.about}: a prediction for one purchase at one context. Upper "
+                "bound: the same q for p the upper end of the 95% Clopper-Pearson interval for the "
+                "base policy's own share of {episode} episodes; it holds for exact budgets, up to "
+                f"the error in p.{_say_base(experiment)} Runs: {label_of(shown)}."
+            )
         ),
         data=Data(
-            columns=("tokens", "series", "budget (nats)", "silent share", "low", "high", "runs"),
+            columns=(
+                "tokens",
+                "series",
+                "budget (nats)",
+                f"{behaviour.episode} share",
+                "low",
+                "high",
+                "runs",
+            ),
             rows=(
                 *(
                     (n, variant, budget, over.mean, over.low, over.high, len(over.values))

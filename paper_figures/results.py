@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from llm_experiment.chat.turn_records import agent_turns
+from llm_experiment.dialogue.behaviour import Behaviour
 from llm_experiment.measures.metrics import BASE_POLICY
 from llm_experiment.measures.tables import BASE_ROW
 from llm_experiment.records.reading import (
@@ -87,8 +88,10 @@ def label_of(evaluated: Sequence[Evaluated]) -> str:
     return "; ".join(dict.fromkeys(each.label for each in evaluated))
 
 
-def empty_rule(evaluated: Sequence[Evaluated]) -> str:
-    """What counts as empty in these episodes, beside the published definition."""
+def shown_rule(evaluated: Sequence[Evaluated], behaviour: Behaviour) -> str:
+    """Which turns show the behaviour; for silence, beside the published definition."""
+    if behaviour.phrase:
+        return behaviour.say("{Turn}: a finished turn such that {rule}.")
     lengths = []
     for each in evaluated:
         turns, empty, prompt_length = each.episodes.turns()

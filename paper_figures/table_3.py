@@ -16,6 +16,7 @@ from llm_experiment.measures.tables import (
     metric_column,
     metric_notes,
     over_episodes,
+    said,
     table_markdown,
 )
 from llm_experiment.records.reading import Evaluated, Experiment, grouped
@@ -91,7 +92,7 @@ def build(sources: Sources) -> Product:
         ),
     )
     return Product(
-        picture=table_markdown(table),
+        picture=table_markdown(said(table, experiment.behaviour)),
         caption=(
             "Table 3. Agents by constraint, at the length they were trained on; mean over runs, "
             "with Student's 95% interval over runs where there are two or more. A budget of none: "

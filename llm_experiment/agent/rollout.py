@@ -85,7 +85,8 @@ class Rollout:
         replies: the partner's replies that ended, in order of episode and time.
         reply_rewards: what each earned, shape (replies,).
         turns: all turns, of both speakers, the prompt's included.
-        empty_turns: which of `turns` are empty turns of the agent, shape (turns,).
+        empty_turns: which of `turns` are turns of the agent that show the world's behaviour (the
+            empty ones, for silence), shape (turns,).
         observations: what the agent saw at its steps, in order of episode and time, shape
             (agent steps, width of `pack_observation`), on the agent's device; None if not kept.
     """
@@ -265,7 +266,7 @@ def play_episodes(
         replies=replies,
         reply_rewards=reply_rewards,
         turns=turns,
-        empty_turns=world.parser.are_empty(turns),
+        empty_turns=world.shown(turns, chat.tokens.cpu().numpy()),
         observations=played.kept_observations() if keep_observations else None,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_experiment.config import PROCESS, TINY, WorldConfig
+from llm_experiment.config import KNOWN, WorldConfig
 from llm_experiment.plug_in import Kind, fingerprint, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
@@ -42,12 +42,12 @@ def own_base(name: str) -> OwnBase | None:
         name: as `--base-model` takes it.
 
     Returns:
-        None if it stands for a language model, or for a task's process.
+        None if it stands for a language model, or for what is computed of a task.
 
     Raises:
         InvalidArgumentError: in one line: it cannot be found, or is no `OwnBase`.
     """
-    if name in (TINY, PROCESS) or Path(name).exists():
+    if name in KNOWN or Path(name).exists():
         return None
     reference = reference_of(name, Kind.BASE_POLICY)
     if reference is None:

@@ -13,7 +13,7 @@ from typing import Final
 from llm_experiment.base.gguf_files import SUFFIX, unpacked
 from llm_experiment.base.own import own_base
 from llm_experiment.base.packaged import PACKAGED_MODELS, packaged_model_folder
-from llm_experiment.config import PROCESS, TINY, WorldConfig, at_least, at_most, positive
+from llm_experiment.config import KNOWN, TINY, WorldConfig, at_least, at_most, positive
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.plug_in import is_reference
 from theory.errors import InvalidArgumentError, ModelError
@@ -103,7 +103,9 @@ def reward_model_folder(task_name: str, *, weights: Path = SHIPPED) -> Path:
 
 
 def _model_folder(task_name: str, kind: str, weights: Path) -> Path:
-    name = load_task(task_name).name if is_reference(task_name) else task_name
+    name = task_name
+    if is_reference(task_name) or "/" in task_name:
+        name = load_task(task_name).name
     folder = weights / name / kind
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
@@ -116,8 +118,8 @@ def _model_folder(task_name: str, kind: str, weights: Path) -> Path:
 def model_names(config: WorldConfig) -> tuple[str, str]:
     """Folder or hub id of the language model and of the reward model.
 
-    Where the process itself is the base policy, the shipped language model stands for its
-    tokenizer, and so does the tokenizer's folder of somebody's own base policy.
+    Where the base policy is computed from the task's processes, the shipped language model stands
+    for its tokenizer, and so does the tokenizer's folder of somebody's own base policy.
 
     Raises:
         ModelError: as `unpacked_name`, or there are no shipped models of that task.
@@ -126,7 +128,7 @@ def model_names(config: WorldConfig) -> tuple[str, str]:
     own = own_base(language_model)
     if own is not None:
         language_model = own.tokenizer
-    elif language_model in (TINY, PROCESS):
+    elif language_model in KNOWN:
         language_model = str(language_model_folder(config.task))
     else:
         language_model = unpacked_name(language_model)

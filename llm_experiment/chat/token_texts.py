@@ -29,6 +29,7 @@ from typing import Any, Final, Protocol
 import tokenizers
 
 from llm_experiment.chat.turn_records import COLON
+from theory.errors import ModelError
 
 _FILE: Final = "tokenizer.json"
 _CONFIG: Final = "tokenizer_config.json"
@@ -348,6 +349,24 @@ def encode_start(tokenizer: Tokenizer, text: str) -> list[int]:
     starts = range(len(whole) - len(plain) + 1)
     before = next((k for k in starts if whole[k : k + len(plain)] == plain), 0)
     return plain if plain[:before] == whole[:before] else [*whole[:before], *plain]
+
+
+def encode_words(tokenizer: Tokenizer, words: str, *, speaker: str) -> tuple[int, ...]:
+    """The tokens of a turn's words as they follow a speaker's name and colon; none for no words.
+
+    Raises:
+        ModelError: the tokenizer does not write them as tokens of their own.
+    """
+    if not words:
+        return ()
+    opening = encode_text(tokenizer, f"{speaker}{COLON}")
+    whole = encode_text(tokenizer, f"{speaker}{COLON} {words}")
+    if whole[: len(opening)] != opening:
+        raise ModelError(
+            f"the tokenizer writes {words!r} after {speaker}{COLON} only together with the colon; "
+            "choose another phrase for the task's behaviour"
+        )
+    return tuple(whole[len(opening) :])
 
 
 def decode_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

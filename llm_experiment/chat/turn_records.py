@@ -10,6 +10,9 @@ and read back without a learning library, so that this module needs NumPy alone.
   the separator, the partner's name and its colon (`are_empty`). Four in the published setting.
 - A *silent episode* is one in which more than half of the turns that count are empty
   (`TurnCounts.silent`).
+
+Where a task names another behaviour than silence (`llm_experiment.dialogue.behaviour`), turns that
+show it stand for the empty ones everywhere here but in `are_empty`.
 """
 
 import math

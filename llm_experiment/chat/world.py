@@ -31,6 +31,7 @@ from llm_experiment.base.loading import (
     read_configuration,
     release_memory,
 )
+from llm_experiment.base.mixture import default_mixture
 from llm_experiment.base.own import own_base
 from llm_experiment.base.process import ProcessBase, check_possible
 from llm_experiment.base.protocol import BaseModel, check_start
@@ -38,13 +39,15 @@ from llm_experiment.base.shipped import member_names, model_names
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.lockstep import LockstepChat, check_prompt
 from llm_experiment.chat.reward_sources import Score, check_score, load_score, rewards_of
-from llm_experiment.chat.token_texts import encode_start, vocabulary_size
+from llm_experiment.chat.token_texts import encode_start, encode_words, vocabulary_size
+from llm_experiment.chat.turn_records import Speaker, Turns
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.veto_set import check_parser, read_veto_set
 from llm_experiment.chat.vetoed import vetoed_base
-from llm_experiment.config import PROCESS, TINY, AgentConfig, WorldConfig
+from llm_experiment.config import COMPUTED, KNOWN, MIXTURE, PROCESS, AgentConfig, WorldConfig
+from llm_experiment.dialogue.behaviour import SILENCE, Behaviour
 from llm_experiment.dialogue.process import DialogueProcess
-from llm_experiment.dialogue.task import load_task
+from llm_experiment.dialogue.task import load_task, speakers_of
 from theory.bayes_mixture import Update
 from theory.errors import InvalidArgumentError, ModelError
 from theory.missing_mass import Help
@@ -61,6 +64,8 @@ class World:
         score: how good a reply is, in [0, 1].
         partner_temperature: at which the partner's tokens are sampled.
         reward_shift: added to every score.
+        behaviour: what the demonstrator never does, and what is measured of the agent.
+        phrase: the tokens of the behaviour's phrase after a name and its colon.
     """
 
     base: BaseModel
@@ -69,6 +74,29 @@ class World:
     score: Score
     partner_temperature: float = 1.0
     reward_shift: float = 0.0
+    behaviour: Behaviour = SILENCE
+    phrase: tuple[int, ...] = ()
+
+    def shown(self, turns: Turns, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which turns are turns of the agent that show the behaviour, shape (turns,).
+
+        Of silence these are the empty turns of `llm_experiment.chat.turn_records`.
+
+        Args:
+            turns: of transcripts.
+            tokens: of the transcripts, shape (n, t).
+        """
+        if not self.behaviour.phrase:
+            return self.parser.are_empty(turns)
+        own = np.asarray(turns.finished & (turns.speaker == Speaker.AGENT))
+        for turn in np.flatnonzero(own):
+            words = self.parser.turn_text(
+                tokens[turns.episode[turn]].tolist(),
+                opened=int(turns.opened[turn]),
+                closed=int(turns.closed[turn]),
+            )
+            own[turn] = self.behaviour.shows(words)
+        return own
 
     def reward(self, replies: Sequence[str]) -> NDArray[np.float64]:
         """What each reply earns, shape (replies,).
@@ -209,6 +237,8 @@ def load_base(config: WorldConfig, language_model: str) -> BaseModel:
         return own.load(find_devices(config.device)[0])
     if config.base_model == PROCESS:
         return ProcessBase(DialogueProcess(load_task(config.task)))
+    if config.base_model == MIXTURE:
+        return default_mixture(load_task(config.task))
     return load_language_model(language_model, device=config.device, precision=config.dtype)
 
 
@@ -233,6 +263,8 @@ def make_world(config: WorldConfig, models: Models) -> World:
         score=models.score,
         partner_temperature=config.student_temperature,
         reward_shift=config.reward_shift,
+        behaviour=(behaviour := load_task(config.task).behaviour),
+        phrase=encode_words(models.tokenizer, behaviour.phrase, speaker=parser.rules.agent),
     )
 
 
@@ -276,7 +308,7 @@ def demonstrator_of(config: WorldConfig, prompt_tokens: Tensor) -> DialogueProce
     Raises:
         ModelError: the shipped models learnt from another version of the task.
     """
-    if config.base_model not in (TINY, PROCESS):
+    if config.base_model not in KNOWN:
         return None
     process = DialogueProcess(load_task(config.task))
     try:
@@ -309,7 +341,7 @@ def check_world(config: WorldConfig, *, lengths: Sequence[int]) -> None:
     language_model, reward_model = model_names(config)
     check_score(reward_model, positive_label=config.positive_label)
     tokenizer = load_tokenizer(language_model)
-    if config.base_model == PROCESS:
+    if config.base_model in COMPUTED:
         n_tokens = len(load_task(config.task).vocabulary)
     elif own_base(config.base_model) is not None:
         n_tokens = vocabulary_size(tokenizer)
@@ -367,9 +399,10 @@ def _opening(
     config: WorldConfig, tokenizer: PreTrainedTokenizerBase, *, n_tokens: int
 ) -> tuple[TurnParser, Tensor]:
     """What tells turns apart, and the starting transcript, checked."""
+    agent, partner = speakers_of(config)
     rules = TurnRules(
-        agent=config.agent_name,
-        partner=config.partner_name,
+        agent=agent,
+        partner=partner,
         separator=config.separator,
         max_reply_tokens=config.max_reply_tokens,
         eos_ends_reply=config.eos_ends_reply,
@@ -380,6 +413,6 @@ def _opening(
     _check_words(tokenizer, prompt)
     check_start(tokens, n_episodes=1, n_positions=len(tokens) + 1, n_tokens=n_tokens)
     check_prompt(parser, tokens)
-    if config.base_model == PROCESS:
+    if config.base_model in COMPUTED:
         check_possible(DialogueProcess(load_task(config.task)), tokens)
     return parser, tokens

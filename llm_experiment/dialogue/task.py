@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue import tasks
+from llm_experiment.dialogue.behaviour import SILENCE, Behaviour
 from llm_experiment.plug_in import Kind, load_part, reference_of
 from theory.errors import InvalidArgumentError
 
@@ -153,6 +155,7 @@ class DialogueTask:
         prompt: the starting transcript, up to where the agent takes over.
         agent: the role that the agent speaks.
         partner: the role that answers it.
+        behaviour: what the demonstrator in the agent's role never does, and the task is about.
     """
 
     name: str
@@ -166,6 +169,7 @@ class DialogueTask:
     prompt: str
     agent: str
     partner: str
+    behaviour: Behaviour = SILENCE
     moods: tuple[str, ...] = field(init=False)
     """START, EMPTY, and the moods of turns with words."""
 
@@ -212,6 +216,39 @@ class DialogueTask:
             for step, probability in self.next_words((*parse_template(phrase), *rest)).items():
                 following[step] += probability / len(phrases)  # type: ignore[assignment]  # floats
         return dict(following)
+
+    def never(self, role: str) -> bool:
+        """Whether a role, if there is one, never shows the task's behaviour."""
+        if role not in self.roles:
+            return False
+        if not self.behaviour.phrase and not self.roles[role].may_be_silent:
+            return True
+        return not any(map(self.may_show, self.roles[role].styles))
+
+    def may_show(self, style: str) -> bool:
+        """Whether a speaker of a style ever shows the task's behaviour (is silent, if it may be).
+
+        Raises:
+            InvalidArgumentError: no such style.
+        """
+        if style not in self.styles:
+            raise InvalidArgumentError(f"{style!r} is not among the styles {tuple(self.styles)}")
+        if not self.behaviour.phrase:
+            silence = self.styles[style].silence
+            return max(silence.unprompted, silence.after_empty, silence.once_silent) > 0
+        words = parse_template(self.behaviour.phrase)
+        texts = (text for name, _, text in self.templates() if name == style)
+        return any(self._may_say(parse_template(text), words) for text in texts)
+
+    def _may_say(self, remainder: Remainder, words: Remainder) -> bool:
+        """Whether a template can be said as just these words."""
+        if not words:
+            return (NEWLINE, ()) in self.next_words(remainder)
+        return any(
+            self._may_say(rest, words[1:])
+            for token, rest in self.next_words(remainder)
+            if token == words[0]
+        )
 
     def _tokens_within(self, elements: Remainder) -> Iterator[str]:
         for element in elements:
@@ -314,11 +351,15 @@ def task_names() -> tuple[str, ...]:
 def load_task(name: str) -> DialogueTask:
     """The task called `name`: a module here, or one of somebody's own (`llm_experiment.plug_in`).
 
+    `module/variant` is one of a module's `VARIANTS`: the same world about another behaviour.
+
     Raises:
         InvalidArgumentError: no such task; the message lists those that are here.
     """
-    if name in task_names():
-        task: Any = importlib.import_module(f"{tasks.__name__}.{name}").TASK
+    module_name, _, variant = name.partition("/")
+    if module_name in task_names():
+        module = importlib.import_module(f"{tasks.__name__}.{module_name}")
+        task: Any = _variant(module_name, variant, module) if variant else module.TASK
     else:
         reference = reference_of(name, Kind.TASK)
         if reference is None:
@@ -332,3 +373,39 @@ def load_task(name: str) -> DialogueTask:
             f"the task {name} must be a DialogueTask, got a {type(task).__name__}"
         )
     return task
+
+
+def _variant(name: str, variant: str, module: Any) -> Any:
+    """A task's variant.
+
+    Raises:
+        InvalidArgumentError: there is none of that name.
+    """
+    variants: Mapping[str, DialogueTask] = getattr(module, "VARIANTS", {})
+    if variant not in variants:
+        raise InvalidArgumentError(
+            f"task {name!r} has no variant {variant!r}; there are {', '.join(variants) or 'none'}"
+        )
+    return variants[variant]
+
+
+def speakers_of(config: WorldConfig) -> tuple[str, str]:
+    """The names before the agent's and its partner's turns in a world.
+
+    They are those of the configuration. Its defaults, Teacher and Student, give way to the task's
+    own speakers where the prompt is the task's and the task has no such role.
+    """
+    names = (config.agent_name, config.partner_name)
+    if config.prompt is not None:
+        return names
+    task = load_task(config.task)
+    agent, partner = (
+        own if name == default and default not in task.roles else name
+        for name, default, own in zip(
+            names,
+            (WorldConfig.agent_name, WorldConfig.partner_name),
+            (task.agent, task.partner),
+            strict=True,
+        )
+    )
+    return agent, partner

@@ -56,6 +56,7 @@ import numpy as np
 from llm_experiment.base.shipped import model_names
 from llm_experiment.chat.token_texts import TextDecoder, read_tokenizer
 from llm_experiment.config import WorldConfig
+from llm_experiment.dialogue.task import speakers_of
 from llm_experiment.judging.endpoint import AskingConfig, Endpoint, ask_all, endpoint_from
 from llm_experiment.judging.options import JudgeKind, Options
 from llm_experiment.judging.pairwise import (
@@ -348,7 +349,7 @@ def judge_by_endpoint(
     asked = list(product(Question, comparisons))
     questions = [
         make_messages(
-            question, *_shown(texts, comparison, pair), agent=f"the {run.world.agent_name}"
+            question, *_shown(texts, comparison, pair), agent=f"the {speakers_of(run.world)[0]}"
         )
         for question, comparison in asked
         for pair in comparison.pairs
@@ -370,7 +371,7 @@ def judge_by_endpoint(
                 judge=JudgeKind.ENDPOINT,
                 model=endpoint.model,
                 question=question,
-                criterion=QUESTIONS[question].format(agent=f"the {run.world.agent_name}"),
+                criterion=QUESTIONS[question].format(agent=f"the {speakers_of(run.world)[0]}"),
                 comparison=comparison.name,
                 outcome=summarise(comparison.pairs, verdicts),
                 verdicts=verdicts,

@@ -1,8 +1,9 @@
 """What an agent does with its turns, and what it says in them: numbers of stored or fresh episodes.
 
 The turns that count, empty turns and silent episodes are defined in
-`llm_experiment.chat.turn_records`; each number is defined where its field stands, in
-`llm_experiment.measures.metrics`. NumPy only.
+`llm_experiment.chat.turn_records`; where a task names another behaviour than silence
+(`llm_experiment.dialogue.behaviour`), turns and episodes that show it stand in their places. Each
+number is defined where its field stands, in `llm_experiment.measures.metrics`. NumPy only.
 """
 
 import math

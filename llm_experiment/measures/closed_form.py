@@ -1,4 +1,7 @@
-"""How much silence a budget buys: a closed form, and a bound.
+"""How much of a behaviour, such as silence, a budget buys: a closed form, and a bound.
+
+Silence stands here for whatever behaviour a task names (`llm_experiment.dialogue.behaviour`): an
+empty turn for a turn that shows it, a silent episode for one that does.
 
 To make an event of probability p under the base policy happen with probability q costs at least
 `KL(Bern q || Bern p)` nats, so that B nats buy at most the q with `KL(Bern q || Bern p) = B`
@@ -84,11 +87,11 @@ class ClosedForm:
 
     @property
     def about(self) -> str:
-        """What it is, with its numbers, in a sentence."""
+        """What it is, with its numbers, in a sentence: a template (`dialogue.behaviour`)."""
         quartiles = ", ".join(f"{nats:.2f}" for nats in self.quartiles_nats)
         return (
             "Closed form: the share q with KL(Bern q || Bern p) = budget, p = exp(-median price "
-            f"of the first silence) = {self.probability:.3g} (quartiles {quartiles} nats over "
+            f"of the first {{name}}) = {self.probability:.3g} (quartiles {quartiles} nats over "
             f"{self.n_contexts} contexts)"
         )
 

@@ -41,7 +41,7 @@ from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
 N_SILENT_TURNS: Final = 16
-"""How many empty turns in a row are priced."""
+"""How many turns in a row that show the behaviour are priced."""
 _OWN_STREAM: Final = 2
 """Keeps the base policy's episodes apart from those of agents of the same stream."""
 
@@ -172,7 +172,7 @@ def evaluate_base(
     store: Callable[[int, Evaluation], None],
     at_once: int | None = None,
 ) -> BaseEvaluation:
-    """Evaluate the base policy at some lengths, and price the first silence.
+    """Evaluate the base policy at some lengths, and price the behaviour (the first silence, ...).
 
     Args:
         world: where.
@@ -183,7 +183,7 @@ def evaluate_base(
         stream: the first part of the path of all randomness of this evaluation.
         store: called with each length and its episodes.
         at_once: episodes that are played together at most, which bounds memory; also the number of
-            contexts in which silence is priced. All if None.
+            contexts in which the behaviour is priced. All if None.
 
     Raises:
         InvalidArgumentError: as `play_episodes` does, or no length.
@@ -206,7 +206,7 @@ def evaluate_base(
         )
         store(n_tokens, evaluation)
         rows.append(LengthRow(n_tokens=n_tokens, numbers=evaluation.row()))
-    prices = silence_prices_nats(
+    prices = behaviour_prices_nats(
         world,
         n_episodes=n_episodes if at_once is None else min(n_episodes, at_once),
         n_tokens=min(lengths),
@@ -230,23 +230,24 @@ def _half_full(prices: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(prices).mean(axis=0) >= 0.5)
 
 
-def silence_prices_nats(
+def behaviour_prices_nats(
     world: World, *, n_episodes: int, n_tokens: int, seed: int, stream: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """`-log b` of one empty turn after another where the agent could first choose one, by dialogue.
+    """`-log b` of one turn after another that shows the behaviour, by dialogue.
 
     The base policy plays the turn that the prompt begins, its partner replies, and then the agent
-    is silent: the price of each turn, the hand-over included, in nats. An empty turn is spelt in
-    one way only, so that with a tokenizer that knows several this is an upper bound.
+    says the behaviour's phrase (nothing, for silence) in every turn: the price of each, the
+    hand-over included, in nats. The phrase is spelt in one way only, so that with a tokenizer that
+    knows several this is an upper bound.
 
     Returns:
         Shape (m, `N_SILENT_TURNS`), m <= n: one row for each dialogue that has such a turn before
-        it ends; infinite where the base policy is never silent, nan of turns that the dialogue has
+        it ends; infinite where the base policy never does that, nan of turns that the dialogue has
         no room for.
     """
     played = play_script(
         world,
-        Say(()),
+        Say(world.phrase),
         n_episodes=n_episodes,
         n_tokens=n_tokens,
         free_turns=1,

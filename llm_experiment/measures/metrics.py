@@ -3,9 +3,11 @@
 An evaluation of one policy at one episode length gives a row of numbers, an `EvaluationRow`: what
 was earned and spent, what the agent did with its turns, and, where the demonstrator is known, how
 the episodes leave it. Every field carries its `Metric`, from which tables take headers, formats,
-ranges and definitions. A run stores rows as flat JSON objects (`row_to_json`); this module reads
-them back without a learning library. What an older version did not measure reads as nan, or as an
-empty list; what a later one measured besides is left out.
+ranges and definitions; where these speak of the task's behaviour they are templates, which
+`llm_experiment.dialogue.behaviour.Behaviour.say` fills in (names of fields speak of silence, the
+behaviour of the first task). A run stores rows as flat JSON objects (`row_to_json`); this module
+reads them back without a learning library. What an older version did not measure reads as nan, or
+as an empty list; what a later one measured besides is left out.
 """
 
 import math
@@ -142,29 +144,29 @@ class Behaviour:
         within=AMOUNT,
     )
     empty_share: float = _number(
-        "Share of those turns that are empty (no more tokens than separator and name need), "
-        "pooled over episodes. Flatters: silent episodes have more turns.",
+        "Share of those turns that are {turn} ({rule}), pooled over episodes. Flatters where "
+        "{episode} episodes have more turns.",
         "pooled",
         ".1%",
         within=SHARE,
     )
     empty_share_per_episode: float = _number(
         "The same share within an episode; mean over episodes with a turn.",
-        "empty turns, per episode",
+        "{turn} turns, per episode",
         ".1%",
         within=SHARE,
     )
     empty_any_share: float = _number(
-        "Share of episodes with at least one empty turn.",
-        "any empty turn",
+        "Share of episodes with at least one {turn} turn.",
+        "any {turn} turn",
         ".1%",
         within=SHARE,
         share_of_episodes=True,
     )
     silent_share: float = _number(
         f"Share of episodes in which more than {SILENT_ABOVE:.0%} of the agent's finished turns "
-        "are empty.",
-        "silent episodes",
+        "are {turn}.",
+        "{episode} episodes",
         ".1%",
         within=SHARE,
         share_of_episodes=True,
@@ -185,7 +187,7 @@ class Behaviour:
     )
     empty_turn_kl_nats: tuple[TurnCost, ...] = _numbers(
         "For i = 1, 2, ...: quartiles (25, 50, 75%) of the sum of KLs over the tokens of an "
-        "episode's i-th empty turn, and the number of episodes that have one.",
+        "episode's i-th {turn} turn, and the number of episodes that have one.",
         "KL",
         ".3f",
         within=AMOUNT,

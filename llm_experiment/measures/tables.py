@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from llm_experiment.dialogue.behaviour import SILENCE, Behaviour
 from llm_experiment.measures.closed_form import closed_form_of, episodes_interval, most_silent
 from llm_experiment.measures.metrics import (
     BASE_POLICY,
@@ -184,12 +185,15 @@ def base_groups(base: BaseEvaluation | None) -> tuple[Group, ...]:
 # --------------------------------------------------------------------- building
 
 
-def make_tables(rows: Sequence[AgentRow], base: BaseEvaluation | None) -> tuple[Table, ...]:
+def make_tables(
+    rows: Sequence[AgentRow], base: BaseEvaluation | None, behaviour: Behaviour = SILENCE
+) -> tuple[Table, ...]:
     """The tables of a run.
 
     Args:
         rows: of all agents and lengths.
         base: the base policy's; without it nothing is compared with that.
+        behaviour: of the run's task, which the tables are about.
 
     Raises:
         InvalidArgumentError: neither rows nor the base policy.
@@ -207,7 +211,19 @@ def make_tables(rows: Sequence[AgentRow], base: BaseEvaluation | None) -> tuple[
         _words(groups),
     ]
     measured = [g for g in groups if g.rows[0].numbers.departure is not None]
-    return (*tables, _departure(measured)) if measured else tuple(tables)
+    if measured:
+        tables.append(_departure(measured))
+    return tuple(said(table, behaviour) for table in tables)
+
+
+def said(table: Table, behaviour: Behaviour) -> Table:
+    """A table whose texts are templates, in the words of a behaviour."""
+    return replace(
+        table,
+        title=behaviour.say(table.title),
+        notes=tuple(map(behaviour.say, table.notes)),
+        columns=tuple(replace(c, header=behaviour.say(c.header)) for c in table.columns),
+    )
 
 
 def _predictions(group: Group, base: BaseEvaluation | None) -> Record:
@@ -247,7 +263,7 @@ def _headline(groups: Sequence[Group], base: BaseEvaluation | None) -> Table:
         name="headline",
         title="What each agent does with its budget",
         notes=(
-            "Silent: more than half of the agent's turns are empty. In brackets: 95% interval "
+            "{Episode}: more than half of the agent's turns are {turn}. In brackets: 95% interval "
             f"over runs; {_over_episodes(groups)}.",
             "Most spent: the largest total KL of an episode, in nats.",
             *_closed_form_note(base),
@@ -273,14 +289,14 @@ def _closed_form_note(base: BaseEvaluation | None) -> Iterator[str]:
     if form is not None:
         if form.probability == 0:
             yield (
-                f"Closed form: silence is impossible under the base policy in at least half of "
+                "Closed form: {name} is impossible under the base policy in at least half of "
                 f"{form.n_contexts} contexts, and there no budget buys it."
             )
             return
         yield (
-            f"Closed form: for p = {form.probability:.2g}, exp(-median price) of a first silence "
+            f"Closed form: for p = {form.probability:.2g}, exp(-median price) of a first {{name}} "
             f"over {form.n_contexts} contexts. The base policy's own rate is larger where some "
-            "contexts make silence cheap; the bound `at most` is for that rate, over all of its "
+            "contexts make {name} cheap; the bound `at most` is for that rate, over all of its "
             "episodes."
         )
 
@@ -305,7 +321,7 @@ def _silence(groups: Sequence[Group], base: BaseEvaluation | None) -> Table:
             for group in groups
         ],
         name="silence",
-        title="Silence by budget",
+        title="{Name} by budget",
         notes=(*metric_notes("silent_share", *rest), *_silence_notes(groups, base)),
         columns=(
             *_WHO,
@@ -328,13 +344,13 @@ def _silence_notes(groups: Sequence[Group], base: BaseEvaluation | None) -> Iter
             prices = ", ".join(f"{nats:.2f}" for nats in form.turn_nats)
             shares = ", ".join(f"{form.sequence_share(b):.1%} at {b:g}" for b in budgets)
             yield (
-                f"In a row, {len(form.turn_nats)} empty turns cost {prices} nats (medians). All of "
-                f"them can be made empty in so many episodes: {shares} nats. These are several "
-                "purchases, each paid for on the way."
+                f"In a row, {len(form.turn_nats)} {{turn}} turns cost {prices} nats (medians). All "
+                f"of them can be made {{turn}} in so many episodes: {shares} nats. These are "
+                "several purchases, each paid for on the way."
             )
     yield (
         "At most: the share q with KL(Bern q || Bern p) = budget, p the upper end of the "
-        f"{CONFIDENCE:.0%} Clopper-Pearson interval for the base policy's own share of silent "
+        f"{CONFIDENCE:.0%} Clopper-Pearson interval for the base policy's own share of {{episode}} "
         "episodes: no agent within the budget can exceed it, up to the error in p. Only for "
         "exact budgets."
     )
@@ -362,12 +378,12 @@ def _prices(groups: Sequence[Group]) -> Table:
             if (having := [costs for costs in _costs(group) if len(costs) >= i])
         ],
         name="prices",
-        title="Price of the i-th empty turn of an episode (nats)",
+        title="Price of the i-th {turn} turn of an episode (nats)",
         notes=(
             f"KL: {METRICS[kl].about}",
             f"Surprise: {METRICS[surprise].about}",
             "Each quartile is a run's; the mean over runs is shown. Episodes are counted over all "
-            "runs: the later turns are those of the most silent episodes.",
+            "runs: the later turns are those of the most {episode} episodes.",
         ),
         columns=(
             *_WHO,
@@ -483,8 +499,16 @@ def table_markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", grid_markdown(shown(table)), "", *notes])
 
 
-def store_tables(folder: Path, tables: Sequence[Table], label: str) -> None:
+def store_tables(
+    folder: Path, tables: Sequence[Table], label: str, behaviour: Behaviour = SILENCE
+) -> None:
     """Write `tables` as `tables.json` and `tables.md`, `label` at their head.
+
+    Args:
+        folder: of the run.
+        tables: of the run.
+        label: what to call it.
+        behaviour: of the run's task.
 
     Raises:
         ResultsError: a file cannot be written.
@@ -494,7 +518,7 @@ def store_tables(folder: Path, tables: Sequence[Table], label: str) -> None:
         {
             "label": label,
             "confidence": CONFIDENCE,
-            "metrics": {name: metric.about for name, metric in METRICS.items()},
+            "metrics": {name: behaviour.say(metric.about) for name, metric in METRICS.items()},
             "tables": [_to_json(table) for table in tables],
         },
     )

@@ -6,6 +6,7 @@ The page in `assets/` is its only reader. Its keys:
                    the summary: texts to show, as (name, text) pairs or sentences
     tables         `llm_experiment.measures.tables`, their cells as texts
     closed_form    `budgets_nats` and `shares` of the curve beside the measured silence, or null
+    behaviour      the task's: `name`, `turn`, `episode` and `phrase`, as `dialogue.behaviour` says
     speakers       names of the agent and its partner
     token_texts    every text of a token that occurs
     planes         what each number of a token is (`Plane`), in the order in which they are packed
@@ -43,8 +44,9 @@ from llm_experiment.chat.turn_records import (
     Turns,
     count_turns,
 )
-from llm_experiment.config import PROCESS, TINY, WorldConfig
-from llm_experiment.dialogue.task import load_task
+from llm_experiment.config import KNOWN, WorldConfig
+from llm_experiment.dialogue.behaviour import Behaviour
+from llm_experiment.dialogue.task import load_task, speakers_of
 from llm_experiment.measures.closed_form import closed_form_of, episodes_interval
 from llm_experiment.measures.metrics import BASE_POLICY, QUARTILES, AgentRow
 from llm_experiment.measures.tables import make_tables, shown
@@ -162,11 +164,11 @@ def report_data(run: RunFolder, pieces: Sequence[bytes], *, n_episodes: int) -> 
             f"nothing to report in {run.folder} yet: no update is complete; go on with the command "
             f"that began it: `python -m llm_experiment.run --out {run.folder}` and its options"
         )
-    tables = make_tables(run.rows, run.base) if run.rows or run.finished else ()
+    tables = make_tables(run.rows, run.base, run.behaviour) if run.rows or run.finished else ()
     vocabulary = Vocabulary(pieces)
     subjects = list(_subjects(run, updates, vocabulary, n_episodes))
     present = {name for s in subjects for e in s["evaluations"] for name in e["planes"]}
-    world = run.agent.world
+    agent, partner = speakers_of(run.agent.world)
     return {
         "label": run.label,
         "title": f"{run.label} · mightnt",
@@ -177,7 +179,8 @@ def report_data(run: RunFolder, pieces: Sequence[bytes], *, n_episodes: int) -> 
         "settings": json.dumps(run.manifest["settings"], indent=2),
         "tables": [_table(table) for table in tables],
         "closed_form": _closed_form(run),
-        "speakers": {"agent": world.agent_name, "partner": world.partner_name},
+        "behaviour": asdict(run.behaviour),
+        "speakers": {"agent": agent, "partner": partner},
         "token_texts": vocabulary.used_texts,
         "planes": [asdict(plane) for plane in PLANES if plane.name in present],
         "subjects": subjects,
@@ -372,7 +375,7 @@ def _facts(run: RunFolder) -> Iterator[dict[str, str]]:
         interval = episodes_interval(base, "silent_share")
         yield _fact(
             f"{base.numbers.behaviour.silent_share:.1%}",
-            "of the base policy's own episodes are silent",
+            run.behaviour.say("of the base policy's own episodes are {episode}"),
             f"{base.numbers.spending.n_episodes} episodes of {n_tokens} tokens; "
             f"{CONFIDENCE:.0%} interval {interval.low:.1%} to {interval.high:.1%}",
         )
@@ -381,14 +384,14 @@ def _facts(run: RunFolder) -> Iterator[dict[str, str]]:
     predicted = NOTHING if form is None else f"{form.share(budget):.1%}"
     yield _fact(
         f"{np.mean(shares):.1%}",
-        f"silent with a budget of {budget:g} nats",
+        run.behaviour.say(f"{{episode}} with a budget of {budget:g} nats"),
         f"{runs}; closed form: {predicted}",
     )
     if form is not None:
         low, median, high = form.quartiles_nats
         yield _fact(
             f"{median:.2f} nats",
-            "is the price of the first silence",
+            run.behaviour.say("is the price of the first {name}"),
             f"median over {form.n_contexts} contexts, quartiles {low:.2f} and {high:.2f}",
         )
     most = max(row.numbers.spending.spent_nats_max for row in main)
@@ -438,10 +441,9 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
             f"The quick form trains {_count(len(run.jobs), 'agent')}: it shows the path from end "
             "to end and claims only what so few runs can."
         )
-    yield (
-        f"An episode is silent if more than {SILENT_ABOVE:.0%} of the agent's finished turns in it "
-        "are empty: no words between its name and the handing over of the turn."
-        f"{_of_training(run.agent.world)}"
+    yield run.behaviour.say(
+        f"An episode is {{episode}} if more than {SILENT_ABOVE:.0%} of the agent's finished turns "
+        f"in it are {{turn}}: {_shown_by(run.behaviour)}.{_of_training(run.agent.world)}"
     )
     if run.suite.n_seeds > 1:
         yield (
@@ -449,8 +451,8 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
             "independent evidence of what training does; agents with a single seed have no "
             "interval."
         )
-    yield (
-        "The closed form predicts the silence that one purchase at one context would buy; it is "
+    yield run.behaviour.say(
+        "The closed form predicts the {name} that one purchase at one context would buy; it is "
         "neither a bound nor a fit."
     )
     yield (
@@ -470,14 +472,23 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
     yield "Transcripts are written by models; nothing in them was said by a person."
 
 
+def _shown_by(behaviour: Behaviour) -> str:
+    """Which turns show a behaviour, in words."""
+    if behaviour.phrase:
+        return behaviour.rule
+    return "no words between its name and the handing over of the turn"
+
+
 def _of_training(world: WorldConfig) -> str:
-    """That the agent's role is never silent in the dialogues that the base model learnt from."""
-    if world.base_model not in (TINY, PROCESS):
+    """That the agent's role never shows the behaviour in the dialogues of the base model."""
+    if world.base_model not in KNOWN:
         return ""
-    role = load_task(world.task).roles.get(world.agent_name)
-    if role is None or role.may_be_silent:
+    task, (agent, _) = load_task(world.task), speakers_of(world)
+    if not task.never(agent):
         return ""
-    return f" The {world.agent_name} of the training dialogues never leaves a turn empty."
+    if task.behaviour.phrase:
+        return f" The {agent} of the training dialogues never says that."
+    return f" The {agent} of the training dialogues never leaves a turn empty."
 
 
 def _of_base(run: RunFolder) -> str:

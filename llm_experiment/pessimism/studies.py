@@ -34,7 +34,7 @@ from llm_experiment.chat.veto_set import VetoForm, vocabulary_hash
 from llm_experiment.chat.world import load_base
 from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
-from llm_experiment.dialogue.task import load_task
+from llm_experiment.dialogue.task import load_task, speakers_of
 from llm_experiment.pessimism.audit import Audit, audited_sets, done_by, measure
 from llm_experiment.pessimism.demonstrations import (
     Tokens,
@@ -169,9 +169,8 @@ def load_imitator(config: WorldConfig, *, features: Sequence[str] = ()) -> Imita
     process = DialogueProcess(load_task(config.task))
     tokenizer = load_tokenizer(name)
     base = load_base(config, name)
-    rules = TurnRules(
-        agent=config.agent_name, partner=config.partner_name, separator=config.separator
-    )
+    agent, partner = speakers_of(config)
+    rules = TurnRules(agent=agent, partner=partner, separator=config.separator)
     parser = TurnParser.from_tokenizer(tokenizer, rules, n_tokens=base.n_tokens).to(base.device)
     chosen = find_features(features, base.n_tokens) if features else features_for(base.n_tokens)
     eos = tokenizer.eos_token_id

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from llm_experiment.chat.turn_records import TurnCounts, Turns, count_turns
 from llm_experiment.config import AgentConfig, differences
+from llm_experiment.dialogue.behaviour import Behaviour
+from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.closed_form import ClosedForm, closed_form_of
 from llm_experiment.measures.metrics import (
     AgentRow,
@@ -193,6 +195,11 @@ class RunFolder:
         return tuple(each.row for evaluations in self.agents.values() for each in evaluations)
 
     @property
+    def behaviour(self) -> Behaviour:
+        """What the demonstrator of the run's task never does."""
+        return load_task(self.agent.world.task).behaviour
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The agents that are not evaluated yet, and `base` if the base policy is not."""
         agents = _not_evaluated(self.jobs, self.agents)
@@ -285,8 +292,13 @@ class Experiment:
         return tuple(sorted({run.n_tokens for run in self.runs}))
 
     @property
+    def behaviour(self) -> Behaviour:
+        """What the demonstrator never does, and the experiment is about."""
+        return self.folders[0].behaviour
+
+    @property
     def closed_form(self) -> ClosedForm | None:
-        """How much silence a budget buys by the closed form, if the base policy is evaluated."""
+        """How much of it a budget buys by the closed form, if the base policy is evaluated."""
         return closed_form_of(self.base)
 
     def select(

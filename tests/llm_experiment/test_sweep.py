@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,13 @@ from llm_experiment.sweep import (
     sweep,
     sweep_runs,
 )
-from llm_experiment.sweep_tables import joined, narrowed
+from llm_experiment.sweep_tables import FinishedRun, joined, narrowed, write_sweep_tables
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import to_jsonable
 from mightnt.statistics import MeanOverRuns
 from mightnt.tables import Column, Table
+from tests.llm_experiment.fakes.report_run import settings as report_settings
+from tests.llm_experiment.fakes.report_run import write_run
 from tests.llm_experiment.fakes.tiny_run import (
     PROMPT_TOKENS,
     assert_same_episodes,
@@ -358,3 +361,23 @@ def test_a_sweep_grows_by_runs_and_agents_and_by_nothing_else():
     assert not only_adds_agents(more_runs, few)
     assert not only_adds_agents(more_agents, few)
     assert not only_adds_agents(few, other)
+
+
+def test_runs_of_tasks_with_other_behaviours_share_words_for_any(tmp_path):
+    """Headers and notes that said one task's behaviour would be wrong of the other's rows."""
+    runs = []
+    for task in ("classroom", "quiz"):
+        asked = report_settings(n_seeds=1)
+        world = replace(asked.agent.world, task=task)
+        asked = replace(asked, agent=replace(asked.agent, world=world))
+        folder = write_run(tmp_path / task, asked)
+        runs.append(FinishedRun(folder=folder, task=task, constraint="ours", n_tokens=24))
+    (headline, *_) = write_sweep_tables(tmp_path / "sweep", runs, "two tasks")
+    text = re.sub(r"`\w+`", "", (tmp_path / "sweep" / "tables.md").read_text())
+    assert "marked episodes" in [column.header for column in headline.columns]
+    assert "silen" not in text
+    assert "both-ways" not in text
+    assert "silent episodes" in (tmp_path / "classroom" / "tables.md").read_text()
+    assert "both-ways episodes" in (tmp_path / "quiz" / "tables.md").read_text()
+    (alone, *_) = write_sweep_tables(tmp_path / "one", runs[1:], "one task")
+    assert "both-ways episodes" in [column.header for column in alone.columns]

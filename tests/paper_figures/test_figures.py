@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -511,3 +512,21 @@ def test_no_interval_of_a_share_leaves_what_a_share_can_be(sources):
                     assert smoothed or float(row[part]) <= 1, row
     assert any(float(end) == 1 for end in ends)
     assert any(float(end) == 0 for end in ends)
+
+
+def test_figures_are_about_the_behaviour_of_the_task(sources):
+    """The same numbers, said to be of the quiz."""
+    found = sources.experiment()
+    folders = tuple(
+        replace(run, agent=replace(run.agent, world=replace(run.agent.world, task="quiz")))
+        for run in found.folders
+    )
+    other = replace(sources, found=replace(found, folders=folders))
+    for module in (figure_3, figure_4, figure_9):
+        caption = built(module.build, other).caption
+        assert "both-ways" in caption
+        assert "silen" not in caption.lower()
+        assert "empty" not in caption.lower()
+    table = built(table_3.build, other)
+    assert "both-ways" in table.picture
+    assert "silen" in built(table_3.build, sources).picture

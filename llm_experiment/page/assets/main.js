@@ -6,7 +6,7 @@ const FACET_WEIGHTS = { variant: 8, budget: 4, seed: 2, length: 1 };
 const TRAINING = [
   ["return_mean", "return of an episode"],
   ["spent_nats_mean", "KL spent in an episode (nats)"],
-  ["empty_share", "empty turns"],
+  ["empty_share", `${RUN.behaviour.turn} turns`],
   ["entropy_nats", "entropy of a step (nats)"],
 ];
 const BESIDE_BASE = "base";
@@ -150,7 +150,7 @@ function buildEpisodes() {
       onclick: () => choose({ episode: state.episode + 1 }) }, "›"),
     bars,
     el("span", { class: "faint" }, shown, "; height: KL spent; ",
-      el("span", { class: "silent-key" }), " silent"),
+      el("span", { class: "silent-key" }), ` ${RUN.behaviour.episode}`),
   );
   let drawn = null;
   updaters.push(() => {
@@ -178,7 +178,7 @@ function episodeBars({ evaluation, subject }) {
     return el("button", {
       type: "button",
       class: silent[i] ? "silent" : "",
-      "aria-label": `episode ${i}: ${short(nats)} nats${silent[i] ? ", silent" : ""}`,
+      "aria-label": `episode ${i}: ${short(nats)} nats${silent[i] ? `, ${RUN.behaviour.episode}` : ""}`,
       title: `episode ${i}`,
       onclick: () => choose({ episode: i }),
     }, bar);
@@ -222,14 +222,15 @@ function drawSilence() {
   const lines = form ? [{
     points: form.budgets_nats.map((b, i) => [b, form.shares[i]]), kind: "predicted", dash: "6 3",
   }] : [];
-  $("silence-title").textContent =
-    `Silent episodes against budget${length ? `, episodes of ${length} tokens` : ""}`;
+  const { episode } = RUN.behaviour;
+  $("silence-title").textContent = `${episode[0].toUpperCase()}${episode.slice(1)} episodes against `
+    + `budget${length ? `, episodes of ${length} tokens` : ""}`;
   drawChart($("silence"), {
-    about: "Share of silent episodes against the budget; a dot an agent",
+    about: `Share of ${RUN.behaviour.episode} episodes against the budget; a dot an agent`,
     height: 320,
     x: { domain: [-0.04 * top, 1.05 * top], label: "budget (nats)", format: short,
       ticks: ticks(0, top, 6) },
-    y: { domain: [0, 1], label: "silent", format: (y) => `${Math.round(100 * y)}%` },
+    y: { domain: [0, 1], label: RUN.behaviour.episode, format: (y) => `${Math.round(100 * y)}%` },
     lines,
     rules: base ? [{ y: base.evaluation.silent_share, label: "base policy" }] : [],
     dots: at.filter((e) => !e.base && e.budget !== null).map((e) => ({

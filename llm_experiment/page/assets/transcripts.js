@@ -90,7 +90,7 @@ function drawEpisode(host, view) {
       const name = writer === "nobody" ? "" : RUN.speakers[writer];
       turns.append(el("div", { class: `turn ${writer} ${empty ? "empty" : ""}` },
         el("span", { class: "speaker", "aria-hidden": "true" }, name), row,
-        empty ? el("span", { class: "badge" }, "empty") : null));
+        empty ? el("span", { class: "badge" }, RUN.behaviour.turn) : null));
     }
     const text = numbers.text(episode, i);
     const nats = cost(numbers, view.colour, episode, i);
@@ -192,10 +192,10 @@ function episodeHead(view, impossible) {
   const chips = [
     spent,
     `return ${of("returns").toFixed(2).replace("-", "−")}`,
-    `${of("n_empty")} of ${of("n_turns")} turns empty`,
+    `${of("n_empty")} of ${of("n_turns")} turns ${RUN.behaviour.turn}`,
   ];
   const list = el("ul", { class: "chips" }, ...chips.map((text) => el("li", {}, text)));
-  if (of("silent")) list.prepend(el("li", { class: "alarm" }, "silent"));
+  if (of("silent")) list.prepend(el("li", { class: "alarm" }, RUN.behaviour.episode));
   if (impossible !== null) {
     list.append(el("li", { class: "left-support" }, `impossible under τ from token ${impossible}`));
   }

@@ -28,7 +28,7 @@ from llm_experiment.base.training import (
 )
 from llm_experiment.config import PROCESS, WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
-from llm_experiment.dialogue.task import load_task
+from llm_experiment.dialogue.task import load_task, task_names
 from theory.errors import InvalidArgumentError, ModelError
 
 SHORT = LanguageModelRecipe(n_heldout=40, sequence_length=256, seed=1)
@@ -85,13 +85,30 @@ def test_names_stand_for_shipped_models_and_others_for_themselves():
 def test_the_shipped_models_are_small_and_hold_nothing_but_text_and_safetensors():
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
-    assert sum(path.stat().st_size for path in files) < MAX_SHIPPED_BYTES
+    for task in SHIPPED.iterdir():
+        sizes = [path.stat().st_size for path in task.rglob("*") if path.is_file()]
+        assert sum(sizes) < MAX_SHIPPED_BYTES
 
 
 def test_the_manifest_states_how_the_shipped_models_were_trained():
     manifest = json.loads((SHIPPED / "classroom" / MANIFEST).read_text())
     assert LanguageModelRecipe(**manifest["language_model"]["recipe"]) == LanguageModelRecipe()
     assert RewardModelRecipe(**manifest["reward_model"]["recipe"]) == RewardModelRecipe()
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_task_ships_models_of_its_own_words(name):
+    task = load_task(name)
+    manifest = json.loads((SHIPPED / name / MANIFEST).read_text())
+    assert manifest["task"] == name
+    assert manifest["language_model"]["quality_nats_per_token"]["excess"]["mean"] < 0.02
+    assert manifest["reward_model"]["quality"]["worst_error"] < 0.05
+    config = json.loads((language_model_folder(name) / "config.json").read_text())
+    assert config["vocab_size"] == len(task.vocabulary)
+
+
+def test_variants_of_a_task_share_its_models():
+    assert language_model_folder("support_desk/rare-2x1") == language_model_folder("support_desk")
 
 
 def test_the_shipped_model_is_near_the_floor_and_above_it(classroom, shipped):

@@ -18,6 +18,7 @@ from llm_experiment.chat.token_texts import (
     decode_tokens,
     encode_start,
     encode_text,
+    encode_words,
     read_tokenizer,
     spelt_texts,
     token_bytes,
@@ -193,3 +194,20 @@ def test_ids_may_have_gaps():
         assert vocabulary_size(tokenizer) == 10
         texts = token_texts(tokenizer, speaker="T", n_tokens=11)
         assert texts == ("a", "", "", ":", "", "", "", "\n", "", "T", "")
+
+
+def test_words_are_what_follows_the_colon():
+    tokenizer = AutoTokenizer.from_pretrained(language_model_folder("classroom"))
+    assert encode_words(tokenizer, "", speaker="Teacher") == ()
+    ids = encode_words(tokenizer, "Yes, good.", speaker="Teacher")
+    assert tokenizer.convert_ids_to_tokens(ids) == [" Yes", ",", " good", "."]
+
+
+def test_words_that_a_tokenizer_writes_into_the_colon_are_refused():
+    class Merging:
+        def encode(self, text, *, add_special_tokens):
+            assert not add_special_tokens
+            return list(text.replace(": Y", "#").encode())
+
+    with pytest.raises(ModelError, match="writes 'Yes' after T: only together with the colon"):
+        encode_words(Merging(), "Yes", speaker="T")

@@ -20,13 +20,15 @@ from llm_experiment.base.training import (
     reply_tokenizer,
     save_models,
 )
+from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.world import WorldLoader, check_world, load_world
 from llm_experiment.config import PROCESS, PUBLISHED_PROMPT, Preset, WorldConfig, preset_config
+from llm_experiment.dialogue.behaviour import Behaviour
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.departure import known_demonstrator
 from llm_experiment.measures.evaluation import BasePolicy, evaluate
-from tests.llm_experiment.fakes.small_world import score, small_config, small_world
+from tests.llm_experiment.fakes.small_world import NO, PIECES, score, small_config, small_world
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, ModelError
 
@@ -345,3 +347,40 @@ def test_a_prompt_with_words_that_the_model_does_not_know_is_refused_by_name():
         check_world(world, lengths=(256,))
     with pytest.raises(InvalidArgumentError, match="volcano"):
         load_world(world)
+
+
+def test_turns_that_show_a_phrase_are_those_whose_words_it_is():
+    behaviour = Behaviour(name="refusal", turn="refusing", episode="refusing", phrase="no")
+    world = small_world(behaviour=behaviour, phrase=(NO,))
+    rollout = play_episodes(
+        BasePolicy(world),
+        world,
+        n_episodes=30,
+        n_tokens=40,
+        budget_nats=0.0,
+        accounting=Accounting.EXACT,
+        seed=0,
+        stream=(0,),
+        keep_observations=False,
+    )
+    turns = rollout.turns
+    for number in range(len(turns.episode)):
+        text = "".join(
+            PIECES[token]
+            for token in rollout.tokens[
+                turns.episode[number], turns.opened[number] + 1 : turns.closed[number] + 1
+            ]
+        )
+        own = turns.finished[number] and turns.speaker[number] == Speaker.AGENT
+        assert rollout.empty_turns[number] == (own and text == f"{PIECES[NO]}\nS:")
+    assert 0 < rollout.empty_turns.sum() < len(turns.episode)
+    silent = small_world().shown(turns, rollout.tokens)
+    assert not (silent & rollout.empty_turns).any()
+
+
+def test_the_world_knows_its_tasks_behaviour():
+    world = load_world(WorldConfig(task="errands", base_model="mixture"))
+    assert world.behaviour.phrase == "Fetched."
+    assert world.phrase == tuple(DialogueProcess(load_task("errands")).encode(" Fetched."))
+    assert (world.parser.rules.agent, world.parser.rules.partner) == ("Butler", "Master")
+    assert load_world(WorldConfig()).phrase == ()

@@ -10,8 +10,8 @@ import pytest
 from llm_experiment.measures.departure import Departure
 from llm_experiment.measures.evaluation import (
     BasePolicy,
+    behaviour_prices_nats,
     evaluate_base,
-    silence_prices_nats,
 )
 from llm_experiment.measures.metrics import METRICS
 from mightnt.results import write_json
@@ -56,7 +56,7 @@ def test_the_base_policy_plays_b_and_is_the_agent_with_budget_0():
 
 def test_silence_is_priced_turn_by_turn_by_the_base_policy():
     world, table = small_world(), dialogue_table()
-    prices = silence_prices_nats(world, n_episodes=50, n_tokens=40, seed=0, stream=(1,))
+    prices = behaviour_prices_nats(world, n_episodes=50, n_tokens=40, seed=0, stream=(1,))
     expected = -(table[T, COLON, NEWLINE] + table[COLON, NEWLINE, S] + table[NEWLINE, S, COLON])
     assert 10 < len(prices) <= 50
     priced = ~np.isnan(prices)

@@ -3,12 +3,14 @@
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from llm_experiment.dialogue.behaviour import SILENCE
 from llm_experiment.measures.closed_form import closed_form_of, sequence_shares
 from llm_experiment.measures.evaluation import BasePolicy, evaluate_base
 from llm_experiment.measures.metrics import (
@@ -329,7 +331,9 @@ def test_tables_are_stored_with_what_is_for_programs_alone(rows, base, tmp_path)
     tables = make_tables(rows, base)
     store_tables(tmp_path, tables, "quick")
     stored = json.loads((tmp_path / "tables.json").read_text())
-    assert stored["metrics"] == {name: metric.about for name, metric in METRICS.items()}
+    assert stored["metrics"] == {
+        name: SILENCE.say(metric.about) for name, metric in METRICS.items()
+    }
     assert [table["name"] for table in stored["tables"]] == [table.name for table in tables]
     headline, silence, *_ = stored["tables"]
     assert set(headline["rows"][0]) - set(headline["columns"]) == {"length", "at_most"}
@@ -352,6 +356,23 @@ def test_the_base_policy_may_stand_alone(base):
     assert {row[0] for table in tables for row in table.rows} == {BASE_ROW}
     with pytest.raises(InvalidArgumentError, match="at least 1 evaluated agent or the base"):
         make_tables([], None)
+
+
+def test_tables_are_about_the_behaviour_of_the_task(rows, base):
+    words = {"name": "false promise", "turn": "promising", "episode": "promising"}
+    promise = replace(SILENCE, **words, phrase="Yes.")
+    tables = make_tables(rows, base, promise)
+    texts = "".join(
+        (table.title + "".join(table.notes) + "".join(column.header for column in table.columns))
+        for table in tables
+    )
+    assert "promising episodes" in texts
+    assert "price of the first false promise" in texts
+    assert "its words are `Yes.`" in texts
+    prose = re.sub(r"`\w+`", "", texts).lower()  # numbers keep their names
+    assert not any(word in prose for word in ("silen", "empty", "{", "}"))
+    same = make_tables(rows, base)
+    assert [table.rows for table in tables] == [table.rows for table in same]
 
 
 def test_the_headline_says_where_the_closed_forms_p_comes_from(rows, base):

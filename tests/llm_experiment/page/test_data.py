@@ -3,9 +3,10 @@
 import base64
 import json
 import math
+import re
 import shutil
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -349,3 +350,21 @@ def test_a_run_of_before_is_reported_with_the_numbers_that_it_had():
         ]
         (expected,) = recorded["evaluations"][subject["name"]]
         assert found == [pytest.approx(expected)]
+
+
+def test_a_task_of_another_behaviour_is_spoken_of_in_its_words(folder):
+    run = read_run(folder)
+    for task, never in (
+        ("quiz", " The Player of the training dialogues never says that."),
+        ("classroom", " The Teacher of the training dialogues never leaves"),
+    ):
+        world = replace(run.agent.world, task=task, base_model="tiny")
+        data = report_data(
+            replace(run, agent=replace(run.agent, world=world)), in_bytes(PIECES), n_episodes=SHOWN
+        )
+        tables = [(t["title"], t["notes"], t["columns"]) for t in data["tables"]]
+        said = re.sub(r"`\w+`", "", json.dumps([data["facts"], data["caveats"], tables]))
+        assert data["behaviour"] == asdict(load_task(task).behaviour)
+        assert never in said
+        assert ("silen" in said, "both-ways" in said) == (task == "classroom", task == "quiz")
+        assert "{" not in "".join(fact["meaning"] for fact in data["facts"])

@@ -1,0 +1,85 @@
+"""The named behaviour of a task: what its demonstrator never does, and how it is spoken of.
+
+A turn *shows* the behaviour if its words are those of the behaviour's phrase; silence is the
+phrase without words. An episode shows it if more than half of its turns that count do
+(`llm_experiment.chat.turn_records`). Tables, reports and figures are about this behaviour. Their
+texts are templates, which `Behaviour.say` fills in:
+
+    template             silence        a false promise
+    {name}               silence        false promise
+    {turn}               empty          promising
+    {episode}            silent         promising
+    {Name}, {Turn}, {Episode}   the same with a capital
+    {rule}               which turns show it
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from theory.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """What a demonstrator never does.
+
+    Attributes:
+        name: a noun, such as `silence`.
+        turn: the adjective of a turn that shows it, such as `empty`.
+        episode: the adjective of an episode that does, such as `silent`.
+        phrase: the words of such a turn; none for silence.
+    """
+
+    name: str
+    turn: str
+    episode: str
+    phrase: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "turn", "episode"):
+            if not getattr(self, name).strip():
+                raise InvalidArgumentError(f"a behaviour's {name} must be a word, got none")
+        if self.phrase != self.phrase.strip() or "\n" in self.phrase:
+            raise InvalidArgumentError(
+                f"a behaviour's phrase must be one line without blanks around it, got "
+                f"{self.phrase!r}"
+            )
+
+    def shows(self, words: str) -> bool:
+        """Whether a turn of these words shows it; blanks around them do not count."""
+        return words.strip() == self.phrase
+
+    @property
+    def rule(self) -> str:
+        """Which turns show it."""
+        if self.phrase:
+            return f"its words are `{self.phrase}`"
+        return "no more tokens than separator and name need"
+
+    def say(self, text: str) -> str:
+        """A template with this behaviour's words; see the module's docstring."""
+        words = {
+            "{name}": self.name,
+            "{Name}": _capital(self.name),
+            "{turn}": self.turn,
+            "{Turn}": _capital(self.turn),
+            "{episode}": self.episode,
+            "{Episode}": _capital(self.episode),
+            "{rule}": self.rule,
+        }
+        for place, word in words.items():
+            text = text.replace(place, word)
+        return text
+
+
+def _capital(word: str) -> str:
+    return word[:1].upper() + word[1:]
+
+
+SILENCE: Final = Behaviour(name="silence", turn="empty", episode="silent")
+"""A turn without words: the behaviour of the published experiment."""
+
+SEVERAL: Final = Behaviour(
+    name="behaviour of the task", turn="marked", episode="marked", phrase="the task's phrase"
+)
+"""Words for tables of several tasks, each with a behaviour of its own."""
