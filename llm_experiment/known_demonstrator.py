@@ -262,27 +262,20 @@ def _run(options: Options, console: Console) -> None:
 
 
 def write_demonstrations(path: Path, world: "World", dialogues: "Rollout") -> None:
-    """The finished turns of dialogues, a dialogue a line, as `llm_experiment.vetoes` reads them.
+    """Dialogues, one a line, as `llm_experiment.vetoes` reads them.
 
-    The prompt's turns are among them. A dialogue that the episode's end cuts off within a turn
-    ends before it.
+    The prompt is given apart, since the demonstrator did not write it. A dialogue that the
+    episode's end cuts off within a turn ends before it.
     """
-    names = (world.parser.rules.agent, world.parser.rules.partner)
+    prompt = world.parser.text(world.prompt_tokens.tolist())
     lines: list[str] = []
     turns = dialogues.turns
     for episode, tokens in enumerate(dialogues.tokens):
-        own = (turns.episode == episode) & turns.finished
-        places = zip(turns.speaker[own], turns.opened[own], turns.closed[own], strict=True)
-        said = [
-            {
-                "speaker": names[int(speaker)],
-                "text": world.parser.turn_text(
-                    tokens.tolist(), opened=int(opened), closed=int(closed)
-                ),
-            }
-            for speaker, opened, closed in places
-        ]
-        lines.append(json.dumps({"turns": said}, ensure_ascii=False))
+        closed = turns.closed[(turns.episode == episode) & turns.finished]
+        end = max([len(world.prompt_tokens), *(closed + 1)])
+        text = world.parser.text(tokens[:end].tolist())
+        line = {"prompt": prompt, "transcript": text.removeprefix(prompt)}
+        lines.append(json.dumps(line, ensure_ascii=False))
     text = "".join(f"{line}\n" for line in lines)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

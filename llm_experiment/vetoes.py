@@ -31,7 +31,7 @@ from theory.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from llm_experiment.chat.veto_set import VetoSet
     from llm_experiment.pessimism.audit import Audit
-    from llm_experiment.pessimism.demonstrations import Tokens
+    from llm_experiment.pessimism.demonstrations import Demonstration
     from llm_experiment.pessimism.studies import Imitator
     from mightnt.tables import Table
 
@@ -215,7 +215,7 @@ def _learn(options: Options, console: Console) -> None:
     console.print(f"wrote {options.path}", highlight=False)
 
 
-def _demonstrations(options: Options, imitator: "Imitator") -> "tuple[Tokens, ...]":
+def _demonstrations(options: Options, imitator: "Imitator") -> "tuple[Demonstration, ...]":
     return imitator.demonstrations(
         options.demonstrations,
         n_dialogues=options.n_dialogues,

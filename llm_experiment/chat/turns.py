@@ -261,6 +261,10 @@ class TurnParser:
         """Which turns are empty turns of the agent, shape (turns,); see `turn_records`."""
         return are_empty(turns, most_tokens=self.empty_turn_tokens)
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens say."""
+        return self._decode(tokens)
+
     def turn_text(self, tokens: Sequence[int], *, opened: int, closed: int) -> str:
         """What the speaker of a finished turn said, without blanks and line breaks around it.
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from llm_experiment.base.protocol import BaseModel, BaseStep, semi_log_probs
 from llm_experiment.chat.features import FeatureReader, FeatureState
 from llm_experiment.chat.veto_set import CompiledVetoes, VetoForm
-from llm_experiment.pessimism.demonstrations import Tokens
+from llm_experiment.pessimism.demonstrations import Demonstration
 from llm_experiment.pessimism.learning import (
     Evidence,
     FeatureEvidence,
@@ -110,7 +110,7 @@ class Audit:
 
 def done_by(
     reader: FeatureReader,
-    transcripts: Sequence[Tokens],
+    transcripts: Sequence[Demonstration],
     *,
     demonstrator: BaseModel | None,
     begin_with: Evidence | None = None,
@@ -390,7 +390,7 @@ def _are_unseen(
 def measure(
     base: BaseModel,
     reader: FeatureReader,
-    held_out: Sequence[Tokens],
+    held_out: Sequence[Demonstration],
     sets: Sequence[AuditedSet],
     *,
     done: Evidence,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from llm_experiment.base.protocol import BaseModel, semi_log_probs
 from llm_experiment.chat.features import FeatureReader
-from llm_experiment.pessimism.demonstrations import Tokens
+from llm_experiment.pessimism.demonstrations import Demonstration
 from llm_experiment.pessimism.learning import walk
 
 PERCENTILES: Final = (5.0, 25.0, 50.0, 75.0)
@@ -54,7 +54,7 @@ class PricesByContext:
 
 
 def prices_by_context(
-    base: BaseModel, reader: FeatureReader, dialogues: Sequence[Tokens], *, batch: int
+    base: BaseModel, reader: FeatureReader, dialogues: Sequence[Demonstration], *, batch: int
 ) -> PricesByContext:
     """What silence costs at the turns that the demonstrator opens in dialogues of its own.
 

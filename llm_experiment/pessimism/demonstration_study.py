@@ -143,7 +143,7 @@ class DemonstrationStudy:
 
     def dialogue_tokens(self) -> NDArray[np.int64]:
         """The demonstrations, which are of one length, shape (n_dialogues, n_tokens)."""
-        return np.stack(self.dialogues)
+        return np.stack([dialogue.tokens for dialogue in self.dialogues])
 
 
 def _of_features(evidence: Evidence, features: Sequence[Feature]) -> Evidence:

@@ -8,6 +8,12 @@ They come from a file or from a task's own process. A file has one dialogue a li
 The agent's turns are the demonstrations; its partner's are what they answer. A dialogue that is
 given by turns is written out as a chat writes it, so that a last turn of the agent ends with the
 separator and its partner's name.
+
+A `prompt`, text that stands before the rest, is read and demonstrates nothing. Dialogues that begin
+alike need one: what begins them was not drawn anew each time, and would count as often as there are
+dialogues.
+
+    {"prompt": "Student: Hello?\\nTeacher: Do", "transcript": " you?\\nStudent:"}
 """
 
 import json
@@ -29,16 +35,31 @@ Tokens = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """A dialogue in tokens.
+
+    Attributes:
+        tokens: all of it, int64, shape (t,).
+        n_given: tokens at its start that demonstrate nothing.
+    """
+
+    tokens: Tokens
+    n_given: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Transcript:
     """A dialogue in words.
 
     Attributes:
         text: what is written.
         line: of the file that it comes from, counted from 1.
+        prompt: the beginning of the text that demonstrates nothing.
     """
 
     text: str
     line: int
+    prompt: str = ""
 
 
 def read_transcripts(path: Path, rules: TurnRules) -> tuple[Transcript, ...]:
@@ -64,23 +85,25 @@ def read_transcripts(path: Path, rules: TurnRules) -> tuple[Transcript, ...]:
         if not line.strip():
             continue
         try:
-            found.append(Transcript(text=_text(json.loads(line), rules), line=number))
+            prompt, text = _text(json.loads(line), rules)
+            found.append(Transcript(text=prompt + text, line=number, prompt=prompt))
         except (ValueError, TypeError, RecursionError) as error:
             raise ResultsError(
                 f"{path}, line {number}: {error}; a line is an object with turns, each with "
-                "speaker and text, or with transcript"
+                "speaker and text, or with transcript, and may have a prompt"
             ) from error
     if not found:
         raise ResultsError(f"{path} has no dialogue; write one JSON object a line")
     return tuple(found)
 
 
-def _text(content: Any, rules: TurnRules) -> str:
-    """The text of a dialogue, as one line of a file gives it."""
+def _text(content: Any, rules: TurnRules) -> tuple[str, str]:
+    """The prompt of a dialogue and the rest, as one line of a file gives them."""
     if not isinstance(content, dict) or len(content.keys() & {"turns", "transcript"}) != 1:
         raise TypeError("there must be either turns or transcript")
+    prompt = _string(content, "prompt") if "prompt" in content else ""
     if "transcript" in content:
-        return _string(content, "transcript")
+        return prompt, _string(content, "transcript")
     turns = content["turns"]
     if not isinstance(turns, list) or not turns:
         raise TypeError("turns must be a list of at least 1 turn")
@@ -95,7 +118,7 @@ def _text(content: Any, rules: TurnRules) -> str:
             raise ValueError(f"speaker must be {names[0]} or {names[1]}, got {speaker!r}")
         words = words.strip()
         text += f"{speaker}{COLON}{' ' * bool(words)}{words}{rules.separator}"
-    return f"{text}{names[1 - names.index(speaker)]}{COLON}"
+    return prompt, f"{text}{names[1 - names.index(speaker)]}{COLON}"
 
 
 def _string(content: dict[str, Any], key: str) -> str:
@@ -112,7 +135,7 @@ def encode_transcripts(
     encode: Callable[[str], Sequence[int]],
     unknown: int | None,
     most_tokens: int | None,
-) -> tuple[Tokens, ...]:
+) -> tuple[Demonstration, ...]:
     """The tokens of dialogues.
 
     Args:
@@ -141,8 +164,20 @@ def encode_transcripts(
                 f"language model reads {'any number' if most_tokens is None else most_tokens} at "
                 "most; split it over several lines"
             )
-        found.append(tokens)
+        given = encode(transcript.prompt) if transcript.prompt else ()
+        found.append(Demonstration(tokens=tokens, n_given=_n_given(tokens, given)))
     return tuple(found)
+
+
+def _n_given(tokens: Tokens, prompt: Sequence[int]) -> int:
+    """How many tokens of a dialogue hold some of its prompt, whose own tokens are `prompt`.
+
+    Where the two differ, a token holds the end of the prompt and what follows it.
+    """
+    alike = 0
+    while alike < min(len(tokens), len(prompt)) and tokens[alike] == prompt[alike]:
+        alike += 1
+    return alike if alike == len(prompt) else alike + 1
 
 
 def sample_demonstrations(
@@ -154,7 +189,7 @@ def sample_demonstrations(
     agent: str,
     partner: str,
     n_silences: int = 0,
-) -> tuple[Tokens, ...]:
+) -> tuple[Demonstration, ...]:
     """Dialogues of two roles that a process makes up; the partner begins, as a chat's prompt does.
 
     Args:
@@ -176,7 +211,8 @@ def sample_demonstrations(
             f"n_dialogues must be >= 1 and n_tokens >= 2, got {n_dialogues} and {n_tokens}"
         )
     tokens = process.sample(rng, n_dialogues, n_tokens, speakers=(partner, agent))
-    return _with_silences(process, tokens, rng, agent=agent, n_silences=n_silences)
+    rows = _with_silences(process, tokens, rng, agent=agent, n_silences=n_silences)
+    return tuple(Demonstration(tokens=row) for row in rows)
 
 
 def _with_silences(

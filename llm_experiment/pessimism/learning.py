@@ -31,7 +31,7 @@ from llm_experiment.chat.veto_set import (
     token_in_clear,
     vocabulary_hash,
 )
-from llm_experiment.pessimism.demonstrations import Tokens
+from llm_experiment.pessimism.demonstrations import Demonstration
 from mightnt.results import write_atomically
 from theory.errors import InvalidArgumentError, ResultsError
 from theory.vetoes import EventEvidence, confidence_factors, graded_factors
@@ -55,7 +55,8 @@ class Moment:
     Attributes:
         rows: which transcripts, int64, shape (n,).
         position: the token's place, 1 at least.
-        acts: where there is such a token and the agent wrote it, bool, shape (n,).
+        acts: where there is such a token and the agent wrote it, after what was given, bool,
+            shape (n,).
         state: the features before it.
         tokens: it itself, int64, shape (n,).
         first: the first token of all, int64, shape (1,).
@@ -72,7 +73,7 @@ class Moment:
 
 
 def moments(
-    reader: FeatureReader, transcripts: Sequence[Tokens], rows: Sequence[int]
+    reader: FeatureReader, transcripts: Sequence[Demonstration], rows: Sequence[int]
 ) -> Iterator[Moment]:
     """Read transcripts in lockstep, those with the same first token at once.
 
@@ -82,13 +83,15 @@ def moments(
         rows: their numbers.
     """
     device = reader.device
-    for first in sorted({int(transcripts[row][0]) for row in rows}):
-        group = np.array([row for row in rows if transcripts[row][0] == first])
-        lengths = torch.tensor([len(transcripts[row]) for row in group], device=device)
+    for first in sorted({int(transcripts[row].tokens[0]) for row in rows}):
+        group = np.array([row for row in rows if transcripts[row].tokens[0] == first])
+        read = [transcripts[row] for row in group]
+        lengths = torch.tensor([len(one.tokens) for one in read], device=device)
+        given = torch.tensor([one.n_given for one in read], device=device)
         longest = int(lengths.max())
         tokens = torch.zeros(len(group), longest, dtype=torch.int64)
-        for i, row in enumerate(group):
-            tokens[i, : len(transcripts[row])] = torch.from_numpy(transcripts[row])
+        for row, one in zip(tokens, read, strict=True):
+            row[: len(one.tokens)] = torch.from_numpy(one.tokens)
         tokens = tokens.to(device)
         state = reader.begin(len(group))
         for position in range(1, longest):
@@ -96,7 +99,7 @@ def moments(
             yield Moment(
                 rows=group,
                 position=position,
-                acts=reader.agent_acts(state) & (lengths > position),
+                acts=reader.agent_acts(state) & (given <= position) & (position < lengths),
                 state=state,
                 tokens=tokens[:, position],
                 first=tokens[0, :1],
@@ -105,7 +108,10 @@ def moments(
 
 
 def walk(
-    base: BaseModel, reader: FeatureReader, transcripts: Sequence[Tokens], rows: Sequence[int]
+    base: BaseModel,
+    reader: FeatureReader,
+    transcripts: Sequence[Demonstration],
+    rows: Sequence[int],
 ) -> Iterator[tuple[Moment, BaseStep]]:
     """What a base policy says of every token of transcripts but the first.
 
@@ -267,7 +273,7 @@ class Evidence:
 def gather_evidence(
     base: BaseModel,
     reader: FeatureReader,
-    transcripts: Sequence[Tokens],
+    transcripts: Sequence[Demonstration],
     *,
     stops: Sequence[int] = (),
     begin_with: Evidence | None = None,

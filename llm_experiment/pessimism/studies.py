@@ -37,7 +37,7 @@ from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task, speakers_of
 from llm_experiment.pessimism.audit import Audit, audited_sets, done_by, measure
 from llm_experiment.pessimism.demonstrations import (
-    Tokens,
+    Demonstration,
     encode_transcripts,
     read_transcripts,
     sample_demonstrations,
@@ -88,7 +88,7 @@ class Imitator:
         n_tokens: int,
         n_silences: int,
         seed: int | tuple[int, ...],
-    ) -> tuple[Tokens, ...]:
+    ) -> tuple[Demonstration, ...]:
         """Those in a file, or those that the task's process makes up.
 
         Args:
@@ -142,11 +142,11 @@ class Imitator:
                 "file with --demonstrations"
             )
 
-    def _check_agent(self, transcripts: Sequence[Tokens]) -> None:
+    def _check_agent(self, transcripts: Sequence[Demonstration]) -> None:
         parser = self.reader.parser
-        for tokens in transcripts:
-            row = torch.from_numpy(tokens)[None].to(self.base.device)
-            if (parser.speakers(row) == Speaker.AGENT).any():
+        for dialogue in transcripts:
+            row = torch.from_numpy(dialogue.tokens)[None].to(self.base.device)
+            if (parser.speakers(row)[:, dialogue.n_given :] == Speaker.AGENT).any():
                 return
         raise InvalidArgumentError(
             f"no demonstration has a line that begins with '{self.rules.agent}:'; name the "
@@ -193,7 +193,7 @@ def _most_tokens(name: str) -> int | None:
 
 def evidence_of(
     imitator: Imitator,
-    transcripts: Sequence[Tokens],
+    transcripts: Sequence[Demonstration],
     *,
     stops: Sequence[int] = (),
     batch: int,
@@ -264,7 +264,7 @@ def _kept(partial: Path, stop: int | None) -> Path:
 
 
 def fingerprint(
-    imitator: Imitator, transcripts: Sequence[Tokens], *, batch: int, stops: Sequence[int]
+    imitator: Imitator, transcripts: Sequence[Demonstration], *, batch: int, stops: Sequence[int]
 ) -> str:
     """Tells apart what evidence may be of: a model, features and demonstrations; SHA-256.
 
@@ -272,7 +272,9 @@ def fingerprint(
     """
     reader = imitator.reader
     _, step = imitator.base.begin(
-        torch.from_numpy(transcripts[0][:1]).to(imitator.base.device), n_episodes=1, n_positions=2
+        torch.from_numpy(transcripts[0].tokens[:1]).to(imitator.base.device),
+        n_episodes=1,
+        n_positions=2,
     )
     rules = imitator.rules
     features = [(feature.name, feature.bits) for feature in reader.features]
@@ -280,15 +282,16 @@ def fingerprint(
     head = [*names, features, batch, *stops]
     digest = hashlib.sha256(json.dumps(head).encode())
     digest.update(step.log_probs.cpu().numpy().tobytes())
-    for tokens in transcripts:
-        digest.update(np.int64(len(tokens)).tobytes() + tokens.tobytes())
+    for dialogue in transcripts:
+        digest.update(np.array([len(dialogue.tokens), dialogue.n_given]).tobytes())
+        digest.update(dialogue.tokens.tobytes())
     return digest.hexdigest()
 
 
 def audit_vetoes(
     imitator: Imitator,
-    transcripts: Sequence[Tokens],
-    held_out: Sequence[Tokens],
+    transcripts: Sequence[Demonstration],
+    held_out: Sequence[Demonstration],
     *,
     numbers: Sequence[int],
     alphas: Sequence[float],

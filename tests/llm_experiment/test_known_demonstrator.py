@@ -70,3 +70,5 @@ def test_the_command_writes_distances_and_demonstrations(tmp_path, capsys):
     assert [row["policy"] for row in stored["distances"]] == ["demonstrator", "base model"]
     read = read_transcripts(out / DEMONSTRATIONS_FILE, TurnRules())
     assert len(read) == 3
+    assert {one.prompt for one in read} == {process.task.prompt}
+    assert all(one.text.endswith((process.task.prompt, "Student:", "Teacher:")) for one in read)

@@ -6,6 +6,7 @@ import pytest
 from llm_experiment.chat.features import FeatureReader
 from llm_experiment.chat.veto_set import VetoForm
 from llm_experiment.pessimism.audit import audited_sets, done_by, measure
+from llm_experiment.pessimism.demonstrations import Demonstration
 from llm_experiment.pessimism.learning import (
     Evidence,
     gather_evidence,
@@ -58,7 +59,8 @@ def sample(seed, n):
         while len(tokens) < LENGTH:
             p = law[tokens[-2], tokens[-1]]
             tokens.append(int(rng.choice(N, p=p / p.sum())))
-        found.append(np.array(tokens[: LENGTH - len(found) % 3]))  # of unequal lengths
+        length = LENGTH - len(found) % 3  # of unequal lengths
+        found.append(Demonstration(tokens=np.array(tokens[:length])))
     return tuple(found)
 
 
@@ -111,7 +113,7 @@ def law(table, tokens):
 def steps_of(transcripts):
     """Tokens before, features and token of every step of the agent."""
     for i, transcript in enumerate(transcripts):
-        tokens = transcript.tolist()
+        tokens = transcript.tokens.tolist()
         for t in range(1, len(tokens)):
             acts, values = features_by_text(tokens[:t], PIECES, RULES)
             if acts:
@@ -258,7 +260,7 @@ def test_graded_vetoes_are_measured_as_plain_loops_do():
 
 
 def test_dialogues_without_the_agent_cannot_be_audited():
-    nobody = (np.array([S, COLON, NO, NEWLINE]),)
+    nobody = (Demonstration(tokens=np.array([S, COLON, NO, NEWLINE])),)
     does = done(None)
     sets = audited_sets(
         [], READER, alphas=(), form=VetoForm.SPIKE, done=does, device=WORLD.base.device

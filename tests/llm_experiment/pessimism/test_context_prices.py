@@ -5,6 +5,7 @@ import pytest
 
 from llm_experiment.chat.features import FeatureReader
 from llm_experiment.pessimism.context_prices import prices_by_context
+from llm_experiment.pessimism.demonstrations import Demonstration
 from tests.llm_experiment.fakes.small_world import (
     COLON,
     NEWLINE,
@@ -20,7 +21,7 @@ TEXTS = ("S: no\nT: yes\nS:\nT: no\nS: no\nT: yes no\nS", "T: no\nS:\nT: yes\nS:
 
 def prices(table=None, texts=TEXTS):
     world = small_world(table)
-    dialogues = [np.array(encode(text)) for text in texts]
+    dialogues = [Demonstration(tokens=np.array(encode(text))) for text in texts]
     return prices_by_context(world.base, FeatureReader(world.parser), dialogues, batch=1)
 
 

@@ -88,12 +88,35 @@ def test_dialogues_are_encoded_and_refused_by_their_line(tmp_path):
         transcripts = [Transcript(text="a b", line=1), Transcript(text=text, line=7)]
         return encode_transcripts(transcripts, path, encode=encode, unknown=0, most_tokens=3)
 
-    assert [tokens.tolist() for tokens in encoded("b a b")] == [[1, 2], [2, 1, 2]]
+    assert [found.tokens.tolist() for found in encoded("b a b")] == [[1, 2], [2, 1, 2]]
     with pytest.raises(ResultsError, match="line 7: the dialogue has words that the language"):
         encoded("a c")
     for text, n in (("a", 1), ("a b a b", 4)):
         with pytest.raises(ResultsError, match=f"line 7: the dialogue has {n} tokens; .* reads 3"):
             encoded(text)
+
+
+def test_a_prompt_is_read_and_demonstrates_nothing(tmp_path):
+    path = tmp_path / "dialogues.jsonl"
+    turn = {"speaker": "T", "text": "yes"}
+    lines = [
+        {"prompt": "S: no\nT: y", "transcript": "es\nS:"},
+        {"prompt": "S: no\n", "turns": [turn]},
+        {"transcript": "S: no\nT: yes\nS:"},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_transcripts(path, TurnRules(agent="T", partner="S"))
+    assert {one.text for one in found} == {"S: no\nT: yes\nS:"}
+    assert [one.prompt for one in found] == ["S: no\nT: y", "S: no\n", ""]
+    letters = {"unknown": None, "most_tokens": None}
+    coded = encode_transcripts(found, path, encode=lambda text: [*map(ord, text)], **letters)
+    assert [one.n_given for one in coded] == [10, 6, 0]
+
+    def in_words(text):  # "yes" is one token, "y" another
+        return [sum(map(ord, word)) for word in text.replace(":", " :").split()]
+
+    words = encode_transcripts(found, path, encode=in_words, **letters)
+    assert [one.n_given for one in words] == [6, 3, 0]
 
 
 # ------------------------------------------------------------------------ made up by tau
@@ -105,12 +128,12 @@ def sampled(seed=0, **changes):
 
 
 def texts(transcripts):
-    return [PROCESS.decode(tokens) for tokens in transcripts]
+    return [PROCESS.decode(found.tokens) for found in transcripts]
 
 
 def test_the_process_makes_up_dialogues_that_the_partner_begins():
     found = sampled()
-    assert PROCESS.read(np.stack(found)).possible.all()
+    assert PROCESS.read(np.stack([one.tokens for one in found])).possible.all()
     assert all(text.startswith(f"{PROCESS.task.note}Student:") for text in texts(found))
     assert all("\nTeacher:" in text for text in texts(found))
     assert texts(found) == texts(sampled())

@@ -8,6 +8,7 @@ import torch
 
 from llm_experiment.chat.features import FeatureReader, find_features
 from llm_experiment.pessimism.audit import AuditRow
+from llm_experiment.pessimism.demonstrations import Demonstration
 from llm_experiment.pessimism.departures import Departures, Phrase, find_departures
 from llm_experiment.pessimism.learning import Evidence, gather_evidence, make_veto_set
 from llm_experiment.pessimism.proposals import (
@@ -115,9 +116,8 @@ def test_a_round_finds_something_where_the_intervals_do_not_meet():
     assert not seen(0).beyond(seen(512, 512))
 
 
-DEMONSTRATIONS = [
-    np.array(encode("S: no\nT: please\nS: yes\nT: no\nS: no\nT: no please\nS: yes\nT: yes no\nS:"))
-] * 40
+DIALOGUE = "S: no\nT: please\nS: yes\nT: no\nS: no\nT: no please\nS: yes\nT: yes no\nS:"
+DEMONSTRATIONS = [Demonstration(tokens=np.array(encode(DIALOGUE)))] * 40
 
 
 def evidence():

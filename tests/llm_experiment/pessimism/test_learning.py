@@ -8,7 +8,7 @@ import torch
 from llm_experiment.base.process import ProcessBase
 from llm_experiment.chat.features import FEATURES, FeatureReader, find_features
 from llm_experiment.chat.veto_set import THE_END, VetoForm, read_veto_set, write_veto_set
-from llm_experiment.pessimism.demonstrations import sample_demonstrations
+from llm_experiment.pessimism.demonstrations import Demonstration, sample_demonstrations
 from llm_experiment.pessimism.learning import (
     Evidence,
     event_factors,
@@ -42,10 +42,10 @@ TEXTS = (
     "S: no please\nT: no no no no no\nS: yes yes\nT: yes",
     "T: yes\nS:\nT: no yes",
 )
-DEMONSTRATIONS = tuple(np.array(encode(text)) for text in TEXTS)
+DEMONSTRATIONS = tuple(Demonstration(tokens=np.array(encode(text))) for text in TEXTS)
 
 
-def by_hand(texts=TEXTS):
+def by_hand(texts=TEXTS, n_given=0):
     """Visits, and occurrences, expectations and ln m of every event, in plain loops.
 
     Keys are (feature, value) and (feature, value, token), with None for the end of the turn.
@@ -55,7 +55,7 @@ def by_hand(texts=TEXTS):
     table = WORLD.base.table.double()
     for text in texts:
         tokens = encode(text)
-        for t in range(1, len(tokens)):
+        for t in range(max(1, n_given), len(tokens)):
             acts, values = features_by_text(tokens[:t], PIECES, RULES)
             if not acts:
                 continue
@@ -136,12 +136,22 @@ def test_a_pass_that_was_interrupted_goes_on_to_the_same_evidence(tmp_path):
         load_evidence(path, made_from="these")
 
 
+def test_what_was_given_is_read_and_is_no_evidence():
+    n_given = 6
+    given = [Demonstration(tokens=one.tokens, n_given=n_given) for one in DEMONSTRATIONS]
+    evidence = gathered(given)
+    visits, occurred, _, _ = by_hand(n_given=n_given)
+    assert 0 < evidence.n_steps == visits["always", 0] < gathered().n_steps
+    always = evidence.features["always"].sums("occurrences")[0]
+    assert always.tolist() == [occurred["always", 0, token] for token in [*range(N), None]]
+
+
 def test_the_order_of_demonstrations_does_not_matter():
     assert_equal(gathered(DEMONSTRATIONS[::-1]), gathered(), rtol=1e-12)
 
 
 def test_evidence_of_the_first_token_alone_is_none():
-    transcripts = [np.array(encode("S: no\n"))]
+    transcripts = [Demonstration(tokens=np.array(encode("S: no\n")))]
     evidence = gathered(transcripts)
     assert (evidence.n_demonstrations, evidence.n_steps) == (1, 0)
     with pytest.raises(InvalidArgumentError, match="have no step of the agent; name it"):
@@ -192,9 +202,9 @@ def test_at_the_surest_alpha_all_that_never_occurred_is_vetoed_and_nothing_else(
 def test_no_demonstrated_token_is_vetoed_in_the_demonstrations_themselves():
     for alpha in (surest_alpha(READER.features, N), 0.05, 0.9):
         compiled = make_veto_set(gathered(), READER, alpha=alpha).compile(WORLD.parser)
-        for tokens in DEMONSTRATIONS:
+        for dialogue in DEMONSTRATIONS:
             state = compiled.reader.begin(1)
-            for token in torch.from_numpy(tokens):
+            for token in torch.from_numpy(dialogue.tokens):
                 assert compiled.log_factors(state)[0, token] == 0
                 state = compiled.reader.advance(state, token[None])
 

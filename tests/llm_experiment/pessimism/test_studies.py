@@ -162,9 +162,10 @@ def test_silence_is_made_impossible_with_any_tokenizer_of_a_model(make, tmp_path
     # What was counted is what the texts say.
     pieces = imitator.reader.parser.pieces
     steps = 0
-    for row in transcripts:
+    for dialogue in transcripts:
+        row = dialogue.tokens.tolist()
         for t in range(1, len(row)):
-            steps += features_by_text(row[:t].tolist(), pieces, imitator.rules)[0]
+            steps += features_by_text(row[:t], pieces, imitator.rules)[0]
     assert evidence.n_steps == steps
     out = tmp_path / "vetoes.json"
     main(["--base-model", str(folder), "--demonstrations", str(file), "--out", str(out), "--hard",
