@@ -108,9 +108,21 @@ def ray_head(*, n_cpus):
 
 @contextlib.contextmanager
 def dask_cluster(*, n_workers):
-    """A Dask cluster with worker processes; its HOST:PORT."""
+    """A Dask cluster: a scheduler and workers, each a process of its own; its HOST:PORT."""
     distributed = importlib.import_module("distributed")
-    with distributed.LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, dashboard_address=None, memory_limit="2GiB"
-    ) as cluster:
-        yield cluster.scheduler_address.removeprefix("tcp://")
+    address = f"127.0.0.1:{free_port()}"
+    host, port = address.split(":")
+    scheduler = ("distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard")
+    worker = (
+        "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads=1", "--no-nanny",
+        "--no-dashboard", "--memory-limit=2GiB",
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for i, argv in enumerate((scheduler, *[worker] * n_workers)):
+            options = ["--local-directory", str(folder)] if i else []
+            stack.enter_context(running(*argv, *options, log=folder / f"{i}.log"))
+        client = stack.enter_context(distributed.Client(f"tcp://{address}", timeout=60))
+        client.wait_for_workers(n_workers, timeout=PATIENCE_SECONDS)
+        client.close()
+        yield address
