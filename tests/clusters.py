@@ -52,7 +52,12 @@ def kill_session(leader):
 @contextlib.contextmanager
 def running(*argv, log):
     """A command of this interpreter in its own session, ended with all that it started."""
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        # Samples what a worker does a hundred times a second.
+        "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    }
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *argv],
