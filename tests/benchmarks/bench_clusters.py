@@ -149,6 +149,7 @@ def pieces_table() -> Table:
         "sent\nMB", "returned\nMB", "model: 2 on\na machine", "2 machines", "100 on 7",
     ):  # fmt: skip
         table.add_column(header, justify="right")
+    pieces_of(16, 1000)  # compiles, or loads what is compiled
     for limit in track(PIECES, "measuring the pieces", total=len(PIECES)):
         runs = [pieces_of(limit, n_steps) for _ in range(REPETITIONS)]
         best = min(runs, key=lambda run: run.alone)
