@@ -54,6 +54,7 @@ def running(*argv, log):
     """A command of this interpreter in its own session, ended with all that it started."""
     environment = os.environ | {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": str(PATIENCE_SECONDS),
         "OMP_NUM_THREADS": "1",
         # Samples what a worker does a hundred times a second.
         "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
