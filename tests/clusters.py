@@ -52,7 +52,13 @@ def kill_session(leader):
 @contextlib.contextmanager
 def running(*argv, log):
     """A command of this interpreter in its own session, ended with all that it started."""
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": str(PATIENCE_SECONDS),
+        "OMP_NUM_THREADS": "1",
+        # Samples what a worker does a hundred times a second.
+        "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    }
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *argv],
@@ -108,9 +114,21 @@ def ray_head(*, n_cpus):
 
 @contextlib.contextmanager
 def dask_cluster(*, n_workers):
-    """A Dask cluster with worker processes; its HOST:PORT."""
+    """A Dask cluster: a scheduler and workers, each a process of its own; its HOST:PORT."""
     distributed = importlib.import_module("distributed")
-    with distributed.LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, dashboard_address=None, memory_limit="2GiB"
-    ) as cluster:
-        yield cluster.scheduler_address.removeprefix("tcp://")
+    address = f"127.0.0.1:{free_port()}"
+    host, port = address.split(":")
+    scheduler = ("distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard")
+    worker = (
+        "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads=1", "--no-nanny",
+        "--no-dashboard", "--memory-limit=2GiB",
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for i, argv in enumerate((scheduler, *[worker] * n_workers)):
+            options = ["--local-directory", str(folder)] if i else []
+            stack.enter_context(running(*argv, *options, log=folder / f"{i}.log"))
+        client = stack.enter_context(distributed.Client(f"tcp://{address}", timeout=60))
+        client.wait_for_workers(n_workers, timeout=PATIENCE_SECONDS)
+        client.close()
+        yield address

@@ -3,7 +3,8 @@
 Exponents are fitted by least squares in log-log: to processor time, the least of several runs, and
 to the greatest memory held at once. Sizes are small, so that a part of the cost that does not grow
 counts more than in earnest: exponents err to the low side, and what exceeds its algorithm's here
-does so in earnest too. Memory is what Python and numpy allocated (`tracemalloc`); torch allocates
+does so in earnest too. The exponent between the two largest sizes, `last`, errs less that way, and
+has no interval. Memory is what Python and numpy allocated (`tracemalloc`); torch allocates
 by itself, so its jobs run in a process of their own, whose high-water mark is read.
 """
 
@@ -32,6 +33,8 @@ SECONDS_A_SIZE = 0.4
 """Runs are repeated until they have taken so long together."""
 SLACK = 0.05
 """An interval's lower end that exceeds the expected exponent by more is called worse."""
+LAST_SLACK = 0.3
+"""Likewise of the exponent between the two largest sizes, which is noisier."""
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 Work = Callable[[], object]
@@ -294,7 +297,7 @@ JOBS = (
     Job(
         name="enumeration, longer",
         size="steps of the history",
-        sizes=(10_000, 20_000, 40_000, 80_000),
+        sizes=(20_000, 40_000, 80_000, 160_000, 320_000),
         prepare=_enumeration_in_steps,
         time=1,
         memory=1,
@@ -321,7 +324,7 @@ JOBS = (
     Job(
         name="planner, expected KL",
         size="histories, 4^horizon",
-        sizes=(3, 4, 5, 6, 7),
+        sizes=(4, 5, 6, 7, 8),
         prepare=_planner(_expected_kl),
         time=1,
         memory=1,
@@ -330,7 +333,7 @@ JOBS = (
     Job(
         name="planner, adaptive KL",
         size="histories, 4^horizon",
-        sizes=(3, 4, 5, 6, 7),
+        sizes=(4, 5, 6, 7, 8),
         prepare=_planner(_adaptive_kl),
         time=1,
         memory=1,
@@ -377,7 +380,7 @@ JOBS = (
     Job(
         name="report, longer",
         size="transcripts of an agent",
-        sizes=(24, 48, 96, 192),
+        sizes=(96, 192, 384, 768, 1536),
         prepare=_report_in_transcripts,
         time=1,
         memory=1,
@@ -399,7 +402,9 @@ def _told(sizes: Sequence[float], costs: Sequence[float], expected: float) -> tu
     if min(costs) <= 0:
         return "none seen", False
     found = exponent(sizes, costs)
-    return str(found), found.exceeds(expected + SLACK)
+    last = float(np.log(costs[-1] / costs[-2]) / np.log(sizes[-1] / sizes[-2]))
+    worse = found.exceeds(expected + SLACK) or last > expected + LAST_SLACK
+    return f"{found}, last {last:.2f}", worse
 
 
 def main() -> None:

@@ -38,7 +38,11 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:
         sizes: at least three different ones, positive.
         costs: of each, positive.
     """
-    fit = stats.linregress(np.log(sizes), np.log(costs))
-    spread = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(sizes) - 2)) * float(fit.stderr)
-    slope = float(fit.slope)
+    log_size, log_cost = np.log(sizes), np.log(costs)
+    away = log_size - log_size.mean()
+    slope = float(away @ log_cost / (away @ away))
+    residuals = log_cost - log_cost.mean() - slope * away
+    free = len(sizes) - 2
+    error = np.sqrt(residuals @ residuals / free / (away @ away))
+    spread = float(stats.t.ppf(0.5 + CONFIDENCE / 2, free) * error)
     return Exponent(value=slope, low=slope - spread, high=slope + spread)

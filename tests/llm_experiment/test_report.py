@@ -1,6 +1,7 @@
 """The command: one file from one folder, the same every time."""
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from llm_experiment.records.reading import read_run
 from llm_experiment.report import main, write_report
 from llm_experiment.run import main as run_main
 from mightnt.command_line import BAD_USAGE
+from tests.llm_experiment.fakes.many_agents import write_many
 from tests.llm_experiment.fakes.report_run import page_data, settings, write_run
 
 
@@ -54,6 +56,34 @@ def test_a_run_ends_with_its_report_and_the_last_line_names_it(folder, monkeypat
     *_, last = capsys.readouterr().err.splitlines()
     assert str(path) in last
     assert page_data(path.read_text(encoding="utf-8"))["label"] == "a trial"
+
+
+def test_what_is_read_before_anything_is_drawn_does_not_grow_with_the_transcripts(tmp_path):
+    """The browser parses one block of JSON first; what a transcript needs lies behind the script.
+
+    Twenty agents have four times the transcripts: their JSON grows by an episode's few numbers.
+    """
+    n_agents, few, many = 20, 3, 12
+    run = write_many(tmp_path / "run", n_agents)
+    sizes = {}
+    for n_episodes in (few, many):
+        path = write_report(run, out=tmp_path / f"{n_episodes}.html", n_episodes=n_episodes)
+        text = path.read_text(encoding="utf-8")
+        data = page_data(text)
+        evaluations = [e for subject in data["subjects"] for e in subject["evaluations"]]
+        blocks = re.findall('<script type="text/plain" class="packed">([^<]*)</script>', text)
+        # Every packed value is a block's number, and each block has one that needs it.
+        named = [e[name] for e in evaluations for name in ("packed", "budget_quartiles")]
+        assert sorted(n for n in named if n is not None) == list(range(len(blocks)))
+        assert text.index('id="run-data"') < text.index("JSON.parse") < text.index(blocks[0])
+        sizes[n_episodes] = (len(json.dumps(data)), sum(map(len, blocks)))
+    in_json, apart = (
+        (at_many - at_few) / (n_agents + 1) / (many - few)
+        for at_few, at_many in zip(sizes[few], sizes[many], strict=True)
+    )
+    assert in_json < 100, "characters a transcript"
+    assert apart > 5 * in_json, "of 72 tokens each"
+    assert sizes[many][0] < 6000 * n_agents
 
 
 def test_a_report_has_no_hash_in_its_run(folder):

@@ -83,9 +83,8 @@ class MachineFolder:
                 f"cannot keep tables in {self.path}: {error}; set TMPDIR, where the process "
                 "starts, to a folder with more room"
             ) from error
-        unfinished.replace(
-            self.path / f"{name}.{_REST}"
-        )  # its being there says that both are whole
+        # Its being there says that both are whole.
+        unfinished.replace(self.path / f"{name}.{_REST}")
 
     def _read(self, name: str) -> Made:
         mapped = np.load(self.path / f"{name}.{_ARRAY}", mmap_mode="c")
