@@ -272,10 +272,8 @@ class HuggingFaceSession:
     @property
     def keys_and_values(self) -> list[tuple[Tensor, Tensor]]:
         """What each layer has read, shape (n, heads, t, width) each."""
-        return [
-            cast("tuple[Tensor, Tensor]", (layer.keys, layer.values))
-            for layer in self._cache.layers
-        ]
+        layers: list[Any] = self._cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     @property
     def has_fixed_room(self) -> bool:

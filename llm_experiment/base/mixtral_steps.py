@@ -32,6 +32,7 @@ from theory.compiled import numeric, summing
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
 Floats: TypeAlias = NDArray[np.float32]
+Number: TypeAlias = np.float32
 MOST_PARAMETERS: Final = 1_000_000
 """Of a model that is small. From some millions on a matrix product of the library's is faster."""
 UNROLLED: Final = 4
@@ -86,7 +87,7 @@ def _with_bits(_context: Any, _word: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-with_bits = cast("Callable[[Any], float]", intrinsic(_with_bits))
+with_bits = cast("Callable[[Any], Number]", intrinsic(_with_bits))
 """The float32 of these 32 bits."""
 
 ZERO: Final = np.float32(0)
@@ -101,7 +102,7 @@ EXP_SERIES: Final = tuple(np.float32(1 / k) for k in (5040, 720, 120, 24, 6, 2, 
 
 
 @numeric
-def exponential(x: float) -> float:
+def exponential(x: Number) -> Number:
     """e^x for x <= 0, of float32, right to about a rounding; e^-87 below that."""
     x = max(x, LEAST_EXPONENT)
     n = (x * LOG2_E + ROUNDER) - ROUNDER
@@ -113,7 +114,7 @@ def exponential(x: float) -> float:
 
 
 @summing
-def normalise(x: Floats, weight: Floats, epsilon: float, out: Floats) -> None:
+def normalise(x: Floats, weight: Floats, epsilon: Number, out: Floats) -> None:
     """Fill `out` with x over the root of its mean square, times the weight; all of one row."""
     squares = ZERO
     for i in range(x.size):
@@ -168,7 +169,7 @@ def compare(query: Floats, keys: Floats, n_blocks: int, out: Floats) -> None:
 
 
 @summing
-def soften(length: int, x: Floats) -> float:
+def soften(length: int, x: Floats) -> Number:
     """Replace the first `length` of x by `e^(x - max)`, whose sum is returned, the rest by 0."""
     top = x[0]
     for t in range(length):
@@ -241,7 +242,7 @@ def gate(gates_and_ups: Floats, out: Floats) -> None:
 def add_attention(
     layer: int,
     position: int,
-    epsilon: float,
+    epsilon: Number,
     weights: Weights,
     caches: Caches,
     before: Floats,
@@ -287,7 +288,7 @@ def add_attention(
 
 @numeric
 def add_experts(
-    layer: int, n_chosen: int, epsilon: float, weights: Weights, stream: Floats
+    layer: int, n_chosen: int, epsilon: Number, weights: Weights, stream: Floats
 ) -> None:
     """Add to the stream, shape (n, width), what a layer's experts make of it."""
     n, width = stream.shape
@@ -317,7 +318,7 @@ def read_tokens(
     tokens: NDArray[np.int64],
     position: int,
     n_chosen: int,
-    epsilon: float,
+    epsilon: Number,
     weights: Weights,
     caches: Caches,
     hidden: Floats,
