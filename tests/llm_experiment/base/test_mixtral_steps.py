@@ -3,22 +3,20 @@
 import copy
 import sys
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from llm_experiment.base import mixtral_steps
 from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession
 from llm_experiment.base.loading import load_language_model
-from llm_experiment.base.mixtral_steps import MixtralSession, exponential, is_supported
+from llm_experiment.base.mixtral_kernel import BLOCK
+from llm_experiment.base.mixtral_steps import MixtralSession, is_supported
 from llm_experiment.base.shipped import LANGUAGE_MODEL, SHIPPED
 from tests.llm_experiment.fakes.tiny_hf import FAMILIES, N_TOKENS, SHAPE, tiny_model
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
 PROMPT = 7
-LENGTH = mixtral_steps.BLOCK + 16  # more than a block of positions, and no whole number of them
+LENGTH = BLOCK + 16  # more than a block of positions, and no whole number of them
 N_EPISODES = 3
 
 
@@ -98,21 +96,6 @@ def test_a_large_vocabulary_is_predicted_by_the_head_that_learning_applies_again
     for _ in range(3):
         assert torch.equal(base.head(step.features), step.log_probs)
         step = session.append(torch.tensor([3, 96]))
-
-
-def test_exponentials_are_right_to_two_roundings():
-    x = np.linspace(-87, 0, 100_001).astype(np.float32)
-    found = np.array([exponential(value) for value in x], dtype=np.float64)
-    assert np.abs(found / np.exp(x.astype(np.float64)) - 1).max() < 2 * np.finfo(np.float32).eps
-    assert exponential(np.float32(-1e9)) == exponential(np.float32(-87)) > 0
-
-
-def test_gates_far_from_zero_do_not_overflow():
-    gates = np.array([-1e4, -100.0, -1.0, 0.0, 1.0, 100.0, 1e4], np.float32)
-    out = np.empty_like(gates)
-    mixtral_steps.gate(np.concatenate([gates, np.full_like(gates, 2)]), out)
-    expected = 2 * nn.functional.silu(torch.from_numpy(gates.astype(np.float64))).numpy()
-    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-30)
 
 
 class OtherNorm(torch.nn.LayerNorm):
