@@ -27,6 +27,7 @@ from rich.progress import Progress
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.base import mixtral_kernel
 from llm_experiment.base.own import part_fingerprints
 from llm_experiment.base.shipped import member_names, model_names
 from llm_experiment.chat.reward_sources import reward_fingerprint
@@ -294,10 +295,17 @@ def run_suite(
         n_processes = min(n_processes, len(tasks))
         check_machine(settings, n_processes, console)
         begin(settings, out)
-        kl_kernel.warm_up()  # here, where it is said, and once for all processes
+        _warm_up(settings)  # here, where it is said, and once for all processes
         with watch([("", settings, out)], console):
             *results, base = call_here(tasks, n_processes)
         return conclude(settings, out, results, base, seconds=time.monotonic() - started)
+
+
+def _warm_up(settings: Settings) -> None:
+    """Compile what the processes of a run will call."""
+    kl_kernel.warm_up()
+    if settings.preset is Preset.TINY:
+        mixtral_kernel.warm_up()
 
 
 def run_tasks(

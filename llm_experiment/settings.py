@@ -30,7 +30,7 @@ class Settings:
     suite: Suite = Suite.DEFAULT
     """How many agents the options below start from."""
     quick: bool = False
-    """Only budgets 0 and 10 with one seed: a look at the whole path in a minute or so."""
+    """Only budgets 3 and 10 with one seed (of a real model, 10): a look at the whole path."""
     agents: Annotated[SuiteConfig, tyro.conf.arg(name="")] = field(default_factory=SuiteConfig)
     """The agents to train, and how to evaluate them."""
     agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(

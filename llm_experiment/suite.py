@@ -131,18 +131,20 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
             adds two for the curve, one seed each, and evaluates fewer episodes.
         fidelity: with the published constraint there is nothing to compare it with inside a run.
         suite: how much.
-        quick: two budgets, of which 0 is the base policy, and one seed, in place of anything else.
+        quick: one seed of two budgets in place of anything else; of a packaged model, of one.
     """
     if quick:
         looked = SuiteConfig(
-            budgets_nats=(0.0, 10.0),
+            budgets_nats=(3.0, 10.0),
             n_seeds=1,
             realized_budgets_nats=(),
             control_shifts=(),
             evaluation_lengths=(256,),
         )
         if preset.is_packaged:
-            return replace(looked, n_evaluation_episodes=16, n_base_episodes=32)
+            return replace(
+                looked, budgets_nats=(10.0,), n_evaluation_episodes=16, n_base_episodes=32
+            )
         return looked
     if preset.is_packaged:
         return SuiteConfig(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-NOTICE: Final = "making machine code for this processor, once after an installation: some 10 s"
+NOTICE: Final = "making machine code for this processor, once after an installation: some 15 s"
 """What is printed on stderr."""
 
 

@@ -49,6 +49,8 @@ LOG_INITIAL_DIVISOR: Final = math.log(16.0)
 SHARE_BOUNDS: Final = (1e-300, 1.0 - 1e-12)
 """What s is kept within: so that its square root has a derivative, and that an exact budget also
 covers the rounding of what is spent."""
+LEAST_LOG: Final = -1000.0
+"""e to it is 0 in float64."""
 CRITIC_WIDTH: Final = 128
 NO_MODE: Final = (
     "an agent with a budget must draw its tokens: always writing the likeliest one "
@@ -91,9 +93,8 @@ class StepPolicy:
 
     def entropy_nats(self) -> Tensor:
         """-sum x log x, shape (n,)."""
-        possible = torch.isfinite(self.log_probs)
-        log_probs = self.log_probs.where(possible, 0.0)
-        return -(log_probs.exp() * log_probs).where(possible, 0.0).sum(dim=-1)
+        # Where log x is lower x is 0, and 0 (-inf) would be NaN.
+        return -(self.log_probs.exp() * self.log_probs.clamp(min=LEAST_LOG)).sum(dim=-1)
 
 
 def step_policy(

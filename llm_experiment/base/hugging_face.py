@@ -2,13 +2,14 @@
 
 Its features are its last hidden states. All episodes are in one batch, and the model reads each
 token once: keys and values of the tokens before it are kept. On one GPU a CUDA graph replays the
-positions (`llm_experiment.base.cuda_graph`).
+positions (`llm_experiment.base.cuda_graph`); those of a small Mixtral on a processor are machine
+code (`llm_experiment.base.mixtral_steps`).
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from llm_experiment.base.cuda_graph import ReplayedFunction
 from llm_experiment.base.protocol import BaseStep, check_start
 from theory.errors import InvalidArgumentError, ModelError
+
+if TYPE_CHECKING:
+    from llm_experiment.base.mixtral_steps import MixtralSession
 
 N_FEATURE_LAYERS: Final = 3
 """Features are the activations of this many last hidden layers."""
@@ -155,7 +159,7 @@ class HuggingFaceBase:
 
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
-    ) -> tuple["HuggingFaceSession | ReplayedSession", BaseStep]:
+    ) -> tuple["HuggingFaceSession | ReplayedSession | MixtralSession", BaseStep]:
         """Start episodes that share a prompt; see `BaseModel.begin`.
 
         Raises:
@@ -166,10 +170,62 @@ class HuggingFaceBase:
         )
         check_positions(self._text_config, n_positions)
         session = HuggingFaceSession(self._model, head=self._head, n_positions=n_positions)
-        step = session.share(session.read(prompt_tokens[None]), n_episodes)
+        step = session.read(prompt_tokens[None])
+        compiled = self._compiled(
+            prompt_tokens,
+            session,
+            step,
+            n_episodes=n_episodes,
+            n_positions=n_positions,
+        )
+        if compiled is not None:
+            return compiled, compiled.step
+        step = session.share(step, n_episodes)
         if self._on_one_gpu and session.has_fixed_room:
             return ReplayedSession(session, n_read=len(prompt_tokens)), step
         return session, step
+
+    def _compiled(
+        self,
+        prompt_tokens: Tensor,
+        session: "HuggingFaceSession",
+        step: BaseStep,
+        *,
+        n_episodes: int,
+        n_positions: int,
+    ) -> "MixtralSession | None":
+        """Episodes in machine code; None of a model that is not read so, or after a warning.
+
+        Args:
+            prompt_tokens: what `session` has read, in one episode.
+            session: the model's own.
+            step: what it predicts, which machine code must predict, too.
+            n_episodes: how many.
+            n_positions: tokens that an episode will have at most.
+        """
+        if self._text_config.model_type != "mixtral":
+            return None
+        # Other models need neither the compiler nor this one's modules, both slow to import.
+        from llm_experiment.base import mixtral_steps  # noqa: PLC0415
+
+        if not mixtral_steps.is_supported(self._model):
+            return None
+        compiled = mixtral_steps.MixtralSession(
+            self._model,
+            prompt_tokens,
+            session.keys_and_values,
+            n_episodes=n_episodes,
+            n_positions=n_positions,
+            head=self._head,
+        )
+        if mixtral_steps.agree(compiled.step, step):
+            return compiled
+        warnings.warn(
+            "the language model predicts otherwise than its kind does, and is read without "
+            "machine code, which is slower; was one of its parts changed?",
+            stacklevel=3,
+        )
+        return None
 
 
 class HuggingFaceSession:
@@ -212,6 +268,12 @@ class HuggingFaceSession:
             features=step.features.repeat(n_episodes, 1),
             missing_mass=step.missing_mass.repeat(n_episodes),
         )
+
+    @property
+    def keys_and_values(self) -> list[tuple[Tensor, Tensor]]:
+        """What each layer has read, shape (n, heads, t, width) each."""
+        layers: list[Any] = self._cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     @property
     def has_fixed_room(self) -> bool:

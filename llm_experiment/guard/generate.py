@@ -33,15 +33,14 @@ from llm_experiment.chat.lockstep import sample_tokens
 from llm_experiment.guard.arguments import check_budget
 from llm_experiment.guard.spending import (
     LEAST_NATS,
+    SAFETY,
     check_numbers,
     open_budget,
     policy_kl_nats,
-    policy_weights,
-    tilted,
 )
 from theory.budget import BudgetLedger
-from theory.divergences import kl_nats
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
+from theory.projections import geometric_projection
 
 NOT_AS_DRAWN: Final = (
     "texts must go on with the tokens that the KLBudgetLogitsProcessor drew: use one for one call "
@@ -268,12 +267,11 @@ def _law_within(log_a: Tensor, log_b: Tensor, allowance_nats: Tensor) -> tuple[T
         b, allowed = log_b[left], allowance_nats[left]
         a = _on_support(log_a[left], b)
         kl = policy_kl_nats(a, b)
-        weight = policy_weights(a, b, kl, allowed)
-        x, cut = a, (weight < 1).nonzero().squeeze(-1)
+        x, cut = a, (kl > allowed).nonzero().squeeze(-1)
         if len(cut):
-            tilt = tilted(a[cut], b[cut], weight[cut])
-            x = a.index_copy(0, cut, tilt)
-            kl = kl.index_copy(0, cut, kl_nats(tilt, b[cut], unchecked=True))
+            tilt = geometric_projection(a[cut], b[cut], SAFETY * allowed[cut], unchecked=True)
+            x = a.index_copy(0, cut, tilt.log_x)
+            kl = kl.index_copy(0, cut, tilt.kl_nats)
         log_x = log_b.index_copy(0, left, x)
         spends = spends.index_copy(0, left, kl)
     return log_x, spends

@@ -34,12 +34,11 @@ def test_options_change_what_the_preset_gave():
     assert agent.stages[0].agent_steps == preset_config(Preset.TINY).stages[0].agent_steps
 
 
-def test_quick_is_one_agent_and_the_base_policy_and_says_so():
+def test_quick_is_two_agents_and_says_so():
     settings = parse_options(["--quick"]).settings
     assert settings.quick
-    (job,) = suite_jobs(settings.agent, settings.agents)
-    assert job.config.constraint.budget_nats == 10.0
-    assert settings.agents.budgets_nats == (0.0, 10.0)
+    jobs = suite_jobs(settings.agent, settings.agents)
+    assert [job.config.constraint.budget_nats for job in jobs] == [3.0, 10.0]
     assert "quick" in settings.label
     assert "quick" not in parse_options([]).settings.label
 

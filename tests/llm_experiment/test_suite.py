@@ -39,8 +39,16 @@ def test_jobs_differ_from_what_they_share_in_nothing_else():
             assert job.config.constraint.accounting is Accounting.EXACT
 
 
-def test_the_quick_suite_is_one_agent_beside_the_base_policy():
-    (job,) = jobs_of(quick=True)
+def test_the_quick_suite_is_an_agent_of_each_of_two_budgets():
+    jobs = jobs_of(quick=True)
+    assert [(job.config.constraint.budget_nats, job.config.seed) for job in jobs] == [
+        (3, 0),
+        (10, 0),
+    ]
+
+
+def test_the_quick_suite_of_a_packaged_model_is_one_agent():
+    (job,) = jobs_of(Preset.SMOLLM2, quick=True)
     assert (job.config.constraint.budget_nats, job.config.seed) == (10, 0)
 
 
@@ -115,9 +123,8 @@ def test_a_run_with_vetoes_has_an_agent_without_them_beside_it():
     world = replace(TINY.world, vetoes="vetoes.json", missing_mass=Help.DEMONSTRATOR)
     agent = replace(TINY, world=world)
     quick = default_suite(Preset.TINY, Fidelity.OURS, Suite.DEFAULT, quick=True)
-    vetoed, plain = suite_jobs(agent, quick)
-    assert vetoed.config.world == world
+    *vetoed, plain = suite_jobs(agent, quick)
+    assert [job.config.world for job in vetoed] == [world, world]
     assert (plain.name, plain.variant) == ("plain-budget10-seed0", "without vetoes")
-    assert plain.config == replace(vetoed.config, world=TINY.world)
-    (only,) = suite_jobs(agent, replace(quick, without_vetoes=False))
-    assert only == vetoed
+    assert plain.config == replace(vetoed[-1].config, world=TINY.world)
+    assert suite_jobs(agent, replace(quick, without_vetoes=False)) == tuple(vetoed)

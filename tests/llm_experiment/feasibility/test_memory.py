@@ -325,7 +325,7 @@ def test_a_run_is_planned_as_its_settings_say():
     run = PlannedRun.of(settings, n_processes=2)
     assert run == PlannedRun(
         agent=settings.agent,
-        n_agents=1,
+        n_agents=2,
         n_evaluation_episodes=128,
         evaluation_lengths=(256,),
         n_base_episodes=2048,

@@ -16,6 +16,7 @@ from llm_experiment.guard.spending import (
     tilted,
 )
 from tests.llm_experiment.guard.pairs import law_by_bisection, laws_by_hand
+from theory.divergences import kl_nats
 from theory.errors import InvalidArgumentError, InvalidBudgetError, InvalidDistributionError
 
 CPU = torch.device("cpu")
@@ -196,3 +197,18 @@ def test_the_bisection_spends_what_it_may():
     law, weight = law_by_bisection(log_a, log_b, 0.05)
     assert 0 < weight < 1
     assert float(np.sum(np.exp(law) * (law - log_b))) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 30.0])
+def test_the_policys_kl_is_the_divergence_to_a_reference_that_may_rule_tokens_out(scale):
+    generator = torch.Generator().manual_seed(4)
+    b = torch.randn(6, 300, dtype=torch.float64, generator=generator)
+    a = b + scale * torch.randn(6, 300, dtype=torch.float64, generator=generator)
+    b[0, 7] = -torch.inf  # which the policy does not
+    a[1, 8] = -torch.inf
+    a[2, 9] = b[2, 9] = -torch.inf
+    log_a, log_b = a.log_softmax(dim=-1), b.log_softmax(dim=-1)
+    expected = kl_nats(log_a, log_b)
+    found = policy_kl_nats(log_a, log_b)
+    assert torch.isposinf(found).tolist() == [True, *[False] * 5]
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-22)
