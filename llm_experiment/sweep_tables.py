@@ -1,6 +1,7 @@
 """The tables of several runs as one: a run's own tables, with what sets the runs apart first.
 
-    tables.json, tables.md   the tables of `measures.tables`, the rows of all runs in each
+    tables.json, tables.md   the tables of `measures.tables`, the rows of all runs in each; each
+                             for programs beside them (`mightnt.table_files`)
     table.csv                one row a group, with the columns of all these tables but `prices`;
                              an interval's ends are `<column>_low` and `<column>_high`
     runs.csv                 one row an agent and evaluation length, with every single number
@@ -16,11 +17,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from llm_experiment.evaluation_tables import write_tables
-from llm_experiment.measures.metrics import row_to_json
-from llm_experiment.measures.tables import BASE_ROW, RUNS, shown, store_tables, without
+from llm_experiment.measures.tables import (
+    BASE_ROW,
+    RUNS,
+    agents_table,
+    shown,
+    store_tables,
+    without,
+)
 from llm_experiment.records.reading import read_run
 from mightnt.results import write_atomically
-from mightnt.statistics import MeanOverRuns
+from mightnt.table_files import cell_values, flat_rows
 from mightnt.tables import Cell, Column, Table
 
 TABLE_CSV: Final = "table.csv"
@@ -58,7 +65,7 @@ class FinishedRun:
         return {
             "task": self.task,
             "constraint": self.constraint,
-            "trained_at_n_tokens": str(self.n_tokens),
+            "trained_at_n_tokens": self.n_tokens,
         }
 
 
@@ -69,10 +76,10 @@ def write_sweep_tables(out: Path, runs: Sequence[FinishedRun], label: str) -> tu
         ResultsError: a run is not finished, or a file cannot be written.
     """
     tables = joined([(run.names, write_tables(run.folder)) for run in runs])
-    store_tables(out, tables, label)
+    agents = agents_table([(run.names, row) for run in runs for row in read_run(run.folder).rows])
+    store_tables(out, tables, label, agents=agents)
     _write_csv(out / TABLE_CSV, _wide(tables))
-    rows = [run.names | row_to_json(row) for run in runs for row in read_run(run.folder).rows]
-    _write_csv(out / RUNS_CSV, [_single_numbers(row) for row in rows])
+    _write_csv(out / RUNS_CSV, flat_rows(agents))
     return tables
 
 
@@ -139,19 +146,11 @@ def _wide(tables: Sequence[Table]) -> list[dict[str, Any]]:
         for row in table.records:
             whole = groups.setdefault(tuple(row[key] for key in _GROUP), {})
             for key, cell in row.items():
-                whole |= _flat(key, cell)
+                whole |= {
+                    f"{key}_{part}" if part else key: value
+                    for part, value in cell_values(cell).items()
+                }
     return list(groups.values())
-
-
-def _flat(key: str, cell: Cell) -> dict[str, Any]:
-    if isinstance(cell, MeanOverRuns):
-        return {key: cell.mean, f"{key}_low": cell.low, f"{key}_high": cell.high}
-    return {key: cell}
-
-
-def _single_numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what is a list or a table itself."""
-    return {key: value for key, value in row.items() if not isinstance(value, list | dict)}
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
