@@ -155,6 +155,10 @@ def test_a_small_comparison_is_one_command_and_resumes(tmp_path, capsys, monkeyp
     assert audit["help_share"] > 0
     assert [row["silent_share"]["mean"] for row in stored["agents"]] == [0.0]
     assert (tmp_path / "pessimists.png").is_file()
+    (row,) = map(json.loads, (tmp_path / "pessimists.agents.jsonl").read_text().splitlines())
+    assert (row["silent_episodes"], row["nats"], row["seeds"]) == (0.0, 2.0, 1)
+    (row,) = map(json.loads, (tmp_path / "pessimists.bases.jsonl").read_text().splitlines())
+    assert row["first_silence_nats"] == math.inf
     agent = next((tmp_path / "audit" / "agents").iterdir()) / "result.json"
     trained = agent.stat().st_mtime_ns
     main(options)
