@@ -2,12 +2,13 @@
 
     python -m llm_experiment.price --out results/price
 
-writes `price.json`, every number of the table, and a figure; what is measured, and why, says
+writes `price.json`, the table for programs beside it, and a figure; what is measured, and why, says
 `llm_experiment.agent.script_prices`. The dialogues of one script are independent given the base
 policy; one base policy is one run, so that nothing here has an interval.
 
-Scripts are played some at a time, as many as `--at-once` has room for, a line for each lot. What is
-priced is written at once: the same command goes on where it was stopped.
+Scripts are played some at a time, as many as `--at-once` has room for and as many in each process;
+there is a line for each lot. What is priced is written at once: the same command goes on where it
+was stopped.
 """
 
 import math

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,7 +25,6 @@ from llm_experiment.auditing.settings import AuditSettings
 from llm_experiment.base.loading import (
     load_language_model,
     load_tokenizer,
-    one_line_errors,
     require,
 )
 from llm_experiment.base.shipped import model_names
@@ -38,6 +38,7 @@ LEAST_SIMILARITY: Final = 0.5
 trained apart, whose coordinates mean different things. Fine-tuning moves them by a few percent."""
 _SHAPE: Final = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 _UNLIMITED: Final = 2**31
+_NOT_READ: Final = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 _ROWS: Final = 8192
 """Rows of embeddings that are compared at a time."""
 _ADAPTER: Final = "adapter_config.json"
@@ -149,11 +150,21 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
             f"cannot load the adapter {folder}: it has no {_ADAPTER_WEIGHTS}; save it anew with "
             "save_pretrained of peft"
         )
-    with one_line_errors("adapter", str(folder)), warnings.catch_warnings():
+    peft: Any = importlib.import_module("peft")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-        peft: Any = importlib.import_module("peft")
-        adapted: PreTrainedModel
-        adapted, _ = adapter_of(peft.PeftModel.from_pretrained(model, folder))
+        # Else a part of an adapter would pass for the whole, and what is missing for zero.
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        try:
+            wrapped: Any = peft.PeftModel.from_pretrained(model, folder)
+        except (*_NOT_READ, SafetensorError, Warning) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            said = next((line for line in lines if "size mismatch" in line), lines[0])
+            raise ModelError(
+                f"cannot put the adapter {folder} into the base model: {said.strip():.300}; name "
+                "a whole adapter, and with --base-model the model that it was trained in"
+            ) from error
+    adapted, _ = adapter_of(wrapped)
     adapted.train(mode=False)
     return adapted
 

@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llm_experiment.audit import main
@@ -267,7 +268,7 @@ def test_what_is_no_script_is_refused(folder, tmp_path, monkeypatch, capsys):
         ({"policy": "more tokens"}, "have different vocabularies: token '<new>' is None in one"),
         ({"policy": "apart"}, "is not a fine-tuned .*cosine of their embeddings is -?0.0"),
         ({"policy": "wider"}, "is not a fine-tuned .*its hidden_size is 32 and not 16"),
-        ({"policy": "broken"}, "logits are no numbers"),
+        ({"policy": "broken"}, "/broken: its logits are no numbers"),
         ({"base": "broken", "policy": None}, "logits are no numbers"),
         ({"base": "without template", "policy": None}, "line 1 is a chat and the tokenizer has no"),
         ({"base": "absent"}, "there is no such folder"),
@@ -368,7 +369,13 @@ def test_another_adapter_is_another_policy(adapters, tmp_path):
 
 def test_adapters_that_do_not_do_are_refused_in_one_line(adapters, tmp_path, capsys, monkeypatch):
     said = refused(capsys, adapters, tmp_path / "a", policy="of another")
-    assert re.search("cannot load the adapter .*of another: ", said)
+    assert re.search("into the base model: size mismatch .* with --base-model the model", said)
+    shutil.copytree(adapters / "adapter", adapters / "half", dirs_exist_ok=True)
+    weights = load_file(adapters / "adapter" / "adapter_model.safetensors")
+    del weights[next(iter(weights))]
+    save_file(weights, adapters / "half" / "adapter_model.safetensors")
+    said = refused(capsys, adapters, tmp_path / "half", policy="half")
+    assert re.search("missing adapter keys .* name a whole adapter", said)
     (adapters / "empty").mkdir(exist_ok=True)
     (adapters / "empty" / "adapter_config.json").write_text("{}")
     said = refused(capsys, adapters, tmp_path / "b", policy="empty")
