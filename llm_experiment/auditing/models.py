@@ -223,8 +223,9 @@ def _embeddings(model: PreTrainedModel) -> Tensor:
 def _cosine(first: Tensor, second: Tensor) -> float:
     """Cosine of two matrices, each as one vector; some rows at a time, for they may be large."""
     products = torch.zeros(3, dtype=torch.float64)
-    for rows in zip(first.split(_ROWS), second.split(_ROWS), strict=True):
-        a, b = (part.to(device="cpu", dtype=torch.float64).flatten() for part in rows)
+    for start in range(0, len(first), _ROWS):
+        rows = slice(start, start + _ROWS)
+        a, b = (m[rows].to(device="cpu", dtype=torch.float64).flatten() for m in (first, second))
         products += torch.stack([a @ b, a @ a, b @ b])
     both, ours, theirs = products.tolist()
     return float(both / math.sqrt(ours * theirs))

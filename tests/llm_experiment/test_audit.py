@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llm_experiment.audit import main
-from llm_experiment.auditing.models import load_models, model_fingerprints
+from llm_experiment.auditing.models import check_fine_tuned, load_models, model_fingerprints
 from llm_experiment.auditing.parts import read_parts
 from llm_experiment.auditing.prompts import read_prompts
 from llm_experiment.auditing.settings import AuditSettings
@@ -28,6 +28,7 @@ from tests.llm_experiment.auditing.small_models import (
     save,
     write_prompts,
 )
+from theory.errors import ModelError
 
 LINES = (
     chat("Hello there."),
@@ -316,6 +317,18 @@ def test_a_policy_without_a_template_uses_its_base_models(folder):
         prompts=folder / "prompts.jsonl",
     )
     assert load_models(settings).tokenizer.chat_template == TEMPLATE
+
+
+@pytest.mark.parametrize("rows", [7, 10_000])
+def test_embeddings_are_compared_whole_however_many_rows_at_a_time(monkeypatch, rows):
+    monkeypatch.setattr("llm_experiment.auditing.models._ROWS", rows)
+    base, policy, other = (chat_model(50, seed=seed) for seed in (0, 0, 1))
+    first, second = (model.get_input_embeddings().weight for model in (base, policy))
+    with torch.no_grad():
+        second.copy_(0.3 * first + other.get_input_embeddings().weight)
+    expected = torch.cosine_similarity(first.flatten(), second.flatten(), dim=0)
+    with pytest.raises(ModelError, match=f"embeddings is {expected:.2f}, where"):
+        check_fine_tuned(base, policy, names=("base", "policy"))
 
 
 @pytest.fixture(scope="module")
