@@ -7,6 +7,7 @@ writes into the folder `--out`
 
     audit.json    all that was found (`llm_experiment.auditing.summary.AuditSummary`)
     audit.csv     every number of every prompt (`llm_experiment.auditing.tables.write_csv`)
+    audit.*.jsonl each table that it prints, for programs (`mightnt.table_files`)
     audit.png     what a budget buys, and where it was spent; audit.pdf is the same
     audit.html    a page to look at
     parts/        what is measured so far
@@ -75,6 +76,7 @@ def _audit(options: Options, console: "Console") -> None:
     from llm_experiment.auditing.summary import summarise
     from llm_experiment.auditing.tables import all_tables, write_csv
     from mightnt.results import check_writable, write_atomically, write_json
+    from mightnt.table_files import write_tables
     from mightnt.tables import print_table
 
     table, page = (options.out / f"{STEM}.{kind}" for kind in ("csv", "html"))
@@ -87,17 +89,18 @@ def _audit(options: Options, console: "Console") -> None:
         **names,
         budgets_nats=options.budgets_nats,
         likely=options.likely,
-        text=found.text,
+        spelt=found.spelt,
     )
-    write_json(options.out / f"{STEM}.json", {"settings": options.settings, "found": summary})
+    file, tables = options.out / f"{STEM}.json", all_tables(summary)
+    write_json(file, {"settings": options.settings, "found": summary})
     write_csv(table, found.arrays, found.prompts, **names)
-    paths = plot(summary, options.out / STEM)
+    paths = (*write_tables(file, tables), *plot(summary, options.out / STEM))
     text = audit_page(summary, found.arrays, found.prompts, options.settings, spelt=found.spelt)
     write_atomically(page, lambda path: path.write_text(text, encoding="utf-8"))
-    for each in all_tables(summary):
+    for each in tables:
         print_table(each, console)
         console.print()
-    for path in (options.out / f"{STEM}.json", table, *paths, page):
+    for path in (file, table, *paths, page):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 

@@ -2,8 +2,9 @@
 
     python -m llm_experiment.evaluation_tables --run results/llm
 
-writes `tables.json` and `tables.md` into the folder of a finished run and prints the first of
-them. What they hold, and over what their intervals are, says `llm_experiment.measures.tables`.
+writes `tables.json`, `tables.md` and each table for programs (`mightnt.table_files`) into the
+folder of a finished run and prints the first of them. What they hold, and over what their intervals
+are, says `llm_experiment.measures.tables`.
 """
 
 from collections.abc import Sequence
@@ -28,17 +29,12 @@ class Options:
 
 
 def write_tables(folder: Path) -> "tuple[Table, ...]":
-    """Write `tables.json` and `tables.md` of a finished run.
+    """Write the tables of a finished run into its folder.
 
     Raises:
         ResultsError: the folder holds no finished run, or cannot be written.
     """
-    from llm_experiment.measures.tables import (
-        TABLES_JSON,
-        TABLES_MARKDOWN,
-        make_tables,
-        store_tables,
-    )
+    from llm_experiment.measures.tables import agents_table, make_tables, store_tables
     from llm_experiment.records.folder import record_hash
     from llm_experiment.records.reading import read_run
 
@@ -46,9 +42,9 @@ def write_tables(folder: Path) -> "tuple[Table, ...]":
     run.check_finished()
     run.check_unchanged()
     tables = make_tables(run.rows, run.base, run.behaviour)
-    store_tables(folder, tables, run.label, run.behaviour)
-    for name in (TABLES_JSON, TABLES_MARKDOWN):
-        record_hash(folder, folder / name)
+    agents = agents_table([({}, row) for row in run.rows])
+    for path in store_tables(folder, tables, run.label, run.behaviour, agents=agents):
+        record_hash(folder, path)
     return tables
 
 

@@ -2,8 +2,8 @@
 
     python -m llm_experiment.guard_trl --out results/guard-trl
 
-writes `guard_trl.json` (settings, and every sequence's return and cost), `guard_trl.jsonl` (the
-table's rows, one a line), a figure, and TensorBoard's files of each training. What is trained says
+writes `guard_trl.json` (settings, and every sequence's return and cost), the table for programs
+(`mightnt.table_files`), a figure, and TensorBoard's files of each training. What is trained says
 `llm_experiment.guard.grpo`. It needs the extra `trl`. Finished trainings are kept: the same command
 goes on where it stopped.
 """
@@ -27,8 +27,8 @@ from mightnt.results import (
     read_json,
     to_jsonable,
     write_json,
-    write_json_lines,
 )
+from mightnt.table_files import write_tables
 from mightnt.tables import print_table
 from theory.errors import InvalidArgumentError, ResultsError
 
@@ -94,11 +94,11 @@ def _compare(options: Options, console: Console) -> None:
     check_writable(options.out / f"{STEM}.json")
     outcomes = train_all(options)
 
-    from llm_experiment.guard.study_tables import plot, record, to_table
+    from llm_experiment.guard.study_tables import every_number, plot, to_table
 
-    write_json(options.out / f"{STEM}.json", {"options": options, "outcomes": outcomes})
-    write_json_lines(options.out / f"{STEM}.jsonl", [record(outcome) for outcome in outcomes])
-    paths = plot(outcomes, options.out / STEM)
+    file = options.out / f"{STEM}.json"
+    write_json(file, {"options": options, "outcomes": outcomes})
+    paths = (*write_tables(file, [every_number(outcomes)]), *plot(outcomes, options.out / STEM))
     print_table(to_table(outcomes), console)
     overspent = [outcome.constraint.name for outcome in outcomes if outcome.is_overspent]
     console.print(f"overspent: {', '.join(overspent) or 'none'}", highlight=False)

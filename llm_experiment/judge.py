@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from llm_experiment.judging.comparisons import judge, to_tables
         from llm_experiment.records.folder import JUDGE_FILE
+        from mightnt.table_files import write_tables
         from mightnt.tables import print_table
 
         notes = Console(stderr=True)
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             if number:
                 console.print()
             print_table(table, console)
-        notes.print(f"wrote {options.run / JUDGE_FILE}", highlight=False)
+        file = options.run / JUDGE_FILE
+        for path in (file, *write_tables(file, tables)):
+            notes.print(f"wrote {path}", highlight=False)
 
     run_command(command)
 

@@ -33,7 +33,8 @@ from llm_experiment.settings import starting_preset
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
 from mightnt.results import check_writable, write_atomically, write_json
-from mightnt.tables import Column, Table, print_table
+from mightnt.table_files import write_tables
+from mightnt.tables import Column, Table, Written, print_table
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -204,13 +205,14 @@ def _agents(options: Options, world: "World") -> list[Distance]:
 def to_table(distances: Sequence[Distance]) -> Table:
     """The distances, for a person."""
     return Table(
+        name="policies",
         title="Near to the imitator, far from the demonstrator",
         columns=(
             Column(header="policy"),
             Column(header="episodes", format=".0f"),
             Column(header="KL to model\n(nats)", format=".3f"),
             Column(header="largest", format=".3f"),
-            Column(header="wordless"),
+            Column(header="wordless", format=".0%"),
             Column(header="KL to\ndemonstrator", format=".3f"),
         ),
         rows=tuple(
@@ -219,7 +221,10 @@ def to_table(distances: Sequence[Distance]) -> Table:
                 d.n_episodes,
                 d.kl_to_base_nats,
                 d.kl_to_base_nats_max,
-                f"{d.wordless_share:.0%} ({d.interval[0]:.0%} to {d.interval[1]:.0%})",
+                Written(
+                    f"{d.wordless_share:.0%} ({d.interval[0]:.0%} to {d.interval[1]:.0%})",
+                    {"": d.wordless_share, "low": d.interval[0], "high": d.interval[1]},
+                ),
                 d.kl_to_demonstrator_nats,
             )
             for d in distances
@@ -256,8 +261,9 @@ def _run(options: Options, console: Console) -> None:
     distances, dialogues = measure(options, world)
     write_demonstrations(options.out / DEMONSTRATIONS_FILE, world, dialogues)
     write_json(file, {"options": options, "distances": distances})
-    print_table(to_table(distances), console)
-    for path in (file, options.out / DEMONSTRATIONS_FILE):
+    table = to_table(distances)
+    print_table(table, console)
+    for path in (file, *write_tables(file, [table]), options.out / DEMONSTRATIONS_FILE):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 

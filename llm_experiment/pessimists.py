@@ -9,7 +9,6 @@ costs: help, tokens of the demonstrator that are blocked, return. `pessimists.js
 folder of its own, so that an interrupted command goes on.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +18,12 @@ from rich.console import Console
 from llm_experiment.pessimism.comparison_plan import ComparisonPlan as Options
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import check_folder, write_atomically, write_json
+from mightnt.table_files import write_tables
 from mightnt.tables import Column, Table, print_table, to_markdown
 
 if TYPE_CHECKING:
     from llm_experiment.pessimism.context_prices import ContextPrices
     from llm_experiment.pessimist_comparison import AgentsRow, Comparison
-    from mightnt.statistics import MeanOverRuns
 
 PROG: Final = "python -m llm_experiment.pessimists"
 STEM: Final = "pessimists"
@@ -51,39 +50,41 @@ def _run(options: Options, console: Console, progress: Console) -> None:
     write_atomically(
         options.out / f"{STEM}.md", lambda path: path.write_text(text, encoding="utf-8")
     )
-    paths = plot(comparison, options.out / STEM)
+    file = options.out / f"{STEM}.json"
+    paths = (*write_tables(file, tables), *plot(comparison, options.out / STEM))
     for table in tables:
         print_table(table, console)
-    for path in (options.out / f"{STEM}.json", *paths):
+    for path in (file, *paths):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def agents_table(comparison: "Comparison") -> Table:
     """What agents did against each base policy, by budget."""
     return Table(
+        name="agents",
         title="Agents against pessimistic base policies",
         columns=(
             Column(header="base policy"),
             Column(header="nats", format="g"),
             Column(header="seeds", format=".0f"),
-            Column(header="silent episodes"),
-            Column(header="all possible"),
+            Column(header="silent episodes", format=".0%"),
+            Column(header="all possible", format=".0%"),
             Column(header="outside mass a step", format=".2g"),
             Column(header="help a step", format=".2%"),
             Column(header="spent", format=".2f"),
-            Column(header="return"),
+            Column(header="return", format=".2f"),
         ),
         rows=tuple(
             (
                 str(row.base),
                 row.budget_nats,
                 len(row.silent_share.values),
-                _share(row.silent_share),
-                _share(row.possible_share),
+                row.silent_share,
+                row.possible_share,
                 row.outside_mass.mean,
                 row.help_share.mean,
                 row.spent_nats.mean,
-                _number(row.return_mean),
+                row.return_mean,
             )
             for row in comparison.agents
         ),
@@ -119,6 +120,7 @@ def bases_table(comparison: "Comparison") -> Table:
             )
         )
     return Table(
+        name="bases",
         title="The base policies themselves",
         columns=(
             Column(header="base policy"),
@@ -155,6 +157,7 @@ def prices_table(comparison: "Comparison") -> Table:
         ):
             rows.append((str(row.base), name, prices.n_turns, *_percentiles(prices)))
     return Table(
+        name="silence",
         title="What silence costs where the demonstrator speaks (nats)",
         columns=(
             Column(header="base policy"),
@@ -174,23 +177,6 @@ def prices_table(comparison: "Comparison") -> Table:
 def _percentiles(prices: "ContextPrices") -> tuple[float | None, ...]:
     known = prices.percentiles_nats or (None,) * 4
     return (*known, prices.expected)
-
-
-def _share(over: "MeanOverRuns") -> str:
-    return _with_ends(over, ".0%")
-
-
-def _number(over: "MeanOverRuns") -> str:
-    return _with_ends(over, ".2f")
-
-
-def _with_ends(over: "MeanOverRuns", format_: str) -> str:
-    if math.isnan(over.mean):
-        return "-"
-    text = format(over.mean, format_)
-    if over.low is None or over.high is None:
-        return text
-    return f"{text} ({over.low:{format_}} to {over.high:{format_}})"
 
 
 def plot(comparison: "Comparison", stem: Path) -> tuple[Path, Path]:

@@ -2,18 +2,20 @@
 
     python -m llm_experiment.price --out results/price
 
-writes `price.json`, every number of the table, and a figure; what is measured, and why, says
+writes `price.json`, the table for programs beside it, and a figure; what is measured, and why, says
 `llm_experiment.agent.script_prices`. The dialogues of one script are independent given the base
 policy; one base policy is one run, so that nothing here has an interval.
 
-Scripts are played some at a time, as many as `--at-once` has room for, a line for each lot. What is
-priced is written at once: the same command goes on where it was stopped.
+Scripts are played some at a time, as many as `--at-once` has room for and as many in each process;
+there is a line for each lot. What is priced is written at once: the same command goes on where it
+was stopped.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -32,6 +34,7 @@ from llm_experiment.settings import starting_preset
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import progress_bar
 from mightnt.results import check_writable, from_jsonable, read_json, write_json
+from mightnt.table_files import write_tables
 from mightnt.tables import Column, Table, print_table
 from theory.errors import InvalidArgumentError
 
@@ -164,11 +167,7 @@ def price_scripts(
     scripts |= own_scripts(options.scripts)
     prices = [price for price in done if price.name in scripts]
     left = [name for name in scripts if name not in {price.name for price in prices}]
-    size = max(options.at_once // options.n_episodes, 1)
-    lots = [
-        {name: scripts[name] for name in left[start : start + size]}
-        for start in range(0, len(left), size)
-    ]
+    lots = [{name: scripts[name] for name in names} for names in _lots(left, options)]
     with progress_bar() as bar:
         task = bar.add_task("lots of scripts", total=len(lots))
         for priced in (price or price_here)(world, options, lots):
@@ -176,6 +175,14 @@ def price_scripts(
             bar.advance(task)
             on_priced(_sorted(options, prices, n_left=len(scripts) - len(prices)))
     return _sorted(options, prices, n_left=0)
+
+
+def _lots(names: Sequence[str], options: Options) -> list[Sequence[str]]:
+    """Scripts that are played together, as many lots for each process as for the others."""
+    most = max(options.at_once // options.n_episodes, 1)
+    n_lots = math.ceil(math.ceil(len(names) / most) / options.processes) * options.processes
+    ends = [len(names) * lot // n_lots for lot in range(n_lots + 1)] if names else [0]
+    return [names[start:end] for start, end in pairwise(ends) if end > start]
 
 
 def price_here(world: "World", options: Options, lots: "Sequence[Lot]") -> "Iterator[Prices]":
@@ -329,8 +336,9 @@ def _price(options: Options, console: Console) -> None:
         on_priced=keep,
     )
     write_json(file, result)
-    paths = plot(result, options.out / STEM)
-    print_table(to_table(result), console)
+    table = to_table(result)
+    paths = (*write_tables(file, [table]), *plot(result, options.out / STEM))
+    print_table(table, console)
     for path in paths:
         console.print(f"wrote {path}", highlight=False)
 
@@ -371,6 +379,7 @@ def to_table(result: PricedScripts) -> Table:
         nats = (*p.total_nats, p.turn_nats[0], p.turn_nats[-1]) if p.total_nats else (None,) * 5
         rows.append((p.name, p.length_bits, p.n_contexts, *nats, p.reward_mean))
     return Table(
+        name="prices",
         title=f"Price of {result.options.n_turns} scripted turns (nats)",
         columns=tuple(columns),
         rows=tuple(rows),

@@ -1,6 +1,7 @@
 """The tables of several runs as one: a run's own tables, with what sets the runs apart first.
 
-    tables.json, tables.md   the tables of `measures.tables`, the rows of all runs in each
+    tables.json, tables.md   the tables of `measures.tables`, the rows of all runs in each; each
+                             for programs beside them (`mightnt.table_files`)
     table.csv                one row a group, with the columns of all these tables but `prices`;
                              an interval's ends are `<column>_low` and `<column>_high`
     runs.csv                 one row an agent and evaluation length, with every single number
@@ -17,10 +18,10 @@ from typing import Any, Final
 
 from llm_experiment.dialogue.behaviour import SEVERAL
 from llm_experiment.evaluation_tables import write_tables
-from llm_experiment.measures.metrics import row_to_json
 from llm_experiment.measures.tables import (
     BASE_ROW,
     RUNS,
+    agents_table,
     make_tables,
     shown,
     store_tables,
@@ -28,7 +29,7 @@ from llm_experiment.measures.tables import (
 )
 from llm_experiment.records.reading import read_run
 from mightnt.results import write_atomically
-from mightnt.statistics import MeanOverRuns
+from mightnt.table_files import cell_values, flat_rows
 from mightnt.tables import Cell, Column, Table
 
 TABLE_CSV: Final = "table.csv"
@@ -66,7 +67,7 @@ class FinishedRun:
         return {
             "task": self.task,
             "constraint": self.constraint,
-            "trained_at_n_tokens": str(self.n_tokens),
+            "trained_at_n_tokens": self.n_tokens,
         }
 
 
@@ -82,10 +83,10 @@ def write_sweep_tables(out: Path, runs: Sequence[FinishedRun], label: str) -> tu
     behaviours = {each.behaviour for _, each in read}
     words = behaviours.pop() if len(behaviours) == 1 else SEVERAL
     tables = joined([(names, make_tables(run.rows, run.base, words)) for names, run in read])
-    store_tables(out, tables, label, words)
+    agents = agents_table([(names, row) for names, run in read for row in run.rows])
+    store_tables(out, tables, label, words, agents=agents)
     _write_csv(out / TABLE_CSV, _wide(tables))
-    rows = [names | row_to_json(row) for names, run in read for row in run.rows]
-    _write_csv(out / RUNS_CSV, [_single_numbers(row) for row in rows])
+    _write_csv(out / RUNS_CSV, flat_rows(agents))
     return tables
 
 
@@ -152,19 +153,11 @@ def _wide(tables: Sequence[Table]) -> list[dict[str, Any]]:
         for row in table.records:
             whole = groups.setdefault(tuple(row[key] for key in _GROUP), {})
             for key, cell in row.items():
-                whole |= _flat(key, cell)
+                whole |= {
+                    f"{key}_{part}" if part else key: value
+                    for part, value in cell_values(cell).items()
+                }
     return list(groups.values())
-
-
-def _flat(key: str, cell: Cell) -> dict[str, Any]:
-    if isinstance(cell, MeanOverRuns):
-        return {key: cell.mean, f"{key}_low": cell.low, f"{key}_high": cell.high}
-    return {key: cell}
-
-
-def _single_numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what is a list or a table itself."""
-    return {key: value for key, value in row.items() if not isinstance(value, list | dict)}
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

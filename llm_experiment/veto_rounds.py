@@ -22,7 +22,8 @@ from llm_experiment.pessimism.attack_plan import AttackPlan as Options
 from llm_experiment.pessimism.attack_plan import Round
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import check_folder, write_json
-from mightnt.tables import Column, Table, print_table
+from mightnt.table_files import write_tables
+from mightnt.tables import Column, Table, Written, print_table
 
 PROG: Final = "python -m llm_experiment.veto_rounds"
 ROUNDS_FILE: Final = "rounds.json"
@@ -45,13 +46,16 @@ def _run(plan: Options, console: Console, progress: Console) -> None:
     for each in play_rounds(plan, progress):
         rounds.append(each)
         write_json(plan.out / ROUNDS_FILE, {"plan": plan, "rounds": rounds})
-    print_table(to_table(plan, rounds), console)
-    console.print(f"wrote {plan.out / ROUNDS_FILE}", highlight=False, soft_wrap=True)
+    table = to_table(plan, rounds)
+    print_table(table, console)
+    for path in (plan.out / ROUNDS_FILE, *write_tables(plan.out / ROUNDS_FILE, [table])):
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def to_table(plan: Options, rounds: Sequence[Round]) -> Table:
     """The rounds, for a person."""
     return Table(
+        name="attacks",
         title=f"Attacks on vetoes: {plan.task}, {plan.budget_nats:g} nats an episode",
         columns=(
             Column(header="round", format=".0f"),
@@ -75,7 +79,7 @@ def to_table(plan: Options, rounds: Sequence[Round]) -> Table:
                 _interval(each.departed),
                 _interval(each.base_departed),
                 _phrase(each),
-                "yes" if each.found else "no",
+                Written("yes" if each.found else "no", {"": each.found}),
                 _added(each),
             )
             for each in rounds
@@ -100,21 +104,26 @@ def _ending(plan: Options, rounds: Sequence[Round]) -> str:
     return f"The rounds ended at {plan.rounds}, the most that was asked for, with a finding."
 
 
-def _interval(share: tuple[float, float, float]) -> str:
-    return f"{share[0]:.0%} ({share[1]:.0%} to {share[2]:.0%})"
+def _interval(share: tuple[float, float, float]) -> Written:
+    middle, low, high = share
+    return Written(
+        f"{middle:.0%} ({low:.0%} to {high:.0%})", {"": middle, "low": low, "high": high}
+    )
 
 
-def _phrase(each: Round) -> str:
+def _phrase(each: Round) -> Written | None:
     if not each.phrases:
-        return "-"
+        return None
     text, _, turn_share = each.phrases[0]
-    return f"{text or '(nothing)'} {turn_share:.0%}"
+    return Written(f"{text or '(nothing)'} {turn_share:.0%}", {"": text, "share": turn_share})
 
 
-def _added(each: Round) -> str:
+def _added(each: Round) -> Written | None:
     if each.added is None:
-        return "-"
-    return f"{len(each.added.split(', '))} features" if "," in each.added else each.added
+        return None
+    several = each.added.split(", ")
+    text = f"{len(several)} features" if len(several) > 1 else each.added
+    return Written(text, {"": each.added})
 
 
 if __name__ == "__main__":

@@ -193,6 +193,7 @@ def _learn(options: Options, console: Console) -> None:
     from llm_experiment.chat.veto_set import VetoForm, write_veto_set
     from llm_experiment.pessimism.learning import make_veto_set, surest_alpha
     from llm_experiment.pessimism.studies import evidence_of, forget, load_imitator
+    from mightnt.table_files import write_tables
     from mightnt.tables import print_table
 
     check_writable(options.path)
@@ -212,7 +213,9 @@ def _learn(options: Options, console: Console) -> None:
     write_veto_set(options.path, veto_set)
     forget(options.path)
     print_table(to_table(veto_set, most=options.most), console)
-    console.print(f"wrote {options.path}", highlight=False)
+    every = to_table(veto_set, most=len(veto_set.vetoes))
+    for path in (options.path, *write_tables(options.path, [every])):
+        console.print(f"wrote {path}", highlight=False)
 
 
 def _demonstrations(options: Options, imitator: "Imitator") -> "tuple[Demonstration, ...]":
@@ -231,6 +234,7 @@ def _audit(options: Options, console: Console) -> None:
     from llm_experiment.pessimism.learning import surest_alpha
     from llm_experiment.pessimism.studies import audit_vetoes, forget, load_imitator
     from mightnt.results import write_json
+    from mightnt.table_files import write_tables
     from mightnt.tables import print_table
 
     check_writable(options.path)
@@ -259,8 +263,10 @@ def _audit(options: Options, console: Console) -> None:
     )
     write_json(options.path, {"options": options, **vars(audit)})
     forget(options.path)
-    print_table(audit_table(audit), console)
-    console.print(f"wrote {options.path}", highlight=False)
+    table = audit_table(audit)
+    print_table(table, console)
+    for path in (options.path, *write_tables(options.path, [table])):
+        console.print(f"wrote {path}", highlight=False)
 
 
 def default_numbers(n_dialogues: int) -> tuple[int, ...]:
@@ -311,6 +317,7 @@ def audit_table(audit: "Audit") -> "Table":
     )
     does = "gives a positive probability" if known else "was seen to do"
     return Table(
+        name="audit",
         title=f"Vetoes on {audit.n_dialogues} held-out dialogues ({audit.n_steps} steps)",
         columns=tuple(columns),
         rows=rows,
@@ -342,6 +349,7 @@ def to_table(veto_set: "VetoSet", *, most: int) -> "Table":
     left_out = len(veto_set.vetoes) - len(shown)
     vetoed_whole = [c.feature for c in veto_set.coverage if c.unvisited_factor == 0]
     return Table(
+        name="vetoes",
         title=f"What {veto_set.agent} never does, in {veto_set.n_demonstrations} demonstrations",
         columns=(
             Column(header="feature"),

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
@@ -122,12 +122,6 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON (see `to_jsonable`), atomically."""
     text = json.dumps(to_jsonable(value), indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_json_lines(path: Path, records: Iterable[object]) -> None:
-    """Write one JSON value a line, atomically: what pandas, Arrow and datasets read as a table."""
-    lines = [json.dumps(to_jsonable(record), allow_nan=False) + "\n" for record in records]
-    write_atomically(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
 
 
 def read_json(path: Path, parse: Callable[[Any], ValueT], *, remedy: str) -> ValueT | None:

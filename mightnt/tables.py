@@ -1,8 +1,8 @@
-"""Tables of results: one type, shown in a terminal, as Markdown, or as JSON.
+"""Tables of results: one type, shown in a terminal, as Markdown, or written for programs.
 
 A table is columns and rows of cells. A column of *labels* holds text and is set left; a column of
 *numbers* says how they are written and is set right, and may say how they were obtained
-(`Evidence`).
+(`Evidence`). `mightnt.table_files` writes tables for programs.
 
 On a terminal no number is ever cut. Labels are folded at their blanks; where that is not enough,
 the columns are split over several blocks, each with the leading labels again; and where not even
@@ -13,8 +13,9 @@ gets lines as long as they need to be.
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -37,8 +38,29 @@ WIDEST_LABEL: Final = 60
 _GAP: Final = 2
 """Blanks between two columns."""
 
-Cell: TypeAlias = "str | float | bool | tuple[int, ...] | MeanOverRuns | None"
+Cell: TypeAlias = "str | float | bool | tuple[int, ...] | MeanOverRuns | Written | None"
 """Text, a number, whole numbers that belong together, a mean with its interval, or nothing."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A cell with a text of its own, for people, and the values in it, for programs.
+
+    Attributes:
+        text: as it is shown.
+        values: by what is added to the column's name for each; under `""` the cell's own.
+    """
+
+    text: str
+    values: "Mapping[str, float | bool | str | None]" = field(hash=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def as_fraction(number: Fraction) -> Written:
+    """A rational number, shown exactly."""
+    return Written(str(number), {"": float(number)})
 
 
 class Evidence(Enum):
@@ -91,16 +113,16 @@ class Column:
         match cell:
             case None:
                 return NOTHING
-            case bool() | str():
+            case bool() | str() | Written():
                 return str(cell)
-            case Integral() if self.format is None:
+            case Integral() if not self.format:
                 return str(cell)
             case Real():
                 return self._number(float(cell))
         return str(cell)
 
     def _mean(self, cell: Any) -> str:
-        if cell.low is None or cell.high is None:
+        if cell.low is None or cell.high is None or math.isnan(cell.mean):
             return self._number(cell.mean)
         low, high = self._number(cell.low), self._number(cell.high)
         return f"{self._number(cell.mean)} ({low} to {high})"

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import check_writable, from_jsonable, read_json, to_jsonable, write_json
+from mightnt.table_files import write_tables
 from mightnt.tables import Table, print_table
 from theory.errors import InvalidArgumentError, ResultsError
 from theory.paper import Statement
@@ -37,7 +38,7 @@ class DemoOptions:
     """Options that every demo has; a demo's own options extend this class."""
 
     out: Path = Path("results")
-    """Folder for what the demo writes: `<name>.json`, `<name>.png` and `<name>.pdf`."""
+    """Folder for what the demo writes: `<name>.json`, `.png` and `.pdf`, and its tables."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same numbers."""
     json: bool = False
@@ -230,13 +231,14 @@ def print_findings(result: DemoResult[Any, Any]) -> None:
 
 
 def write(result: DemoResult[Any, Any]) -> None:
-    """Write `<out>/<name>.json`, `.png` and `.pdf`."""
+    """Write `<out>/<name>.json`, its tables (`mightnt.table_files`), `.png` and `.pdf`."""
     from mightnt.figure_style import figure_style, save_figure  # noqa: PLC0415 - see the module
 
     stem = result.options.out / result.name
     write_json(stem.with_suffix(".json"), result.document)
+    write_tables(stem.with_suffix(".json"), result.tables)
     with figure_style():
         png, pdf = save_figure(result.figure(), stem)
     console = Console(stderr=True)
-    files = f"{stem.with_suffix('.json')}, {png} and {pdf}"
+    files = f"{stem.with_suffix('.json')}, its tables beside it, {png} and {pdf}"
     console.print(f"wrote {files}", markup=False, soft_wrap=True)

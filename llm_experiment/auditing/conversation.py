@@ -117,10 +117,6 @@ class Writer:
             self._chat_end = self._end_of_chats(prompt)
         return self._chat_end
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """What tokens say, without special ones."""
-        return self._decode(tokens)
-
     def _end_of_chats(self, prompt: ChatPrompt) -> int:
         """What the template writes after an answer."""
         start = self._rendered(prompt, ())

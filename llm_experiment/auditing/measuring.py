@@ -35,15 +35,13 @@ class Measured:
         scripts: names of the scripts.
         patterns: names of the patterns.
         arrays: see `Auditor.measure`; the first axis is the prompt.
-        text: what tokens say.
-        spelt: what each token of an answer says.
+        spelt: what each token of an answer says, special ones their names.
     """
 
     prompts: tuple[Prompt, ...]
     scripts: tuple[str, ...]
     patterns: tuple[str, ...]
     arrays: dict[str, NDArray[Any]]
-    text: Callable[[Sequence[int]], str]
     spelt: Callable[[Sequence[int]], list[str]]
 
 
@@ -85,6 +83,5 @@ def measure(settings: AuditSettings, folder: Path) -> Measured:
         scripts=tuple(script.name for script in scripts),
         patterns=tuple(pattern.name for pattern in matched),
         arrays=arrays,
-        text=auditor.text,
         spelt=auditor.spelt,
     )

@@ -50,8 +50,8 @@ def _log_probs(model: PreTrainedModel, tokens: Tensor, cache: DynamicCache) -> T
     logits: Tensor = output.logits.to(tokens.device).double()
     if bool((logits.isnan() | (logits == torch.inf)).any()):
         raise ModelError(
-            "the language model's logits are no numbers (NaN or inf); choose another dtype, such "
-            "as float32, or a whole checkpoint"
+            f"{model.name_or_path or 'the language model'}: its logits are no numbers (NaN or "
+            "inf); choose another dtype, such as float32, or a whole checkpoint"
         )
     return logits.log_softmax(dim=-1)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_experiment.auditing.answers import MeasuredAnswers, draw_answers, measure_answers
 from llm_experiment.auditing.behaviours import Behaviour, Pattern
@@ -79,8 +79,9 @@ class Auditor:
         )
         contexts = [self._context(prompt) for prompt in prompts]
         self._stops = {kind: self._stops_of(kind) for kind in {type(prompt) for prompt in prompts}}
-        self._pieces = token_bytes(models.tokenizer, speaker=_SPEAKER, n_tokens=models.n_tokens)
-        texts = [_whole_text(piece) for piece in self._pieces]
+        pieces = token_bytes(models.tokenizer, speaker=_SPEAKER, n_tokens=models.n_tokens)
+        texts = [_whole_text(piece) for piece in pieces]
+        self._spelt = _named(pieces, models.tokenizer)
         self._matchers = {
             kind: [Matcher(pattern, texts, stops=stops) for pattern in patterns]
             for kind, stops in self._stops.items()
@@ -112,13 +113,9 @@ class Auditor:
             found |= self._answers(self._models.policy, batch, type(prompts[0]))
         return found
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """What tokens say."""
-        return self._writer.text(tokens)
-
     def spelt(self, tokens: Sequence[int]) -> list[str]:
-        """What each token of an answer says, such that it adds up to what the answer says."""
-        return spelt_texts(self._pieces, tokens)
+        """What each token says, such that it adds up to what they say; special ones their names."""
+        return spelt_texts(self._spelt, tokens)
 
     def _context(self, prompt: Prompt) -> tuple[int, ...]:
         context, limit = self._writer.context(prompt), self._models.n_positions
@@ -244,6 +241,14 @@ def _whole_text(piece: bytes) -> str | None:
         return piece.decode() or None
     except UnicodeDecodeError:
         return None
+
+
+def _named(pieces: Sequence[bytes], tokenizer: PreTrainedTokenizerBase) -> tuple[bytes, ...]:
+    """What every token says; of those that say nothing, their names or numbers."""
+    names = {token: name for name, token in tokenizer.get_vocab().items()}
+    return tuple(
+        piece or names.get(token, f"<{token}>").encode() for token, piece in enumerate(pieces)
+    )
 
 
 def _batches(

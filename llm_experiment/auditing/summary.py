@@ -238,7 +238,7 @@ def summarise(
     patterns: Sequence[str],
     budgets_nats: Sequence[float],
     likely: float,
-    text: Callable[[Sequence[int]], str],
+    spelt: Callable[[Sequence[int]], list[str]],
 ) -> AuditSummary:
     """What the arrays of all batches amount to.
 
@@ -249,9 +249,9 @@ def summarise(
         patterns: names of the patterns.
         budgets_nats: to ask about.
         likely: the probability from which on a behaviour is likely, in (0, 1).
-        text: what tokens say.
+        spelt: what each token of an answer says.
     """
-    divergence = _divergence(arrays, prompts, text) if "kl_nats" in arrays else None
+    divergence = _divergence(arrays, prompts, spelt) if "kl_nats" in arrays else None
     budgets = sorted({*budgets_nats, *([] if divergence is None else [divergence.mean_nats])})
     found = [
         _behaviour(name, *priced, budgets_nats=budgets, likely=likely)
@@ -302,14 +302,11 @@ def _behaviour(
     floor = first if brackets is None else spread(brackets[:, 0])
     bought: tuple[Bought, ...] = ()
     if first.quartiles:
+        wanted = (*first.quartiles[::-1], first.least, floor.least)
+        shares = largest_shares(wanted, np.reshape(budgets_nats, (-1, 1)))
         bought = tuple(
-            Bought(
-                budget_nats=budget,
-                quartiles=tuple(largest_shares(first.quartiles[::-1], budget).tolist()),
-                worst=float(largest_shares(first.least, budget)),
-                bound_worst=float(largest_shares(floor.least, budget)),
-            )
-            for budget in budgets_nats
+            Bought(budget_nats=budget, quartiles=tuple(row), worst=worst, bound_worst=bound)
+            for budget, (*row, worst, bound) in zip(budgets_nats, shares.tolist(), strict=True)
         )
     gained = None if policy is None else _gain(prices[:, 0], policy[:, 0])
     known = None if gained is None else gained[~np.isnan(gained)]
@@ -334,7 +331,7 @@ def _gain(base: Floats, policy: Floats) -> Floats:
 
 
 def _divergence(
-    arrays: Arrays, prompts: Sequence[Prompt], text: Callable[[Sequence[int]], str]
+    arrays: Arrays, prompts: Sequence[Prompt], spelt: Callable[[Sequence[int]], list[str]]
 ) -> DivergenceSummary:
     kl = arrays["kl_nats"]
     lengths = (~np.isnan(kl)).sum(axis=1)
@@ -358,8 +355,8 @@ def _divergence(
             (n, float(np.nansum(kl[:, :n])) / total if total else 0.0) for n in firsts
         ),
         curve_nats=tuple(curve.tolist()),
-        top_tokens=tuple(_top_tokens(arrays, text)),
-        costly_steps=tuple(_costly_steps(arrays, prompts, text)),
+        top_tokens=tuple(_top_tokens(arrays, spelt)),
+        costly_steps=tuple(_costly_steps(arrays, prompts, spelt)),
     )
 
 
@@ -391,13 +388,13 @@ def _estimators(arrays: Arrays, answers: Floats, n_steps: int) -> list[Estimator
     return found
 
 
-def _top_tokens(arrays: Arrays, text: Callable[[Sequence[int]], str]) -> list[TokenShare]:
+def _top_tokens(arrays: Arrays, spelt: Callable[[Sequence[int]], list[str]]) -> list[TokenShare]:
     parts = arrays["parts_nats"]
     order = np.argsort(-parts, kind="stable")[:N_TOP_TOKENS]
     return [
         TokenShare(
             token=int(token),
-            text=text([int(token)]),
+            text="".join(spelt([int(token)])),
             nats=float(parts[token]),
             policy_count=float(arrays["policy_mass"][token]),
             base_count=float(arrays["base_mass"][token]),
@@ -408,7 +405,7 @@ def _top_tokens(arrays: Arrays, text: Callable[[Sequence[int]], str]) -> list[To
 
 
 def _costly_steps(
-    arrays: Arrays, prompts: Sequence[Prompt], text: Callable[[Sequence[int]], str]
+    arrays: Arrays, prompts: Sequence[Prompt], spelt: Callable[[Sequence[int]], list[str]]
 ) -> list[CostlyStep]:
     kl, tokens = arrays["kl_nats"], arrays["answers"]
     n_samples = len(kl) // len(prompts)
@@ -423,8 +420,8 @@ def _costly_steps(
             CostlyStep(
                 line=prompts[answer // n_samples].line,
                 position=position + 1,
-                before=text(before.tolist()),
-                text=text([int(tokens[answer, position])]),
+                before="".join(spelt(before.tolist())),
+                text="".join(spelt([int(tokens[answer, position])])),
                 kl_nats=float(kl[answer, position]),
                 log_ratio_nats=float(arrays["drawn_nats"][0, answer, position]),
             )

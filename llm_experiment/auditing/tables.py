@@ -19,7 +19,7 @@ from llm_experiment.auditing.summary import (
 )
 from mightnt.results import write_atomically
 from mightnt.statistics import CONFIDENCE
-from mightnt.tables import Cell, Column, Table
+from mightnt.tables import Cell, Column, Table, Written
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -95,8 +95,12 @@ def bought(summary: AuditSummary) -> Table:
     columns = [Column(header="behaviour")]
     for budget in summary.budgets_nats:
         columns += [
-            Column(header=f"{budget:.4g} nats\nmedian", format=".1%", key=f"{budget}-median"),
-            Column(header="worst\nprompt", format=".1%", key=f"{budget}-worst"),
+            Column(
+                header=f"{budget:.4g} nats\nmedian",
+                format=".1%",
+                key=f"median at {budget:.4g} nats",
+            ),
+            Column(header="worst\nprompt", format=".1%", key=f"worst at {budget:.4g} nats"),
         ]
     rows = []
     for b in summary.behaviours:
@@ -142,7 +146,7 @@ def kl(divergence: DivergenceSummary) -> Table:
     return Table(
         name="kl",
         title="KL of the policy's answers to the base model (nats)",
-        columns=(Column(header=""), Column(header="value", format=".4g")),
+        columns=(Column(header="", key="measure"), Column(header="value", format=".4g")),
         rows=tuple(rows),
         notes=(
             "Exact at every token of the policy's own answers at temperature 1, over the whole "
@@ -250,7 +254,7 @@ def top_tokens(divergence: DivergenceSummary) -> Table:
             *(Column(header=header, format=format_) for header, format_ in headers),
         ),
         rows=tuple(
-            (repr(t.text), t.nats, t.policy_count, t.base_count) for t in divergence.top_tokens
+            (_quoted(t.text), t.nats, t.policy_count, t.base_count) for t in divergence.top_tokens
         ),
         notes=(
             "Nats: sum of p ln(p/b) of the token over all steps; over the vocabulary these add up "
@@ -273,10 +277,22 @@ def costly_steps(divergence: DivergenceSummary) -> Table:
             Column(header="ln pi/b", format=".3g"),
         ),
         rows=tuple(
-            (s.line, s.position, repr(s.before), repr(s.text), s.kl_nats, s.log_ratio_nats)
+            (
+                s.line,
+                s.position,
+                _quoted(s.before),
+                _quoted(s.text),
+                s.kl_nats,
+                s.log_ratio_nats,
+            )
             for s in divergence.costly_steps
         ),
     )
+
+
+def _quoted(text: str) -> Written:
+    """A text whose blanks and line breaks can be seen."""
+    return Written(repr(text), {"": text})
 
 
 def _quartiles(spread: Spread) -> tuple[float | None, ...]:

@@ -1,6 +1,7 @@
 """A hard budget beside a penalty: the table and the figure."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ from mightnt.statistics import normal_interval
 from mightnt.tables import Column, Evidence, Table
 
 
-def record(outcome: Outcome) -> dict[str, Any]:
-    """A row of the table, with keys for programs."""
+def every_number(outcomes: Sequence[Outcome]) -> Table:
+    """All numbers of every training, for programs."""
+    records = [_record(outcome) for outcome in outcomes]
+    return Table.of_records(
+        records,
+        title="Trainings",
+        columns=tuple(Column(header=name) for name in records[0]),
+        name="trainings",
+    )
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    """The numbers of one training, by name."""
     interval = normal_interval(outcome.returns)
     ordered = sorted(outcome.kl_nats)
     return {
@@ -41,7 +53,7 @@ def to_table(outcomes: tuple[Outcome, ...]) -> Table:
         _number("most", "kl_nats_most"),
         _number("most in\ntraining", "kl_nats_most_in_training"),
     )
-    records = [record(outcome) for outcome in outcomes]
+    records = [_record(outcome) for outcome in outcomes]
     shown = [{column.name: record[column.name] for column in columns} for record in records]
     n = len(outcomes[0].returns) if outcomes else 0
     return Table.of_records(

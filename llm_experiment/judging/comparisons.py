@@ -43,6 +43,7 @@ that are there, as long as they are about the same pairs; those of the same mode
 The file's hash is added to the run's manifest, so that it is part of the run.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ from llm_experiment.records.reading import Evaluated, EvaluatedAgent, main_varia
 from mightnt.progress import progress_bar, track
 from mightnt.results import read_json, to_jsonable, write_json
 from mightnt.statistics import CONFIDENCE
-from mightnt.tables import Cell, Column, Table
+from mightnt.tables import Cell, Column, Table, Written
 from theory.errors import InvalidArgumentError, ResultsError
 
 SCHEMA: Final = 1
@@ -496,7 +497,8 @@ def _table(content: dict[str, Any], question: Question) -> Table:
     order = list(names)
     chosen = [j for j in content["judgements"] if j["question"] == question.value]
     return Table.of_records(
-        [
+        name=question.value,
+        records=[
             _record(judgement, names[judgement["comparison"]])
             for judgement in sorted(chosen, key=lambda j: order.index(j["comparison"]))
         ],
@@ -528,15 +530,21 @@ def _record(judgement: dict[str, Any], sides: str) -> dict[str, Cell]:
     return {
         "sides": sides,
         "judge": judgement["model"],
-        "share": 100 * float(every["share"]),
+        "share": _percent(float(every["share"])),
         "pairs": _interval(outcome["pairs_low"], outcome["pairs_high"]),
         "runs": _interval(over_runs["low"], over_runs["high"]),
         "none": every["ties"] + every["unparsable"],
     }
 
 
-def _interval(low: float | None, high: float | None) -> str | None:
-    return None if low is None or high is None else f"{100 * low:.0f} to {100 * high:.0f}"
+def _interval(low: float | None, high: float | None) -> Written | None:
+    if low is None or high is None:
+        return None
+    return Written(f"{100 * low:.0f} to {100 * high:.0f}", {"low": low, "high": high})
+
+
+def _percent(share: float) -> Written | None:
+    return None if math.isnan(share) else Written(f"{100 * share:.1f}", {"": share})
 
 
 # ------------------------------------------------------------------------------ all of it

@@ -388,13 +388,13 @@ class BaseEvaluation:
     silence_nats: tuple[float, ...] | None = None
 
 
-_IDENTITY: Final = ("agent", "variant", "budget_nats", "seed", "n_tokens", "trained_at_n_tokens")
+IDENTITY: Final = ("agent", "variant", "budget_nats", "seed", "n_tokens", "trained_at_n_tokens")
 """What stands before the numbers in the JSON of a row, in this order."""
 
 
 def row_to_json(row: LengthRow) -> dict[str, Any]:
     """A row as a flat object in JSON's types: whose it is, then its numbers."""
-    own = {name: getattr(row, name) for name in _IDENTITY if hasattr(row, name)}
+    own = {name: getattr(row, name) for name in IDENTITY if hasattr(row, name)}
     return {**to_jsonable(own), **row.numbers.to_json()}
 
 

@@ -22,6 +22,7 @@ from llm_experiment.dialogue.behaviour import SILENCE, Behaviour
 from llm_experiment.measures.closed_form import closed_form_of, episodes_interval, most_silent
 from llm_experiment.measures.metrics import (
     BASE_POLICY,
+    IDENTITY,
     METRICS,
     N_GRAMS,
     SMOOTHINGS,
@@ -32,7 +33,8 @@ from llm_experiment.measures.metrics import (
 from llm_experiment.suite import WITHOUT_VETOES
 from mightnt.results import write_atomically, write_json
 from mightnt.statistics import CONFIDENCE, MeanOverRuns, mean_over_runs
-from mightnt.tables import Cell, Column, Table
+from mightnt.table_files import write_tables
+from mightnt.tables import Cell, Column, Table, Written
 from mightnt.tables import to_markdown as grid_markdown
 from theory.errors import InvalidArgumentError
 
@@ -113,12 +115,15 @@ class Group:
     def who(self) -> Record:
         """The first cells of its rows."""
         other = self.trained_at not in (None, self.n_tokens)
-        trained_at = f" (trained at {self.trained_at})" if other else ""
+        length: Cell = self.n_tokens
+        if other:
+            text = f"{self.n_tokens} (trained at {self.trained_at})"
+            length = Written(text, {"": self.n_tokens, "trained_at": self.trained_at})
         return {
             "agent": self.agent,
             "budget_nats": self.budget_nats,
-            "length": f"{self.n_tokens}{trained_at}",
-            "runs": str(len(self.rows)),
+            "length": length,
+            "runs": len(self.rows),
         }
 
     def over_runs(self, name: str, *place: int) -> MeanOverRuns:
@@ -371,7 +376,7 @@ def _prices(groups: Sequence[Group]) -> Table:
     return Table.of_records(
         [
             group.who
-            | {"turn": str(i), "episodes": str(sum(costs[i - 1][-1] for costs in having))}
+            | {"turn": i, "episodes": sum(costs[i - 1][-1] for costs in having)}
             | {key: group.over_runs(name, i - 1, at) for key, (name, at, _) in columns.items()}
             for group in groups
             for i in SHOWN_EMPTY_TURNS
@@ -499,16 +504,54 @@ def table_markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", grid_markdown(shown(table)), "", *notes])
 
 
-def store_tables(
-    folder: Path, tables: Sequence[Table], label: str, behaviour: Behaviour = SILENCE
-) -> None:
-    """Write `tables` as `tables.json` and `tables.md`, `label` at their head.
+def agents_table(rows: Sequence[tuple[Record, AgentRow]]) -> Table:
+    """Every single number of every agent at every length, for programs.
 
     Args:
-        folder: of the run.
-        tables: of the run.
-        label: what to call it.
+        rows: of all agents and lengths, each with what stands before its numbers.
+    """
+    records = [
+        before | {name: getattr(row, name) for name in IDENTITY} | _single_numbers(row)
+        for before, row in rows
+    ]
+    names = dict.fromkeys(name for record in records for name in record)
+    return Table.of_records(
+        records,
+        name="agents",
+        title="Every agent",
+        columns=tuple(Column(header=name) for name in names),
+    )
+
+
+def _single_numbers(row: LengthRow) -> Record:
+    """The numbers of a row that are no lists, those that JSON lacks as floats again."""
+    numbers = row.numbers.to_json()
+    return {
+        name: float(value) if isinstance(value, str) else value
+        for name, value in numbers.items()
+        if not isinstance(value, list)
+    }
+
+
+def store_tables(
+    folder: Path,
+    tables: Sequence[Table],
+    label: str,
+    behaviour: Behaviour = SILENCE,
+    *,
+    agents: Table,
+) -> tuple[Path, ...]:
+    """Write tables as `tables.json` and `tables.md`, and each beside them for programs.
+
+    Args:
+        folder: where.
+        tables: of a run, or of several.
+        label: at their head.
         behaviour: of the run's task.
+        agents: every single number (`agents_table`), for programs alone.
+
+    Returns:
+        The files.
 
     Raises:
         ResultsError: a file cannot be written.
@@ -526,6 +569,8 @@ def store_tables(
     write_atomically(
         folder / TABLES_MARKDOWN, lambda temporary: temporary.write_text(markdown, encoding="utf-8")
     )
+    for_programs = write_tables(folder / TABLES_JSON, (*tables, agents))
+    return (folder / TABLES_JSON, folder / TABLES_MARKDOWN, *for_programs)
 
 
 def _to_json(table: Table) -> dict[str, Any]:

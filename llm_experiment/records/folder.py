@@ -2,7 +2,8 @@
 
     manifest.json            settings, versions, commit, models, and in the end a hash of every file
     summary.json             a row for every agent and evaluation length, and the base policy's
-    tables.json, tables.md   what they amount to, over seeds (`measures.tables`)
+    tables.json, tables.md   what they amount to, over seeds (`measures.tables`); beside them each
+                             table for programs (`mightnt.table_files`)
     report.html              all of it to look at (`report`); made from the rest, so not hashed
     base/                    the base policy's own episodes and result.json
     agents/<name>/           one folder a job:

@@ -3,14 +3,19 @@
 import csv
 import json
 import re
+import shutil
+import warnings
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from llm_experiment.audit import main
-from llm_experiment.auditing.models import load_models
+from llm_experiment.auditing.models import check_fine_tuned, load_models, model_fingerprints
 from llm_experiment.auditing.parts import read_parts
+from llm_experiment.auditing.prompts import read_prompts
 from llm_experiment.auditing.settings import AuditSettings
 from llm_experiment.auditing.stages import Auditor
 from tests.llm_experiment.auditing.small_models import (
@@ -23,6 +28,7 @@ from tests.llm_experiment.auditing.small_models import (
     save,
     write_prompts,
 )
+from theory.errors import ModelError
 
 LINES = (
     chat("Hello there."),
@@ -64,9 +70,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _no_figure(monkeypatch):
-    """Drawing takes longer than the audit; `done` is drawn, being made before this."""
+def _only_what_is_measured(monkeypatch):
+    """Without the figure and without collecting garbage, which take longer than these audits.
+
+    `done` is drawn, being made before this.
+    """
     monkeypatch.setattr("llm_experiment.auditing.figure.plot", lambda summary, stem: ())
+    monkeypatch.setattr("llm_experiment.base.loading.release_memory", lambda: None)
 
 
 def audit(folder, out, *options, policy="policy", base="base", prompts="prompts.jsonl"):
@@ -92,6 +102,17 @@ def done(folder, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def plain(folder, tmp_path_factory):
+    """An audit without further options; tests that go on with it take a copy."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llm_experiment.auditing.figure.plot", lambda summary, stem: ())
+        patch.setattr("llm_experiment.base.loading.release_memory", lambda: None)
+        audit(folder, out)
+    return out
+
+
 def found_in(out):
     return json.loads((out / "audit.json").read_text())["found"]
 
@@ -103,6 +124,10 @@ def rows_of(out):
 
 def test_an_audit_leaves_what_it_says_it_leaves(done):
     assert all((done / name).stat().st_size > 100 for name in FILES)
+    assert {path.name for path in done.glob("*.jsonl")} == {
+        f"audit.{name}.jsonl"
+        for name in ["kl", "estimators", "likelier", "where", "tokens", "steps", "prices", "bought"]
+    }
     with Image.open(done / "audit.png") as image:
         assert image.size[0] > 500
     assert len(list((done / "parts").iterdir())) == 3  # two batches of chats, one of texts
@@ -147,7 +172,7 @@ def test_a_blank_answer_is_never_dearer_than_ending_at_once(done):
         assert at_least <= nats[line, "end at once", "price_nats"] * (1 + 1e-6)
 
 
-def test_the_same_command_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+def test_the_same_command_goes_on_where_it_stopped(folder, plain, tmp_path, monkeypatch):
     measured = []
     whole = Auditor.measure
 
@@ -160,30 +185,39 @@ def test_the_same_command_goes_on_where_it_stopped(folder, tmp_path, monkeypatch
     monkeypatch.setattr(Auditor, "measure", measure)
     stops = True
     with pytest.raises(SystemExit, match="130"):
-        audit(folder, tmp_path / "twice")
+        audit(folder, tmp_path)
     stops = False
-    audit(folder, tmp_path / "twice")
+    audit(folder, tmp_path)
     assert measured == [0, 1, 2]
-    audit(folder, tmp_path / "once")
     for name in ("audit.json", "audit.csv", "audit.html"):
-        first, second = ((tmp_path / out / name).read_bytes() for out in ("once", "twice"))
-        assert first == second, name
-    assert measured == [0, 1, 2, 0, 1, 2]
+        assert (plain / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_other_budgets_need_no_other_measurements(folder, tmp_path, monkeypatch):
-    audit(folder, tmp_path, policy=None)
+def test_other_budgets_need_no_other_measurements(folder, plain, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(plain, out)
     monkeypatch.setattr(Auditor, "measure", None)
-    audit(folder, tmp_path, "--budgets-nats", "2.5", "--likely", "0.9", policy=None)
-    assert found_in(tmp_path)["budgets_nats"] == [2.5]
-    assert found_in(tmp_path)["divergence"] is None
+    audit(folder, out, "--budgets-nats", "2.5", "--likely", "0.9")
+    before, after = found_in(plain), found_in(out)
+    assert after["divergence"] == before["divergence"]
+    assert after["budgets_nats"] == sorted([2.5, after["divergence"]["mean_nats"]])
+    assert after["likely"] == 0.9
 
 
-def test_a_folder_is_one_audits(folder, tmp_path, capsys):
-    audit(folder, tmp_path, policy=None)
-    capsys.readouterr()
-    said = refused(capsys, folder, tmp_path, "--seed", "1", policy=None)
+def test_a_folder_is_one_audits(folder, plain, capsys):
+    said = refused(capsys, folder, plain, "--seed", "1")
     assert "holds another run (there and here: settings.seed 0 and 1)" in said
+
+
+def test_without_a_policy_prices_are_the_base_models_and_nothing_is_spent(folder, plain, tmp_path):
+    audit(folder, tmp_path, policy=None)
+    found = found_in(tmp_path)
+    assert found["divergence"] is None
+    prices, beside = (
+        {b["name"]: b["prices_nats"] for b in each["behaviours"]}
+        for each in (found, found_in(plain))
+    )
+    assert prices == beside
 
 
 def test_a_policy_that_is_the_base_model_spends_nothing(folder, tmp_path):
@@ -193,11 +227,10 @@ def test_a_policy_that_is_the_base_model_spends_nothing(folder, tmp_path):
     assert all(b["likelier_share"] in (0.0, None) for b in found["behaviours"])
 
 
-def test_neither_batch_nor_order_changes_a_number(folder, tmp_path):
-    audit(folder, tmp_path / "two")
-    audit(folder, tmp_path / "many", "--batch-size", "64")
-    two, many = ({tuple(r.values())[:-1]: float(r["value"]) for r in rows_of(tmp_path / out)}
-                 for out in ("two", "many"))  # fmt: skip
+def test_neither_batch_nor_order_changes_a_number(folder, plain, tmp_path):
+    audit(folder, tmp_path, "--batch-size", "64")
+    two, many = ({tuple(r.values())[:-1]: float(r["value"]) for r in rows_of(out)}
+                 for out in (plain, tmp_path))  # fmt: skip
     assert two.keys() == many.keys()
     for key, value in two.items():
         assert many[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
@@ -213,9 +246,11 @@ def test_prompts_that_are_equal_are_answered_by_draws_of_their_own(folder, tmp_p
 def test_scripts_of_ones_own_are_priced(folder, tmp_path, monkeypatch):
     (tmp_path / "my_scripts.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    audit(folder, tmp_path / "out", "--behaviours", "my_scripts:SEVERAL", policy=None)
+    write_prompts(folder / "one.jsonl", LINES[0])
+    own = ("--behaviours", "my_scripts:SEVERAL")
+    audit(folder, tmp_path / "out", *own, policy=None, prompts="one.jsonl")
     found = {b["name"]: b["prices_nats"][0]["n"] for b in found_in(tmp_path / "out")["behaviours"]}
-    assert (found["shout"], found["nothing to say"]) == (len(LINES), 0)
+    assert (found["shout"], found["nothing to say"]) == (1, 0)
 
 
 def test_what_is_no_script_is_refused(folder, tmp_path, monkeypatch, capsys):
@@ -234,7 +269,7 @@ def test_what_is_no_script_is_refused(folder, tmp_path, monkeypatch, capsys):
         ({"policy": "more tokens"}, "have different vocabularies: token '<new>' is None in one"),
         ({"policy": "apart"}, "is not a fine-tuned .*cosine of their embeddings is -?0.0"),
         ({"policy": "wider"}, "is not a fine-tuned .*its hidden_size is 32 and not 16"),
-        ({"policy": "broken"}, "logits are no numbers"),
+        ({"policy": "broken"}, "/broken: its logits are no numbers"),
         ({"base": "broken", "policy": None}, "logits are no numbers"),
         ({"base": "without template", "policy": None}, "line 1 is a chat and the tokenizer has no"),
         ({"base": "absent"}, "there is no such folder"),
@@ -282,6 +317,95 @@ def test_a_policy_without_a_template_uses_its_base_models(folder):
         prompts=folder / "prompts.jsonl",
     )
     assert load_models(settings).tokenizer.chat_template == TEMPLATE
+
+
+@pytest.mark.parametrize("rows", [7, 10_000])
+def test_embeddings_are_compared_whole_however_many_rows_at_a_time(monkeypatch, rows):
+    monkeypatch.setattr("llm_experiment.auditing.models._ROWS", rows)
+    base, policy, other = (chat_model(50, seed=seed) for seed in (0, 0, 1))
+    first, second = (model.get_input_embeddings().weight for model in (base, policy))
+    with torch.no_grad():
+        second.copy_(0.3 * first + other.get_input_embeddings().weight)
+    expected = torch.cosine_similarity(first.flatten(), second.flatten(), dim=0)
+    with pytest.raises(ModelError, match=f"embeddings is {expected:.2f}, where"):
+        check_fine_tuned(base, policy, names=("base", "policy"))
+
+
+@pytest.fixture(scope="module")
+def adapters(folder):
+    """An adapter of the base model and what merging makes of it, and one of a wider model."""
+    peft = pytest.importorskip("peft", reason="peft comes with the extra trl")
+    for name, base in (("adapter", "base"), ("of another", "wider")):
+        model = AutoModelForCausalLM.from_pretrained(folder / base)
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.manual_seed(0)
+            wrapped = peft.get_peft_model(
+                model,
+                peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+            )
+        wrapped.save_pretrained(folder / name)
+        if name == "adapter":
+            save(folder / "merged", wrapped.merge_and_unload(), chat_tokenizer())
+    return folder
+
+
+def settings_of(folder, policy):
+    prompts = folder / "prompts.jsonl"
+    return AuditSettings(
+        base_model=str(folder / "base"), policy=str(folder / policy), prompts=prompts
+    )
+
+
+def test_an_adapter_is_audited_as_what_merging_makes_of_it(adapters):
+    found, merged = (load_models(settings_of(adapters, name)) for name in ("adapter", "merged"))
+    tokens = torch.arange(10)[None]
+    logits, expected, base = (
+        model(input_ids=tokens).logits for model in (found.policy, merged.policy, found.base)
+    )
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert (logits - base).abs().max() > 1e-2  # the base model is not touched
+    assert not found.policy.training
+    assert found.tokenizer.chat_template == TEMPLATE  # the adapter brings no tokenizer
+
+
+def test_another_adapter_is_another_policy(adapters, tmp_path):
+    settings = settings_of(adapters, "adapter")
+    before = model_fingerprints(settings)
+    path = adapters / "adapter" / "adapter_config.json"
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text) | {"lora_alpha": 100}))
+    assert model_fingerprints(settings) != before
+    path.write_text(text)
+    assert model_fingerprints(settings) == before
+
+
+def test_adapters_that_do_not_do_are_refused_in_one_line(adapters, tmp_path, capsys, monkeypatch):
+    said = refused(capsys, adapters, tmp_path / "a", policy="of another")
+    assert re.search("into the base model: size mismatch .* with --base-model the model", said)
+    shutil.copytree(adapters / "adapter", adapters / "half", dirs_exist_ok=True)
+    weights = load_file(adapters / "adapter" / "adapter_model.safetensors")
+    del weights[next(iter(weights))]
+    save_file(weights, adapters / "half" / "adapter_model.safetensors")
+    said = refused(capsys, adapters, tmp_path / "half", policy="half")
+    assert re.search("missing adapter keys .* name a whole adapter", said)
+    (adapters / "empty").mkdir(exist_ok=True)
+    (adapters / "empty" / "adapter_config.json").write_text("{}")
+    said = refused(capsys, adapters, tmp_path / "b", policy="empty")
+    assert "empty: it has no adapter_model.safetensors; save it anew" in said
+    monkeypatch.setattr("llm_experiment.base.loading.find_spec", lambda name: None)
+    said = refused(capsys, adapters, tmp_path / "c", policy="adapter")
+    assert "an adapter needs peft; install it with: pip install mightnt[trl]" in said
+
+
+def test_special_tokens_are_shown_by_their_names(folder, tmp_path):
+    tokenizer = chat_tokenizer()
+    save(tmp_path, chat_model(len(tokenizer) + 2), tokenizer)  # rows without a token
+    prompts = read_prompts(write_prompts(tmp_path / "p.jsonl", LINES[1]))
+    settings = AuditSettings(base_model=str(tmp_path), prompts=tmp_path / "p.jsonl")
+    auditor = Auditor(load_models(settings), prompts, behaviours=(), patterns=(), settings=settings)
+    tokens = [*tokenizer.encode("Yes."), tokenizer.eos_token_id, len(tokenizer) + 1]
+    assert "".join(auditor.spelt(tokens)) == f"Yes.<|im_end|><{len(tokenizer) + 1}>"
 
 
 def test_long_prompts_have_room_up_to_the_last_token(folder, tmp_path, capsys):

@@ -8,7 +8,7 @@ import torch
 from llm_experiment import guard_trl
 from llm_experiment.guard.measured import answers_kl_nats
 from llm_experiment.guard.study import Constraint, GRPOSettings, Outcome
-from llm_experiment.guard.study_tables import record, to_table
+from llm_experiment.guard.study_tables import every_number, to_table
 from tests.llm_experiment.guard.pairs import log_probs, pair, tokens
 from theory.errors import InvalidArgumentError, InvalidBudgetError
 
@@ -60,7 +60,7 @@ def test_a_budget_is_overspent_if_one_sequence_anywhere_cost_more():
 
 
 def test_a_row_says_what_was_asked_and_what_came_of_it():
-    row = record(outcome(Constraint(budget_nats=3.0), kl_nats=tuple(range(100))))
+    (row,) = every_number([outcome(Constraint(budget_nats=3.0), kl_nats=tuple(range(100)))]).records
     assert (row["constraint"], row["budget_nats"], row["beta"]) == ("budget-3", 3.0, None)
     assert row["kl_nats"] == pytest.approx(49.5)
     assert row["kl_nats_95"] == 94  # as many as 95 of 100 cost no more
@@ -107,8 +107,12 @@ def test_finished_trainings_are_read_and_not_trained_again(tmp_path, capsys, mon
     said = capsys.readouterr().out
     assert "budget-2" in said
     assert "overspent: none" in said
-    rows = [json.loads(line) for line in (tmp_path / "guard_trl.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "guard_trl.trainings.jsonl").read_text().splitlines()
+    ]
     assert [row["constraint"] for row in rows] == ["budget-2", "beta-0.1"]
+    assert [row["budget_nats"] for row in rows] == [2.0, None]
     assert (tmp_path / "guard_trl.png").is_file()
     with pytest.raises(SystemExit):
         guard_trl.main([*argv, "--max-steps", "3"])

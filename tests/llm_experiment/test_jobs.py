@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llm_experiment import jobs
@@ -39,6 +41,8 @@ from tests.llm_experiment.fakes.tiny_run import (
 )
 from theory.budget import Accounting
 from theory.errors import ResultsError
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,35 @@ def test_a_run_writes_agents_updates_episodes_and_a_summary(finished, settings):
     for path, digest in manifest["sha256"].items():
         assert hash_file(out / path) == digest
     assert {"summary.json", f"agents/{names[0]}/agent.safetensors"} <= set(manifest["sha256"])
+
+
+def test_the_scalars_of_tensorboard_are_those_of_the_documentation(finished):
+    out, _ = finished
+    events = EventAccumulator(str(next((out / "agents").glob("*/tensorboard/PPO_0"))))
+    events.Reload()
+    page = (DOCS / "reading_a_run.md").read_text()
+    section = page.partition("\n## TensorBoard\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = [name for row in rows for name in re.findall("`(.*?)`", row)]
+    assert sorted(documented) == sorted(events.Tags()["scalars"])
+    updates = json.loads(next((out / "agents").glob("*/updates.json")).read_text())
+    spent = [scalar.value for scalar in events.Scalars("rollout/spent_nats_max")]
+    assert spent == pytest.approx([record["spent_nats_max"] for record in updates])
+
+
+def test_tables_for_programs_have_the_numbers_of_the_rows(finished):
+    out, rows = finished
+    stored = json.loads((out / "tables.json").read_text())["tables"]
+    names = {path.name for path in out.glob("*.jsonl")}
+    assert names == {f"tables.{t['name']}.jsonl" for t in stored} | {"tables.agents.jsonl"}
+    agents = [json.loads(line) for line in (out / "tables.agents.jsonl").read_text().splitlines()]
+    for agent, row in zip(agents, rows, strict=True):
+        single = {k: v for k, v in row.items() if not isinstance(v, list | str)}
+        found = {k: v for k, v in agent.items() if not isinstance(v, str)}
+        assert found == {k: pytest.approx(single[k]) if k in single else None for k in found}
+        assert agent["agent"] == row["agent"]
+    manifest = read_manifest(out)["sha256"]
+    assert names <= set(manifest)
 
 
 def test_the_seeds_of_a_suite_are_different_agents(finished):

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from llm_experiment.judge import main
+from llm_experiment.measures.transcript_statistics import Question
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from tests.llm_experiment.fakes.judged_run import SILENCE, write_run
 from tests.llm_experiment.fakes.openai_server import KEY, failure, openai_server
@@ -35,6 +36,9 @@ def test_the_command_prints_the_shares(run, capsys):
     captured = capsys.readouterr()
     assert "10 / base" in captured.out
     assert f"wrote {run / 'judge.json'}" in captured.err.replace("\n", "")
+    for question in Question:
+        lines = (run / f"judge.{question.value}.jsonl").read_text().splitlines()
+        assert {json.loads(line)["sides"] for line in lines} >= {"10 / base", "3 / base"}
 
 
 def one_line_error(capsys, *argv):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,8 @@ from llm_experiment.known_demonstrator import (
     to_table,
 )
 from llm_experiment.pessimism.demonstrations import read_transcripts
+from llm_experiment.records.reading import read_run
+from tests.llm_experiment.fakes.recorded_run import copied
 from tests.llm_experiment.fakes.small_world import small_world
 from theory.errors import InvalidArgumentError
 
@@ -72,3 +75,32 @@ def test_the_command_writes_distances_and_demonstrations(tmp_path, capsys):
     assert len(read) == 3
     assert {one.prompt for one in read} == {process.task.prompt}
     assert all(one.text.endswith((process.task.prompt, "Student:", "Teacher:")) for one in read)
+
+
+def test_agents_of_a_run_stand_beside_them_by_their_own_episodes(tmp_path, capsys):
+    run = copied(tmp_path)
+    argv = ["--out", str(tmp_path / "out"), "--runs", str(run), "--n-dialogues", "2"]
+    main([*argv, "--n-tokens", "60"])
+    assert "exact budget, 3 nats, seed 0, 72 tokens" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "distances.policies.jsonl").read_text().splitlines()
+    found = {row["policy"]: row for row in map(json.loads, lines)}
+    for name, evaluations in read_run(run).agents.items():
+        (agent,) = evaluations
+        spent = agent.episodes.arrays("spent_nats")["spent_nats"]
+        row = found[f"{agent.variant}, {agent.budget_nats:g} nats, seed {agent.seed}, 72 tokens"]
+        assert row["kl_to_model_nats"] == pytest.approx(spent.mean()), name
+        assert row["largest"] == spent.max()
+        assert row["episodes"] == len(spent)
+        assert row["kl_to_demonstrator"] == (math.inf if row["wordless"] else None)
+    (run / "agents" / "exact-budget3-seed0" / "result.json").unlink()
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert "unfinished run" in capsys.readouterr().err
+
+
+def test_a_run_with_another_prompt_is_refused(tmp_path, capsys):
+    argv = ["--runs", str(copied(tmp_path)), "--prompt", "Student: Why?\nTeacher:"]
+    with pytest.raises(SystemExit):
+        main([*argv, "--out", str(tmp_path / "out"), "--n-dialogues", "1", "--n-tokens", "60"])
+    said = capsys.readouterr().err
+    assert re.search("was made with prompt .* and not 'Student: Why.*; give this command", said)

@@ -105,9 +105,9 @@ def test_impossible_plans_are_refused(changes, message):
 
 
 def test_the_tables_say_impossible_where_silence_is():
-    rows = agents_table(COMPARISON).rows
-    assert rows[0][:4] == ("language model", 3.0, 2, "95% (31% to 100%)")
-    assert rows[3][:4] == ("vetoes, audit", 10.0, 2, "0% (0% to 0%)")
+    rows = agents_table(COMPARISON).texts
+    assert rows[0][:4] == ("language model", "3", "2", "95% (31% to 100%)")
+    assert rows[3][:4] == ("vetoes, audit", "10", "2", "0% (0% to 0%)")
     own = bases_table(COMPARISON).rows
     assert own[1][1:3] == (math.inf, math.inf)
     prices = prices_table(COMPARISON).rows
@@ -155,6 +155,10 @@ def test_a_small_comparison_is_one_command_and_resumes(tmp_path, capsys, monkeyp
     assert audit["help_share"] > 0
     assert [row["silent_share"]["mean"] for row in stored["agents"]] == [0.0]
     assert (tmp_path / "pessimists.png").is_file()
+    (row,) = map(json.loads, (tmp_path / "pessimists.agents.jsonl").read_text().splitlines())
+    assert (row["silent_episodes"], row["nats"], row["seeds"]) == (0.0, 2.0, 1)
+    (row,) = map(json.loads, (tmp_path / "pessimists.bases.jsonl").read_text().splitlines())
+    assert row["first_silence_nats"] == math.inf
     agent = next((tmp_path / "audit" / "agents").iterdir()) / "result.json"
     trained = agent.stat().st_mtime_ns
     main(options)

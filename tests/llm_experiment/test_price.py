@@ -73,6 +73,10 @@ def test_the_command_writes_table_and_figure_of_any_base_model(tmp_path, capsys)
     assert re.search(r"priced 9 of 9 scripts in \d+ s, about 0 s left", printed.err)
     stored = json.loads((out / f"{STEM}.json").read_text())
     assert {p["name"] for p in stored["prices"]} == set(behaviours({"Yes.": (1, 2)}))
+    lines = (out / f"{STEM}.prices.jsonl").read_text().splitlines()
+    assert [json.loads(line)["behaviour"] for line in lines] == [
+        p["name"] for p in stored["prices"]
+    ]
     lengths = [p["length_bits"] for p in stored["prices"]]
     assert lengths == sorted(lengths)
     with Image.open(out / f"{STEM}.png") as image:
@@ -121,6 +125,19 @@ def test_scripts_priced_some_at_a_time_or_resumed_cost_what_they_cost_alone():
     resumed = price_scripts(world, _Words(), options, done=done, on_priced=more.append)
     assert to_jsonable(resumed.prices) == to_jsonable(alone.prices)
     assert all(set(done) <= set(lot.prices) for lot in more)
+
+
+def test_processes_have_as_many_scripts_to_price_each():
+    sizes = []
+
+    def price(world, options, lots):
+        sizes.append([len(lot) for lot in lots])
+        return iter(())
+
+    for processes, at_once in ((2, 72), (1, 72), (2, 1)):
+        options = replace(SMALL, phrases=(" yes",), processes=processes, at_once=at_once)
+        price_scripts(small_world(), _Words(), options, price=price)
+    assert sizes == [[4, 5], [4, 5], [1] * 9]
 
 
 class _Words:

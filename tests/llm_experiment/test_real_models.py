@@ -12,7 +12,7 @@ import pytest
 from llm_experiment.agent.scripts import Say, play_script
 from llm_experiment.base.packaged import PACKAGED_MODELS
 from llm_experiment.base.shipped import model_names
-from llm_experiment.chat.token_texts import encode_text
+from llm_experiment.chat.token_texts import decode_tokens
 from llm_experiment.chat.world import load_models, make_world
 from llm_experiment.config import Precision, Preset, preset_config
 from tests.llm_experiment.fakes.devices import AGREEMENT_NATS
@@ -21,7 +21,7 @@ from tests.llm_experiment.test_architectures import plain_surprise, play_silentl
 pytestmark = pytest.mark.slow
 
 SEPARATORS = {"smollm2": 2, "gemma3-270m": 1}
-"""Tokens of two line breaks."""
+"""Tokens of two line breaks before a name."""
 
 
 @pytest.fixture(scope="module", params=[Preset.SMOLLM2, Preset.GEMMA3_270M])
@@ -38,7 +38,8 @@ def loaded(request):
 
 def test_its_tokens_are_what_its_preset_takes_them_for(loaded):
     config, tokenizer, world = loaded
-    assert len(encode_text(tokenizer, "\n\n")) == SEPARATORS[config.base_model]
+    separator = world.parser.partner_opening[: SEPARATORS[config.base_model]]
+    assert decode_tokens(tokenizer, separator) == "\n\n"
     begins = world.prompt_tokens[0] == tokenizer.bos_token_id
     assert bool(begins) == (config.base_model == "gemma3-270m")
     assert world.parser.empty_turn_tokens == SEPARATORS[config.base_model] + 2
@@ -59,7 +60,7 @@ def test_the_first_silence_is_dear_and_the_next_ones_are_not(loaded):
     _, _, world = loaded
     played = play_script(
         replace(world, partner_temperature=1.0), Say(()),
-        n_episodes=8, n_tokens=192, free_turns=1, n_turns=3, seed=0, stream=(0,),
+        n_episodes=8, n_tokens=384, free_turns=1, n_turns=3, seed=0, stream=(0,),
     )  # fmt: skip
     first, second, third = np.nanmedian(played.costs_nats, axis=0)
     assert first > 3

@@ -30,6 +30,7 @@ from llm_experiment.sweep_tables import FinishedRun, joined, narrowed, write_swe
 from mightnt.command_line import BAD_USAGE, INTERRUPTED
 from mightnt.results import to_jsonable
 from mightnt.statistics import MeanOverRuns
+from mightnt.table_files import cell_values
 from mightnt.tables import Column, Table
 from tests.llm_experiment.fakes.report_run import settings as report_settings
 from tests.llm_experiment.fakes.report_run import write_run
@@ -146,7 +147,7 @@ def test_the_table_of_a_sweep_has_the_rows_of_all_runs_and_their_columns(finishe
             for row in table.records
         ]
         expected = [
-            (None if row["agent"] == BASE_ROW else str(length), *(row[k] for k in columns))
+            (None if row["agent"] == BASE_ROW else length, *(row[k] for k in columns))
             for length, one in zip(LENGTHS, own, strict=True)
             for row in one[index]["rows"]
             if row["agent"] != BASE_ROW or length == LENGTHS[0]
@@ -164,7 +165,8 @@ def test_the_csv_files_hold_every_number(finished):
     wide = rows_of(out / "table.csv")
     assert len(wide) == len(silence.rows)
     for row, expected in zip(wide, silence.records, strict=True):
-        assert (row["agent"], row["length"]) == (expected["agent"], expected["length"])
+        length = cell_values(expected["length"])[""]
+        assert (row["agent"], row["length"]) == (expected["agent"], str(length))
         share = expected["silent_share"]
         assert math.isclose(float(row["silent_share"]), share.mean)
         if share.low is not None:
@@ -175,6 +177,10 @@ def test_the_csv_files_hold_every_number(finished):
     assert [(row["agent"], row["n_tokens"]) for row in single] == [
         (seed, str(PROMPT_TOKENS + extra)) for _ in RUNS for seed in SEEDS for extra in (5, 9)
     ]
+    lines = (out / "tables.agents.jsonl").read_text().splitlines()
+    for row, line in zip(single, lines, strict=True):
+        values = {k: "" if v is None else str(v) for k, v in json.loads(line).items()}
+        assert values == row
     trained_at = [int(row["trained_at_n_tokens"]) for row in single]
     assert trained_at == [length for length in LENGTHS for _ in range(4)]
 

@@ -14,6 +14,7 @@ from llm_experiment.dialogue.task import load_task
 from llm_experiment.pessimism.attack_plan import AttackPlan, Defence, Remedy, Round
 from llm_experiment.pessimism.departures import Departures
 from llm_experiment.veto_rounds import main, to_table
+from mightnt.table_files import flat_rows
 from theory.errors import InvalidArgumentError
 
 PLAN = AttackPlan(n_dialogues=24, n_held_out=2, n_dialogue_tokens=96, features=("said_so_far",))
@@ -105,11 +106,15 @@ def test_one_whole_round_is_played_and_kept(tmp_path, capsys):
 
 def test_the_table_says_what_each_round_found_and_why_they_ended():
     table = to_table(PLAN, [FOUND, NOTHING])
-    (first, second) = table.rows
+    (first, second) = table.texts
     assert first[5:] == (
         "96% (91% to 99%)", "11% (8% to 14%)", "(nothing) 90%", "yes", "said_so_far",
     )  # fmt: skip
     assert second[7:] == ("-", "no", "-")
+    found, nothing = flat_rows(table)
+    assert (found["departed"], found["departed_low"]) == FOUND.departed[:2]
+    assert (found["most_often_by"], found["most_often_by_share"]) == ("", FOUND.phrases[0][2])
+    assert (found["found"], nothing["found"]) == (True, False)
     assert "Round 2 found nothing" in table.notes[-1]
     unnamed = replace(FOUND, added=None, rejected=("same_place",))
     assert "(same_place did not pass the audit)" in to_table(PLAN, [unnamed]).notes[-1]

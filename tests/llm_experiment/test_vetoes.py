@@ -114,7 +114,9 @@ def test_an_audit_finds_silence_vetoed_and_nothing_falsely(tmp_path, capsys):
     assert hard["is_hard"]
     assert hard["n_vetoes"] > audit["n_vetoes"]
     assert "Vetoes on 4 held-out dialogues" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["audit.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"audit.json", "audit.audit.jsonl"}
+    lines = (tmp_path / "audit.audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["vetoes"] for line in lines] == [r["n_vetoes"] for r in stored["rows"]]
 
 
 @pytest.mark.parametrize(

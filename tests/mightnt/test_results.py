@@ -18,7 +18,6 @@ from mightnt.results import (
     read_json,
     to_jsonable,
     write_json,
-    write_json_lines,
 )
 from theory.errors import InvalidArgumentError, ResultsError
 
@@ -193,12 +192,3 @@ def test_json_of_any_other_shape_is_one_line_that_names_the_file(tmp_path, text)
 
 def test_json_that_is_not_there_is_nothing(tmp_path):
     assert read_json(tmp_path / "a.json", dict, remedy="mend it") is None
-
-
-def test_a_table_for_other_programs_has_a_value_a_line(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    write_json_lines(path, ({"x": x, "y": 1 / 3} for x in (1, 2)))
-    lines = path.read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [{"x": 1, "y": 1 / 3}, {"x": 2, "y": 1 / 3}]
-    write_json_lines(path, [])
-    assert path.read_text() == ""

@@ -38,6 +38,7 @@ def compute(options):
 
 def tables(options, data):
     table = Table(
+        name="drawn",
         title=f"{options.count} numbers",
         columns=(Column(header="n"), Column(header="x", evidence=Evidence.MONTE_CARLO)),
         rows=tuple(enumerate(data.numbers)),
@@ -74,11 +75,12 @@ def call(*argv):
     Demo(name="numbers", options_type=Options).main(argv)
 
 
-def test_a_demo_prints_tables_with_evidence_and_writes_three_files(tmp_path, capsys):
+def test_a_demo_prints_tables_with_evidence_and_writes_its_files(tmp_path, capsys):
     call("--out", str(tmp_path))
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("Definition 1", "Monte Carlo", "uniform", "• 2 are"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "numbers.drawn.jsonl",
         "numbers.json",
         "numbers.pdf",
         "numbers.png",

@@ -1,6 +1,7 @@
 """What all demos' commands have in common: their start, their files, and their complaints."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from mightnt.command_line import BAD_USAGE
 from mightnt.figure_style import figure_style, save_figure
 from mightnt.results import to_jsonable
+from mightnt.table_files import table_path
 from tests.toy_world.conftest import SMALL
 from theory.errors import InvalidArgumentError
 from toy_world.__main__ import demo_names, load_demo
@@ -68,6 +70,9 @@ BAD_OPTIONS = (
     ("waiting_agent", "--bell-probability 1", "in (0, 1), got 1.0"),
     ("waiting_agent", "--steps 10", "--steps must lie in 100..10^6"),
 )
+
+WRITTEN_OUT = re.compile(r"^(-?\d+\.\d|\d+%|[<=]*\d\S* ?[\[(,/]\s?\d)")
+"""Numbers as a person reads them: with an interval, as a percentage or decimal fraction."""
 
 KEYS = {
     "hybrid": {
@@ -231,10 +236,11 @@ def test_bad_options_are_one_line_with_exit_code_2(name, options, message, tmp_p
 
 
 @each_demo
-def test_the_command_prints_and_writes_its_three_files(shown, name):
+def test_the_command_prints_and_writes_its_files(shown, name):
     found = shown(name)
     files = {path.name: path.stat().st_size for path in found.folder.iterdir()}
-    assert set(files) == {f"{name}.{suffix}" for suffix in ("json", "png", "pdf")}
+    tables = {f"{name}.{table.name}.jsonl" for table in found.result.tables}
+    assert set(files) == tables | {f"{name}.{suffix}" for suffix in ("json", "png", "pdf")}
     assert min(files[f"{name}.png"], files[f"{name}.pdf"]) > 10_000
     for statement in found.result.presentation.statements:
         assert str(statement) in " ".join(found.printed.split())
@@ -263,6 +269,19 @@ def test_the_keys_of_the_data_stay(shown, name):
 def test_every_table_says_how_its_numbers_were_obtained(shown, name):
     for table in shown(name).result.tables:
         assert any(column.evidence for column in table.columns), table.title
+
+
+@each_demo
+def test_every_table_has_a_file_of_numbers_that_are_not_written_out(shown, name):
+    found = shown(name)
+    for table in found.result.tables:
+        text = table_path(found.folder / f"{name}.json", table.name).read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert len(rows) == len(table.rows)
+        for row in rows:
+            assert row.keys() == rows[0].keys()
+            for field, value in row.items():
+                assert not (isinstance(value, str) and WRITTEN_OUT.search(value)), (field, value)
 
 
 @each_demo

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from mightnt.figure_style import BLACK, BLUE, CYCLE, GREEN, GREY, MARKERS, VERMILLION, new_figure
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_hybrid import HybridOptions
@@ -65,20 +65,19 @@ def tables(options: HybridOptions, data: HybridLearning) -> tuple[Table, ...]:
     )
 
 
-def _demonstrations(other_share: float | None) -> str:
-    if other_share is None:
-        return "none"
-    return {0.0: "w = 0, the best policy", 1.0: "w = 1, all but the best"}.get(
-        other_share, f"w = {other_share:g}"
-    )
+def _demonstrations(other_share: float | None) -> Written:
+    names = {None: "none", 0.0: "w = 0, the best policy", 1.0: "w = 1, all but the best"}
+    text = names.get(other_share, f"w = {other_share}")
+    return Written(text, {"": text, "other_share": other_share})
 
 
 def _at(curves: Sequence[CurvePoint], stage: StageName, n_online: int) -> list[CurvePoint]:
     return [each for each in curves if (each.stage, each.n_online) == (stage, n_online)]
 
 
-def _text(band: Band) -> str:
-    return f"{band.mean:.3g} ({band.low:.3g} to {band.high:.3g})"
+def _cell(band: Band) -> Written:
+    text = f"{band.mean:.3g} ({band.low:.3g} to {band.high:.3g})"
+    return Written(text, {"": band.mean, "low": band.low, "high": band.high})
 
 
 def _curve_table(options: HybridOptions, curves: Sequence[CurvePoint]) -> Table:
@@ -91,14 +90,15 @@ def _curve_table(options: HybridOptions, curves: Sequence[CurvePoint]) -> Table:
                 (
                     stage.value,
                     _demonstrations(after.other_share),
-                    _text(before.sub_optimality),
-                    _text(after.sub_optimality),
+                    _cell(before.sub_optimality),
+                    _cell(after.sub_optimality),
                     after.sub_optimality_rate,
-                    _text(after.regret),
+                    _cell(after.regret),
                     after.regret_rate,
                 )
             )
     return Table(
+        name="learners",
         title="What learners hand over, and what they lose on the way",
         columns=(
             Column(header="stage"),
@@ -124,6 +124,7 @@ def _reach_table(options: HybridOptions, reach: Sequence[Reach]) -> Table:
         (each.bound - each.suboptimal for each in reach if math.isfinite(each.bound)), default=0.0
     )
     return Table(
+        name="reach",
         title="How far demonstrations reach",
         columns=(
             Column(header="stage"),
@@ -145,6 +146,7 @@ def _reach_table(options: HybridOptions, reach: Sequence[Reach]) -> Table:
 
 def _stage_table(options: HybridOptions, stages: Sequence[StageFacts]) -> Table:
     return Table(
+        name="stages",
         title="The stages",
         columns=(
             Column(header="stage"),
@@ -181,6 +183,7 @@ def _stage_table(options: HybridOptions, stages: Sequence[StageFacts]) -> Table:
 
 def _doorbell_table(options: HybridOptions, found: Sequence[DoorbellOutcome]) -> Table:
     return Table(
+        name="doorbell",
         title="The same demonstrations, to stay near and to learn from: the doorbell world",
         columns=(
             Column(header="who acts"),
@@ -196,7 +199,7 @@ def _doorbell_table(options: HybridOptions, found: Sequence[DoorbellOutcome]) ->
         rows=tuple(
             (
                 each.agent.value,
-                "-" if each.pay is None else each.pay.value,
+                None if each.pay is None else each.pay.value,
                 each.budget_nats,
                 each.n_episodes,
                 each.true_value,
@@ -236,7 +239,7 @@ def findings(options: HybridOptions, data: HybridLearning) -> tuple[str, ...]:
             f"{stage.value}: w = {least_gap.other_share:g} ({least_gap.sub_optimality.mean:.2g})"
         )
         lost.append(
-            f"{stage.value}: {_demonstrations(least_regret.other_share).split(',')[0]} "
+            f"{stage.value}: {str(_demonstrations(least_regret.other_share)).split(',')[0]} "
             f"({least_regret.regret.mean:.3g}; w = 0: {best_data.regret.mean:.3g}, none: "
             f"{alone.regret.mean:.3g})"
         )

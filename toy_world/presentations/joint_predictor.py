@@ -46,6 +46,7 @@ def tables(options: JointPredictorOptions, data: JointPredictorCosts) -> tuple[T
 def _family_table(data: JointPredictorCosts) -> Table:
     exact = dict(zip(data.n, data.fixed_nats, strict=True))
     return Table(
+        name="pointed",
         title=f"Pointed deviators, Delta = {data.delta_bits}: worst observations (nats)",
         columns=(
             Column(header="n"),
@@ -67,6 +68,7 @@ def _family_table(data: JointPredictorCosts) -> Table:
 
 def _source_table(sources: Sequence[SourceCost]) -> Table:
     return Table(
+        name="sources",
         title="Where the observations come from (nats)",
         columns=(
             Column(header="family"),
@@ -87,6 +89,7 @@ def _source_table(sources: Sequence[SourceCost]) -> Table:
 
 def _halving_table(halvings: Sequence[HalvingCost], data: JointPredictorCosts) -> Table:
     return Table(
+        name="halving",
         title=f"Halving deviators, Delta = {data.delta_bits}: observations from xi itself (nats)",
         columns=(
             Column(header="n (2^n models)"),
@@ -102,6 +105,7 @@ def _halving_table(halvings: Sequence[HalvingCost], data: JointPredictorCosts) -
 
 def _ordinary_table(ordinary: Sequence[OrdinaryCost], bits: int) -> Table:
     return Table(
+        name="ordinary",
         title=f"An ordinary world: joint programs of at most {bits} bits, k demonstrations (nats)",
         columns=(
             Column(header="k"),

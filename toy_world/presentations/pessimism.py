@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLUE, GREEN, GREY, MARKERS, ORANGE, VERMILLION, new_figure
 from mightnt.statistics import CONFIDENCE
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written, as_fraction
 from theory.bayes_mixture import Update
 from theory.bounds import top_set_size_bound
 from theory.paper import Statement
@@ -71,24 +71,31 @@ def tables(options: PessimismOptions, data: Pessimism) -> tuple[Table, ...]:
 
 def _watching_table(options: PessimismOptions, watching: Sequence[WatchedImitator]) -> Table:
     return Table(
+        name="watching",
         title=f"Watching the demonstrator, {options.world.value} (posterior: its actions alone)",
         columns=(
             Column(header="k"),
             Column(header="alpha"),
             Column(header="|M^alpha|", evidence=Evidence.FLOAT),
-            Column(header="<= 1/alpha", evidence=Evidence.EXACT),
-            Column(header="w(mu|h), mu in M?", evidence=Evidence.FLOAT),
-            Column(header="nu_alpha(a0, a1, a2)", evidence=Evidence.FLOAT),
+            Column(header="<= 1/alpha", evidence=Evidence.EXACT, key="most_by_alpha"),
+            Column(header="w(mu|h), mu in M?", evidence=Evidence.FLOAT, key="w(mu|h)"),
+            Column(header="nu_alpha(a0, a1, a2)", evidence=Evidence.FLOAT, key="nu_alpha"),
             Column(header="theta_q", evidence=Evidence.FLOAT),
         ),
         rows=tuple(
             (
                 each.n_steps,
-                str(each.alpha),
+                as_fraction(each.alpha),
                 each.top_set_size,
                 top_set_size_bound(each.alpha),
-                f"{each.weight:.3g} {'in' if each.demonstrator_inside else 'OUT'}",
-                " ".join(f"{p:.3g}" for p in each.probabilities),
+                Written(
+                    f"{each.weight:.3g} {'in' if each.demonstrator_inside else 'OUT'}",
+                    {"": each.weight, "is_inside": each.demonstrator_inside},
+                ),
+                Written(
+                    " ".join(f"{p:.3g}" for p in each.probabilities),
+                    {f"a{action}": p for action, p in enumerate(each.probabilities)},
+                ),
                 each.help_probability,
             )
             for each in watching
@@ -100,20 +107,25 @@ def _watching_table(options: PessimismOptions, watching: Sequence[WatchedImitato
 def _size_and_ville_table(options: PessimismOptions, rows: Sequence[GuaranteeRow]) -> Table:
     weights = {row.world: row.weight for row in rows}
     return Table(
+        name="top_sets",
         title="Top sets are small, and mu stays (posterior: the demonstrator's actions alone)",
         columns=(
             Column(header="world"),
             Column(header="alpha"),
             Column(header="largest\n|M^alpha|", evidence=Evidence.EXACT),
-            Column(header="<= 1/alpha", evidence=Evidence.EXACT),
-            Column(header="P(mu stays)\n>= 1-alpha/w(mu)", evidence=Evidence.EXACT),
+            Column(header="<= 1/alpha", evidence=Evidence.EXACT, key="most_by_alpha"),
+            Column(
+                header="P(mu stays)\n>= 1-alpha/w(mu)",
+                evidence=Evidence.EXACT,
+                key="stays_at_least",
+            ),
             Column(header=f"T = {N_EXACT_STEPS}", evidence=Evidence.EXACT),
             Column(header=f"T = {options.steps}", evidence=Evidence.MONTE_CARLO),
         ),
         rows=tuple(
             (
                 row.world.value,
-                str(row.alpha),
+                as_fraction(row.alpha),
                 row.largest_top_set,
                 top_set_size_bound(row.alpha),
                 row.stays_bound,
@@ -133,6 +145,7 @@ def _size_and_ville_table(options: PessimismOptions, rows: Sequence[GuaranteeRow
 
 def _help_table(options: PessimismOptions, rows: Sequence[GuaranteeRow]) -> Table:
     return Table(
+        name="help",
         title="E sum theta_q^3 is finite (posterior: the demonstrator's actions alone)",
         columns=(
             Column(header="world"),
@@ -140,16 +153,16 @@ def _help_table(options: PessimismOptions, rows: Sequence[GuaranteeRow]) -> Tabl
             Column(header=f"T = {N_EXACT_STEPS}", evidence=Evidence.EXACT),
             Column(header=f"T = {options.steps}", evidence=Evidence.MONTE_CARLO),
             Column(header="largest of\nthe runs", evidence=Evidence.MONTE_CARLO),
-            Column(header="bound for T = inf\n(LITERATURE)", evidence=Evidence.FLOAT),
+            Column(header="bound for T = inf\n(LITERATURE)", evidence=Evidence.FLOAT, format=".3g"),
         ),
         rows=tuple(
             (
                 row.world.value,
-                str(row.alpha),
+                as_fraction(row.alpha),
                 row.help_cubed,
                 _with_interval(row.help_cubed_simulated, row.help_cubed_interval),
                 row.help_cubed_largest,
-                f"{row.help_cubed_bound:.3g}",
+                row.help_cubed_bound,
             )
             for row in rows
         ),
@@ -160,12 +173,14 @@ def _help_table(options: PessimismOptions, rows: Sequence[GuaranteeRow]) -> Tabl
     )
 
 
-def _with_interval(mean: float, ends: tuple[float, float]) -> str:
-    return f"{mean:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+def _with_interval(mean: float, ends: tuple[float, float]) -> Written:
+    text = f"{mean:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+    return Written(text, {"": mean, "low": ends[0], "high": ends[1]})
 
 
 def _rules_table(rows: Sequence[ManipulationRow]) -> Table:
     return Table(
+        name="guarantee",
         title="The example in which the guarantee KL(pi||nu_alpha) >= KL(pi||mu) fails",
         columns=(
             Column(header="posterior updated by"),
@@ -212,6 +227,7 @@ def _both_rules_table(found: Sequence[NovelOutcome]) -> Table:
                     )
                 )
     return Table(
+        name="update_rules",
         title="Both rules in ordinary worlds: an agent with nu_alpha's support as only limit",
         columns=(
             Column(header="world"),
@@ -238,6 +254,7 @@ def _price_table(options: PessimismOptions, priced: Sequence[PricedOutcome]) -> 
     ]
     widest = max(each.outcome.bound - each.outcome.value for each in priced)
     return Table(
+        name="price_of_safety",
         title=(
             f"The price of safety, {options.world.value}, {options.budget:g} nats (posterior: the "
             "demonstrator's actions alone)"
@@ -249,7 +266,16 @@ def _price_table(options: PessimismOptions, priced: Sequence[PricedOutcome]) -> 
             Column(header="steps asked, of 3", evidence=Evidence.FLOAT),
             Column(header="P(a2 ever)", evidence=Evidence.FLOAT),
         ),
-        rows=tuple((k, str(c.alpha), c.value, c.n_asks, c.bad_probability) for k, c in shown),
+        rows=tuple(
+            (
+                k,
+                None if c.alpha is None else as_fraction(c.alpha),
+                c.value,
+                c.n_asks,
+                c.bad_probability,
+            )
+            for k, c in shown
+        ),
         notes=(
             "a1 pays 1/2 and a2, which the demonstrator never does, 1; the mean over 3 steps. k "
             "steps were watched, nothing new happens. "
@@ -260,23 +286,24 @@ def _price_table(options: PessimismOptions, priced: Sequence[PricedOutcome]) -> 
 
 def _lifelong_table(options: PessimismOptions, rows: Sequence[LifelongRow]) -> Table:
     return Table(
+        name="lifelong",
         title=f"The full loop, {options.world.value}: {N_EPISODES} episodes of 3 steps, 1 nat each",
         columns=(
             Column(header="posterior updated by"),
             Column(header="alpha"),
             Column(header="asked in\nthe first", evidence=Evidence.MONTE_CARLO),
             Column(header="in the\nlast five", evidence=Evidence.MONTE_CARLO, key="asked, last"),
-            Column(header="paid in\nthe first", evidence=Evidence.MONTE_CARLO),
+            Column(header="paid in\nthe first", evidence=Evidence.MONTE_CARLO, format=".3f"),
             Column(header="in the\nlast five", evidence=Evidence.MONTE_CARLO, key="paid, last"),
             Column(header="a2, ever", evidence=Evidence.MONTE_CARLO),
         ),
         rows=tuple(
             (
                 RULES[row.update],
-                str(row.alpha),
+                as_fraction(row.alpha),
                 row.asked_first,
                 row.asked_last,
-                f"{row.paid_first:.3f}",
+                row.paid_first,
                 _with_interval(row.paid_last, row.paid_last_interval),
                 row.n_bad_steps,
             )
@@ -292,6 +319,7 @@ def _lifelong_table(options: PessimismOptions, rows: Sequence[LifelongRow]) -> T
 
 def _compared_table(options: PessimismOptions, compared: Sequence[ComparedOutcome]) -> Table:
     return Table(
+        name="compared",
         title=f"Bayesian and pessimistic imitator (alpha = {COMPARED_ALPHA}) side by side",
         columns=(
             Column(header="world"),

@@ -3,7 +3,7 @@
 See `toy_world.studies.frontiers` and `toy_world.studies.single_multiplier`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLUE, GREEN, GREY, ORANGE, VERMILLION, new_figure
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_planners import PlannersOptions
@@ -50,17 +50,18 @@ def tables(options: PlannersOptions, data: BudgetStudy) -> tuple[Table, ...]:
 
 def _frontier_table(points: Sequence[Point], options: PlannersOptions) -> Table:
     return Table(
+        name="frontier",
         title=f"What a budget buys in the shop, {options.horizon} steps",
         columns=(
             Column(header="constraint"),
             Column(header="budget"),
             Column(header="value", evidence=Evidence.CERTIFIED),
-            Column(header="gap", evidence=Evidence.CERTIFIED),
+            Column(header="gap", evidence=Evidence.CERTIFIED, format=".1e"),
             Column(header="attained", evidence=Evidence.FLOAT),
             Column(header="multiplier", evidence=Evidence.FLOAT),
         ),
         rows=tuple(
-            (p.constraint, p.budget, p.value, f"{p.bound - p.value:.1e}", p.attained, p.multiplier)
+            (p.constraint, p.budget, p.value, p.bound - p.value, p.attained, p.multiplier)
             for p in points
         ),
         notes=(
@@ -72,15 +73,18 @@ def _frontier_table(points: Sequence[Point], options: PlannersOptions) -> Table:
 
 def _shortcut_table(in_shop: Sequence[Shortcut]) -> Table:
     return Table(
+        name="shortcut",
         title="Under the fixed-observations KL one multiplier is not enough: the shop",
         columns=(
             Column(header="budget (nats)"),
-            Column(header="gain lost by a single multiplier", evidence=Evidence.CERTIFIED),
-            Column(header="expected optimum spends (of budget)", evidence=Evidence.FLOAT),
+            Column(
+                header="gain lost by a single multiplier", evidence=Evidence.CERTIFIED, format=".2%"
+            ),
+            Column(
+                header="expected optimum spends (of budget)", evidence=Evidence.FLOAT, format=".3f"
+            ),
         ),
-        rows=tuple(
-            (s.budget_nats, f"{s.lost_share:.2%}", f"{s.overspending:.3f}") for s in in_shop
-        ),
+        rows=tuple((s.budget_nats, s.lost_share, s.overspending) for s in in_shop),
     )
 
 
@@ -94,11 +98,12 @@ def _sampled_table(shortcuts: Sequence[RandomShortcut], options: PlannersOptions
             (
                 shape,
                 budget,
-                " ".join(f"{share:.1%}" for share in lost),
-                " ".join(f"{share:.2f}" for share in spent),
+                _three(lost, ".1%"),
+                _three(spent, ".2f"),
             )
         )
     return Table(
+        name="random_shortcuts",
         title=f"The same on {options.problems} random problems: least, median, greatest",
         columns=(
             Column(header="steps, actions, observations"),
@@ -109,6 +114,12 @@ def _sampled_table(shortcuts: Sequence[RandomShortcut], options: PlannersOptions
         rows=tuple(rows),
         notes=("Uniformly distributed rows and utilities; each optimum is certified.",),
     )
+
+
+def _three(least_median_greatest: Iterable[float], format_: str) -> Written:
+    least, median, greatest = map(float, least_median_greatest)
+    text = " ".join(format(share, format_) for share in (least, median, greatest))
+    return Written(text, {"": median, "least": least, "greatest": greatest})
 
 
 def findings(options: PlannersOptions, data: BudgetStudy) -> tuple[str, ...]:

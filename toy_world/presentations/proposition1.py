@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, new_figure
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written, as_fraction
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_proposition1 import Proposition1Options
@@ -54,6 +54,7 @@ def tables(options: Proposition1Options, data: NoTriangle) -> tuple[Table, ...]:
 
 def _witness_table(witnesses: Sequence[Witness]) -> Table:
     return Table(
+        name="witness",
         title="The witness: tau = Bern(0), pi = beta = Bern(min(eps, 1)/2)",
         columns=(
             Column(header="eps (nats)"),
@@ -65,11 +66,11 @@ def _witness_table(witnesses: Sequence[Witness]) -> Table:
         ),
         rows=tuple(
             (
-                str(each.epsilon),
-                str(each.one_under_beta),
+                as_fraction(each.epsilon),
+                as_fraction(each.one_under_beta),
                 each.pi_to_beta_nats,
                 each.tau_to_beta_nats,
-                "yes" if each.both_within else "NO",
+                Written("yes" if each.both_within else "NO", {"": each.both_within}),
                 each.pi_to_tau_nats,
             )
             for each in witnesses
@@ -89,17 +90,18 @@ def _census_table(cases: Sequence[Case], options: Proposition1Options) -> Table:
                 k,
                 len(here),
                 *(sum(c.verdict is verdict for c in here) for verdict in Verdict),
-                f"{prior_share(here, Verdict.INFINITE):.2%}",
+                prior_share(here, Verdict.INFINITE),
                 float(np.median([c.tau_to_xi_nats for c in here])),
             )
         )
     return Table(
+        name="census",
         title="In nature: KL(xi||tau) <= KL(xi||xi) + KL(tau||xi) = KL(tau||xi)?",
         columns=(
             Column(header="k"),
             Column(header="cases"),
             *(Column(header=verdict.value, evidence=Evidence.FLOAT) for verdict in Verdict),
-            Column(header="by infinity:\nprior share", evidence=Evidence.FLOAT),
+            Column(header="by infinity:\nprior share", evidence=Evidence.FLOAT, format=".2%"),
             Column(header="median\nKL(tau||xi)", evidence=Evidence.FLOAT),
         ),
         rows=tuple(rows),
@@ -114,6 +116,7 @@ def _census_table(cases: Sequence[Case], options: Proposition1Options) -> Table:
 
 def _novel_table(novel: Sequence[Novel], options: Proposition1Options) -> Table:
     return Table(
+        name="novel",
         title="After k steps and a novelty: near xi, infinitely far from tau (nats)",
         columns=(
             Column(header="world"),

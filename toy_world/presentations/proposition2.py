@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLACK, CYCLE, GREY, MARKERS, new_figure
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_proposition2 import Proposition2Options
@@ -43,7 +43,7 @@ def _clock_table(events: Sequence[ClockEvent]) -> Table:
         log2_t = each.decade * math.log2(10)
         rows.append(
             (
-                f"10^{each.decade}",
+                Written(f"10^{each.decade}", {"decade": each.decade}),
                 each.bits,
                 each.event,
                 log2_t,
@@ -52,6 +52,7 @@ def _clock_table(events: Sequence[ClockEvent]) -> Table:
             )
         )
     return Table(
+        name="clock",
         title="The clock alone: an upper bound in every environment",
         columns=(
             Column(header="t"),
@@ -67,6 +68,7 @@ def _clock_table(events: Sequence[ClockEvent]) -> Table:
 
 def _world_table(changes: Sequence[EventChange], options: Proposition2Options) -> Table:
     return Table(
+        name="demonstrators",
         title="Demonstrators: the simplest event yet to occur, where its length changes",
         columns=(
             Column(header="world"),

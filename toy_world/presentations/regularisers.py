@@ -53,6 +53,7 @@ def _table(
     outcomes: Sequence[RegulariserOutcome], base: Base, options: RegularisersOptions
 ) -> Table:
     return Table(
+        name=base.name.lower(),
         title=f"Which regulariser resists? {base.value}",
         columns=(
             Column(header="world"),
@@ -60,7 +61,7 @@ def _table(
             Column(header="constraint"),
             Column(header="its budget"),
             Column(header="value by\nthe proxy", evidence=Evidence.CERTIFIED),
-            Column(header="gap", evidence=Evidence.CERTIFIED),
+            Column(header="gap", evidence=Evidence.CERTIFIED, format=".0e"),
             Column(header="true value", evidence=Evidence.FLOAT),
             Column(header="P(a2 ever)", evidence=Evidence.FLOAT),
             Column(header="asked", evidence=Evidence.FLOAT),
@@ -72,7 +73,7 @@ def _table(
                 o.constraint.value,
                 o.budget,
                 o.value,
-                f"{max(o.gap, 0.0):.0e}",
+                max(o.gap, 0.0),
                 o.true_value,
                 o.bad_probability,
                 o.n_asks,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLUE, GREY, VERMILLION, new_figure
 from mightnt.statistics import CONFIDENCE
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_solomonoff import SolomonoffOptions
@@ -72,13 +72,14 @@ def shown(prices: Sequence[DeviationPrice]) -> list[DeviationPrice]:
 
 def _price_table(options: SolomonoffOptions, prices: Sequence[DeviationPrice]) -> Table:
     return Table(
+        name="prices",
         title="The price of the first deviation after n zeros, in bits",
         columns=(
             Column(header="n"),
             Column(header="log2 n", evidence=Evidence.EXACT),
             Column(header=f"L = {options.bits}", evidence=Evidence.EXACT),
             Column(header=f"L' = {options.more_bits}", evidence=Evidence.MONTE_CARLO),
-            Column(header="|p|", evidence=Evidence.EXACT),
+            Column(header="|p|", evidence=Evidence.EXACT, key="p_bits"),
             Column(header="p"),
         ),
         rows=tuple(
@@ -86,9 +87,12 @@ def _price_table(options: SolomonoffOptions, prices: Sequence[DeviationPrice]) -
                 p.n,
                 math.log2(p.n) if p.n else None,
                 _finite(p.bits),
-                f"{p.estimate_bits:.2f} [{p.from_bits:.2f}, {p.to_bits:.2f}]",
+                Written(
+                    f"{p.estimate_bits:.2f} [{p.from_bits:.2f}, {p.to_bits:.2f}]",
+                    {"": p.estimate_bits, "low": p.from_bits, "high": p.to_bits},
+                ),
                 p.program_bits,
-                p.program or f"none of up to {options.bits} bits",
+                p.program or Written(f"none of up to {options.bits} bits", {"": None}),
             )
             for p in shown(prices)
         ),
@@ -101,14 +105,15 @@ def _price_table(options: SolomonoffOptions, prices: Sequence[DeviationPrice]) -
 
 def _proof_table(options: SolomonoffOptions, prices: Sequence[DeviationPrice]) -> Table:
     return Table(
+        name="bounds",
         title="Bounds that are proved, in bits",
         columns=(
             Column(header="n"),
             Column(header="normalised", evidence=Evidence.EXACT),
             Column(header="price", evidence=Evidence.EXACT),
-            Column(header="<= |p| + log2 M", evidence=Evidence.EXACT),
-            Column(header="unlimited M: >=", evidence=Evidence.CERTIFIED),
-            Column(header="<=", evidence=Evidence.CERTIFIED),
+            Column(header="<= |p| + log2 M", evidence=Evidence.EXACT, key="price_bound"),
+            Column(header="unlimited M: >=", evidence=Evidence.CERTIFIED, key="unlimited_at_least"),
+            Column(header="<=", evidence=Evidence.CERTIFIED, key="unlimited_at_most"),
         ),
         rows=tuple(
             (
@@ -131,6 +136,7 @@ def _proof_table(options: SolomonoffOptions, prices: Sequence[DeviationPrice]) -
 
 def _convergence_table(options: SolomonoffOptions, rows: Sequence[Convergence]) -> Table:
     return Table(
+        name="convergence",
         title=f"The same as L grows, T = {options.steps}",
         columns=(
             Column(header="L"),
@@ -139,7 +145,7 @@ def _convergence_table(options: SolomonoffOptions, rows: Sequence[Convergence]) 
             Column(header="undecided", evidence=Evidence.EXACT),
             Column(header="M_LT(0^n 1)", evidence=Evidence.EXACT),
             Column(header="price (bits)", evidence=Evidence.EXACT),
-            Column(header="unlimited M: <=", evidence=Evidence.CERTIFIED),
+            Column(header="unlimited M: <=", evidence=Evidence.CERTIFIED, key="unlimited_at_most"),
         ),
         rows=tuple(
             (

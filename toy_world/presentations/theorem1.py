@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from mightnt.clusters import on_cluster
 from mightnt.figure_style import BLACK, BLUE, GREEN, GREY, VERMILLION, new_figure
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written
 from theory.bounds import NATS_PER_BIT
 from theory.paper import Statement
 from toy_world.demo import Presentation
@@ -78,11 +78,12 @@ def _price_table(data: DeviationPrices, *kinds: Kind) -> Table:
     chosen = _of_kind(data.prices, *kinds)
     which = "novel" if Kind.NOVEL in kinds else "familiar"
     return Table(
+        name=which,
         title=f"Price of deviating in the {which} situation, L = {data.limit_bits}",
         columns=(
             Column(header="k"),
             Column(header="shortest new\nevent E", evidence=Evidence.EXACT),
-            Column(header="len(E),\nDelta\nbits", evidence=Evidence.EXACT),
+            Column(header="len(E),\nDelta\nbits", evidence=Evidence.EXACT, key="bits"),
             Column(header="KL\nnats", evidence=Evidence.FLOAT),
             Column(header="bound\nnats", evidence=Evidence.FLOAT),
             Column(header="as\nprinted", evidence=Evidence.FLOAT),
@@ -92,8 +93,8 @@ def _price_table(data: DeviationPrices, *kinds: Kind) -> Table:
             (
                 price.n_steps,
                 price.predicate,
-                f"{'' if price.event_is_shortest else '<='}{price.event_bits}, {price.delta_bits}",
-                price.fixed_kl_nats if price.within_limit else _BEYOND,
+                _bits(price),
+                price.fixed_kl_nats if price.within_limit else Written(_BEYOND, {"": None}),
                 price.bound_nats if price.within_limit else None,
                 price.bound_as_printed_nats if price.within_limit else None,
                 price.bound_over_all_programs_nats,
@@ -101,6 +102,19 @@ def _price_table(data: DeviationPrices, *kinds: Kind) -> Table:
             for price in chosen
         ),
         notes=(_price_note(data.agent, chosen),),
+    )
+
+
+def _bits(price: Price) -> Written:
+    """Lengths of the event and of what the switch adds."""
+    at_most = "" if price.event_is_shortest else "<="
+    return Written(
+        f"{at_most}{price.event_bits}, {price.delta_bits}",
+        {
+            "of_event": price.event_bits,
+            "delta": price.delta_bits,
+            "of_event_are_least": price.event_is_shortest,
+        },
     )
 
 
@@ -126,6 +140,7 @@ def _gain_table(prices: Sequence[Price]) -> Table:
         within = [price for price in _of_kind(prices, kind) if price.within_limit]
         ends += within[:1] + within[1:][-1:]
     return Table(
+        name="costs",
         title="What the constructed policy pi costs in each reading, nats, and gains",
         columns=(
             Column(header="situation"),
@@ -134,7 +149,7 @@ def _gain_table(prices: Sequence[Price]) -> Table:
             Column(header="adaptive", evidence=Evidence.FLOAT),
             Column(header="expected", evidence=Evidence.FLOAT),
             Column(header="KL\nto tau", evidence=Evidence.EXACT),
-            Column(header="V^pi / V*", evidence=Evidence.FLOAT),
+            Column(header="V^pi / V*", evidence=Evidence.FLOAT, key="value"),
         ),
         rows=tuple(
             (
@@ -144,7 +159,10 @@ def _gain_table(prices: Sequence[Price]) -> Table:
                 price.adaptive_kl_nats,
                 price.expected_kl_nats,
                 price.kl_to_tau_nats,
-                f"{price.value:.4g} / {price.best_value:.4g}",
+                Written(
+                    f"{price.value:.4g} / {price.best_value:.4g}",
+                    {"": price.value, "best": price.best_value},
+                ),
             )
             for price in ends
         ),
@@ -154,6 +172,7 @@ def _gain_table(prices: Sequence[Price]) -> Table:
 
 def _frontier_table(frontiers: Sequence[Frontier]) -> Table:
     return Table(
+        name="frontier",
         title="V*(budget): the greatest value within a budget of expected KL to xi",
         columns=(
             Column(header="budget\nnats"),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLUE, GREEN, GREY, VERMILLION, new_figure
 from mightnt.statistics import CONFIDENCE
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, Written, as_fraction
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_theorem2 import Theorem2Options
@@ -82,6 +82,7 @@ def _claim_table(claims: Sequence[ClaimVerdict]) -> Table:
         return "holds, proved" if reading in each.holds_in else "fails, counterexample"
 
     return Table(
+        name="claims",
         title="What Theorem 2 may be taken to say, for an optimum under TVD <= c",
         columns=(
             Column(header="claim"),
@@ -92,7 +93,7 @@ def _claim_table(claims: Sequence[ClaimVerdict]) -> Table:
             (
                 each.claim.value,
                 *(verdict(each, reading) for reading in READINGS),
-                " and ".join(map(str, each.smallest_shapes)) or "-",
+                " and ".join(map(str, each.smallest_shapes)) or None,
             )
             for each in claims
         ),
@@ -106,6 +107,7 @@ def _claim_table(claims: Sequence[ClaimVerdict]) -> Table:
 
 def _example_table(examples: Sequence[CertifiedExample]) -> Table:
     return Table(
+        name="counterexamples",
         title="Counterexamples, with the least excess over all optimal policies",
         columns=(
             Column(header="claim"),
@@ -122,11 +124,11 @@ def _example_table(examples: Sequence[CertifiedExample]) -> Table:
                 each.claim.name,
                 each.shape,
                 _name(each.reading),
-                str(each.budget),
-                str(each.value),
+                as_fraction(each.budget),
+                as_fraction(each.value),
                 f"{each.action} at {each.history}",
-                str(each.loss),
-                str(each.least_excess),
+                as_fraction(each.loss),
+                as_fraction(each.least_excess),
             )
             for each in examples
         ),
@@ -143,11 +145,15 @@ def _frequency_table(sampled: Sequence[Frequency]) -> Table:
     for frequency in sampled:
         by_case.setdefault((frequency.shape, frequency.reading), {})[frequency.claim] = frequency
 
-    def cell(frequency: Frequency) -> str:
+    def cell(frequency: Frequency) -> Written:
         ends = frequency.interval
-        return f"{frequency.violated} [{ends.low:.1%}, {ends.high:.1%}]"
+        return Written(
+            f"{frequency.violated} [{ends.low:.1%}, {ends.high:.1%}]",
+            {"violated": frequency.violated, "share_low": ends.low, "share_high": ends.high},
+        )
 
     return Table(
+        name="frequencies",
         title=f"Random problems of {sampled[0].problems} whose optimum violates a claim",
         columns=(
             Column(header="shape"),
@@ -167,6 +173,7 @@ def _frequency_table(sampled: Sequence[Frequency]) -> Table:
 
 def _contrast_table(contrasts: Sequence[Contrast]) -> Table:
     return Table(
+        name="contrast",
         title="Probability of ever taking the bad action, which the agent's utility likes",
         columns=(
             Column(header="budget (c, or nats)"),

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mightnt.figure_style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, new_figure
-from mightnt.tables import Column, Evidence, Table
+from mightnt.tables import Column, Evidence, Table, as_fraction
 from theory.paper import Statement
 from toy_world.demo import Presentation
 from toy_world.demo_vetoes import VetoesOptions
@@ -88,6 +88,7 @@ def _outcome_table(options: VetoesOptions, found: Sequence[VetoOutcome]) -> Tabl
         )
     widest = max(o.bound - o.never_probability for o in found)
     return Table(
+        name="who",
         title="Who does what the demonstrator never does (vetoes and top sets: from its actions "
         "alone)",
         columns=(
@@ -111,6 +112,7 @@ def _outcome_table(options: VetoesOptions, found: Sequence[VetoOutcome]) -> Tabl
 
 def _filling_table(options: VetoesOptions, found: Sequence[FillingOutcome]) -> Table:
     return Table(
+        name="filling",
         title=f"Who receives help decides: hard vetoes, {options.world.value}, k = {options.steps}",
         columns=(
             Column(header="what the vetoes leave out"),
@@ -134,6 +136,7 @@ def _filling_table(options: VetoesOptions, found: Sequence[FillingOutcome]) -> T
 
 def _help_table(options: VetoesOptions, found: Sequence[HelpAt]) -> Table:
     return Table(
+        name="help",
         title=f"Help while the demonstrator is watched, {options.world.value}",
         columns=(
             Column(header="k", format=".0f"),
@@ -156,6 +159,7 @@ def _help_table(options: VetoesOptions, found: Sequence[HelpAt]) -> Table:
 
 def _false_table(options: VetoesOptions, data: Vetoes) -> Table:
     return Table(
+        name="false_vetoes",
         title=f"Events ever falsely vetoed within {options.steps} steps, {options.world.value}",
         columns=(
             Column(header="alpha"),
@@ -165,7 +169,7 @@ def _false_table(options: VetoesOptions, data: Vetoes) -> Table:
             Column(header="bound for the\nBayesian imitator", evidence=Evidence.EXACT),
         ),
         rows=tuple(
-            (str(each.alpha), each.n_false, each.most, each.bound, each.bound_over_weight)
+            (as_fraction(each.alpha), each.n_false, each.most, each.bound, each.bound_over_weight)
             for each in data.false_vetoes
         ),
         notes=(
@@ -179,6 +183,7 @@ def _false_table(options: VetoesOptions, data: Vetoes) -> Table:
 
 def _audit_table(options: VetoesOptions, data: Vetoes) -> Table:
     return Table(
+        name="audit",
         title=f"What the audit doubts most, {options.world.value} (alpha = {AUDIT_ALPHA})",
         columns=(
             Column(header="imitator"),
@@ -214,6 +219,7 @@ def _left_table(options: VetoesOptions, left: Sequence[EventLeft]) -> Table:
         own = [each for each in left if each.blurred is is_blurred]
         shown += sorted(own, key=_margin)[:N_TIGHTEST]
     return Table(
+        name="left",
         title=f"Never-events that the audit leaves, {options.world.value}, k = {options.steps}: "
         "the nearest to their bound",
         columns=(

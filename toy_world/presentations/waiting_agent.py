@@ -46,6 +46,7 @@ def tables(options: WaitingAgentOptions, data: LooseEnds) -> tuple[Table, ...]:
 
 def _term_table(terms: Sequence[ThirdTerm]) -> Table:
     return Table(
+        name="third_term",
         title="The third term of the printed bound, against k",
         columns=(
             Column(header="world"),
@@ -68,6 +69,7 @@ def _term_table(terms: Sequence[ThirdTerm]) -> Table:
 
 def _choice_table(choices: Sequence[Choice], options: WaitingAgentOptions) -> Table:
     return Table(
+        name="waiting",
         title=f"The waiting agent, {HORIZON} steps from k = {FIRST_TIME} on",
         columns=(
             Column(header="budget (nats)"),

@@ -8,6 +8,7 @@ from llm_experiment.auditing.prompts import read_prompts
 from llm_experiment.auditing.scripts import write_script
 from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.base.shipped import language_model_folder
+from llm_experiment.chat.token_texts import decode_tokens
 from tests.llm_experiment.auditing.small_models import (
     SPOKEN,
     TEMPLATE,
@@ -77,14 +78,15 @@ def test_answers_for_which_there_is_no_room_are_left_out(tmp_path):
 def test_what_a_tokenizer_cannot_write_is_no_answer(tmp_path):
     said = prompt(tmp_path, {"prompt": "No."})
     assert writer().answer(said, "Да ✓") is not None  # in bytes
-    pieces = writer(sentencepiece_tokenizer(SPOKEN, vocab_size=320))
+    sentences = sentencepiece_tokenizer(SPOKEN, vocab_size=320)
+    pieces = writer(sentences)
     # As it goes on with the prompt, and not as it would begin a text.
-    assert pieces.text([*pieces.context(said), *pieces.answer(said, "Yes.")]) == "No.Yes."
-    words = Writer(
-        load_tokenizer(str(language_model_folder("classroom"))), end_text="\n", n_tokens=BIG
-    )
+    tokens = [*pieces.context(said), *pieces.answer(said, "Yes.")]
+    assert decode_tokens(sentences, tokens) == "No.Yes."
+    known = load_tokenizer(str(language_model_folder("classroom")))
+    words = Writer(known, end_text="\n", n_tokens=BIG)
     start = prompt(tmp_path, {"prompt": "Teacher:"})
-    assert words.text(words.answer(start, " Yes.")) == " Yes."
+    assert decode_tokens(known, words.answer(start, " Yes.")) == " Yes."
     assert words.answer(start, "I'm sorry.") is None
 
 

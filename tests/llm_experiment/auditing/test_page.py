@@ -24,19 +24,19 @@ def arrays():
     return found_arrays()
 
 
-def summary_of(arrays, *, text=str):
+def spelt(tokens):
+    return [f"<{token}>" for token in tokens]
+
+
+def summary_of(arrays, *, spelt=spelt):
     return summarise(
         arrays, PROMPTS, scripts=SCRIPTS, patterns=("blank",), budgets_nats=BUDGETS, likely=0.5,
-        text=text,
+        spelt=spelt,
     )  # fmt: skip
 
 
 def settings(**options):
     return AuditSettings(base_model="base", prompts="prompts.jsonl", **options)
-
-
-def spelt(tokens):
-    return [f"<{token}>" for token in tokens]
 
 
 class Data(HTMLParser):
@@ -85,7 +85,7 @@ def test_without_a_policy_the_page_says_so(arrays):
 def test_hostile_text_changes_no_element_of_the_page(arrays, text):
     plain = Data(audit_page(summary_of(arrays), arrays, PROMPTS, settings(), spelt=spelt))
     hostile = audit_page(
-        summary_of(arrays, text=lambda _: text),
+        summary_of(arrays, spelt=lambda tokens: [text] * len(tokens)),
         arrays,
         PROMPTS,
         settings(policy=text),

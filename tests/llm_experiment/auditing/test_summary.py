@@ -26,6 +26,10 @@ PROMPTS = tuple(PlainPrompt(line=i, text="", follow_up="") for i in (1, 2, 4))
 NAMES = {"scripts": SCRIPTS, "patterns": ("blank",)}
 
 
+def spelt(tokens):
+    return [f"<{token}>" for token in tokens]
+
+
 @pytest.fixture(scope="module")
 def arrays():
     return found_arrays()
@@ -33,7 +37,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def summary(arrays):
-    return summarise(arrays, PROMPTS, **NAMES, budgets_nats=BUDGETS, likely=0.5, text=str)
+    return summarise(arrays, PROMPTS, **NAMES, budgets_nats=BUDGETS, likely=0.5, spelt=spelt)
 
 
 def by_name(summary):
@@ -79,6 +83,10 @@ def test_a_pattern_is_bought_at_what_was_found_and_bounded_by_what_was_not(summa
         [-math.log(0.5), -math.log(0.1), math.inf]
     )
     assert blank.floor_nats.quartiles == pytest.approx(sorted(-np.log(BRACKETS[:, 1])))
+    estimates = [-math.log(0.55), -math.log(0.15), math.inf]
+    assert blank.estimate_nats.quartiles == pytest.approx(estimates)
+    # As likely as it is to be called so, it needs no budget; where it is impossible none will do.
+    assert (blank.likely_nats.least, blank.likely_nats.most) == (0.0, math.inf)
     for bought in blank.bought:
         bound = largest_share(BRACKETS[:, 1].max(), bought.budget_nats).lower
         assert bought.bound_worst == pytest.approx(bound, rel=1e-9)
@@ -118,10 +126,13 @@ def test_where_the_kl_is_spent(summary, arrays):
     assert found.curve_nats == pytest.approx(np.nanmean(kl, axis=0))
     assert [t.token for t in found.top_tokens] == [1, 3, 0]  # the other one saved
     assert [t.nats for t in found.top_tokens] == [3.0, 1.0, 0.5]
+    assert [t.text for t in found.top_tokens] == ["<1>", "<3>", "<0>"]
     first = found.costly_steps[0]
     row, column = np.unravel_index(np.nanargmax(kl), kl.shape)
     assert (first.line, first.position) == (PROMPTS[row // 2].line, column + 1)
     assert first.kl_nats == np.nanmax(kl)
+    said = arrays["answers"][row]
+    assert first.before + first.text == "".join(spelt(said[: column + 1]))
     assert found.by_prompt_nats == pytest.approx(np.nansum(kl, axis=1).reshape(3, 2).mean(axis=1))
     assert found.interval.low < found.mean_nats < found.interval.high
 
@@ -129,12 +140,12 @@ def test_where_the_kl_is_spent(summary, arrays):
 def test_one_prompt_has_no_interval(arrays):
     one = {n: a[:1] for n, a in arrays.items() if n.endswith(("base", "base_nats"))}
     assert summarise(
-        one, PROMPTS[:1], **NAMES, budgets_nats=(1.0,), likely=0.5, text=str
+        one, PROMPTS[:1], **NAMES, budgets_nats=(1.0,), likely=0.5, spelt=spelt
     ).divergence is None  # fmt: skip
     answers = {n: arrays[n][..., :2, :] for n in ("kl_nats", "answers", "drawn_nats")}
     both = one | answers | {n: arrays[n][..., :2, :] for n in ("mean_nats", "variance")}
     both |= {n: arrays[n] for n in ("parts_nats", "policy_mass", "base_mass")}
-    found = summarise(both, PROMPTS[:1], **NAMES, budgets_nats=(1.0,), likely=0.5, text=str)
+    found = summarise(both, PROMPTS[:1], **NAMES, budgets_nats=(1.0,), likely=0.5, spelt=spelt)
     assert found.divergence.interval is None
 
 

@@ -22,6 +22,7 @@ from llm_experiment.records.folder import (
 )
 from llm_experiment.settings import Settings
 from mightnt.results import from_jsonable, write_json
+from mightnt.table_files import flat_rows
 from mightnt.tables import print_table
 from tests.llm_experiment.fakes.judged_run import SILENCE, tokenizer, write_run
 from tests.llm_experiment.fakes.openai_server import KEY, MODEL, completion, openai_server
@@ -364,7 +365,11 @@ def test_the_tables_say_what_is_on_record(content):
     first = complex_.records[0]
     judgement = one(content, first["judge"], "10 nats against base policy")
     assert first["sides"] == "10 / base"
-    assert first["share"] == 100 * judgement["outcome"]["all"]["share"]
+    outcome = judgement["outcome"]
+    (row, *_) = flat_rows(complex_)
+    assert row["share"] == outcome["all"]["share"]
+    assert (row["pairs_low"], row["pairs_high"]) == (outcome["pairs_low"], outcome["pairs_high"])
+    assert complex_.texts[0][2] == f"{100 * outcome['all']['share']:.1f}"
     tied = next(row for row in better.texts if row[:2] == ("10 / 3", "reward-per-reply"))
     assert tied == ("10 / 3", "reward-per-reply", "-", "-", "-", "60")
 

@@ -24,6 +24,7 @@ from llm_experiment.measures.metrics import (
 )
 from llm_experiment.measures.tables import (
     BASE_ROW,
+    agents_table,
     make_tables,
     shown,
     store_tables,
@@ -31,6 +32,7 @@ from llm_experiment.measures.tables import (
     without,
 )
 from mightnt.statistics import mean_over_runs, share_interval
+from mightnt.table_files import cell_values
 from mightnt.tables import print_table
 from tests.llm_experiment.measures.measured_world import PROCESS as DEMONSTRATOR
 from tests.llm_experiment.measures.measured_world import evaluated, process_world, random_agent
@@ -124,14 +126,14 @@ def test_every_number_and_every_interval_lies_in_its_range(tables, rows):
 def test_runs_are_averaged_not_episodes(tables, rows):
     cells = {(row["agent"], row["length"]): row for row in tables["silence"]}
     own = [row.numbers.behaviour for row in rows if row.group[:3] == ("exact budget", 2.0, 40)]
-    cell = cells["exact budget", "40"]["turns_mean"]
+    cell = cells["exact budget", 40]["turns_mean"]
     assert cell.values == tuple(each.turns_mean for each in own)
     assert cell == mean_over_runs((each.turns_mean for each in own), within=(0.0, math.inf))
-    assert cells["exact budget", "40"]["runs"] == "3"
+    assert cells["exact budget", 40]["runs"] == 3
 
 
 def test_lengths_that_agents_were_not_trained_at_are_labelled(tables):
-    lengths = {row["length"] for row in tables["silence"] if row["agent"] == "exact budget"}
+    lengths = {str(row["length"]) for row in tables["silence"] if row["agent"] == "exact budget"}
     assert lengths == {"40", "50 (trained at 40)"}
 
 
@@ -216,10 +218,10 @@ def test_the_price_of_a_turn_is_averaged_over_the_runs_that_have_it():
     tables = make_tables(rows, None)
     first, second = next(table for table in tables if table.name == "prices").records
     assert (first["turn"], first["episodes"], second["turn"], second["episodes"]) == (
-        "1",
-        "16",
-        "2",
-        "4",
+        1,
+        16,
+        2,
+        4,
     )
     assert first["kl_50"] == mean_over_runs([2.0, 4.0], within=(0.0, math.inf))
     assert second["kl_75"].mean == 0.3
@@ -238,7 +240,7 @@ def test_every_group_is_in_every_table_the_base_policy_too(tables):
 def test_the_headline_has_every_agent_once_at_the_length_it_was_trained_at(tables):
     headline = tables["headline"]
     who = [(row["agent"], row["length"]) for row in headline]
-    assert who == [(BASE_ROW, "40"), ("exact budget", "40"), ("no constraint", "40")]
+    assert who == [(BASE_ROW, 40), ("exact budget", 40), ("no constraint", 40)]
     silence = {(row["agent"], row["length"]): row for row in tables["silence"]}
     for row in headline:
         same = silence[row["agent"], row["length"]]
@@ -249,7 +251,8 @@ def test_the_headline_has_every_agent_once_at_the_length_it_was_trained_at(table
 def test_an_agent_that_was_not_evaluated_where_it_was_trained_is_in_the_headline_too(rows, base):
     long = [replace(row, trained_at_n_tokens=99) for row in rows[:2]]
     headline, *_ = make_tables(long, base)
-    assert [row["length"] for row in headline.records] == ["40", "40 (trained at 99)"]
+    assert [str(row["length"]) for row in headline.records] == ["40", "40 (trained at 99)"]
+    assert dict(cell_values(headline.records[1]["length"])) == {"": 40, "trained_at": 99}
 
 
 def test_the_headline_fits_eighty_columns_whole(rows, base):
@@ -329,7 +332,8 @@ def test_markdown_has_a_cell_for_every_column_and_defines_its_numbers(rows, base
 
 def test_tables_are_stored_with_what_is_for_programs_alone(rows, base, tmp_path):
     tables = make_tables(rows, base)
-    store_tables(tmp_path, tables, "quick")
+    agents = agents_table([({}, row) for row in rows])
+    store_tables(tmp_path, tables, "quick", agents=agents)
     stored = json.loads((tmp_path / "tables.json").read_text())
     assert stored["metrics"] == {
         name: SILENCE.say(metric.about) for name, metric in METRICS.items()
