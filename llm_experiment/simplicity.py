@@ -24,7 +24,6 @@ from mightnt.results import (
     check_folder,
     from_jsonable,
     read_json,
-    replacing_folder,
     to_jsonable,
     write_atomically,
     write_json,
@@ -139,28 +138,14 @@ def priced_model(options: Options, seed: int) -> PricedModel:
 
 
 def _train_and_price(own: Options, folder: Path) -> PricedModel:
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    from llm_experiment.base.training import (
-        language_model_quality,
-        save_model,
-        train_language_model,
-        transcript_tokenizer,
-    )
+    from llm_experiment.base.training import train_into
     from llm_experiment.chat.token_texts import encode_words
     from llm_experiment.chat.world import load_models, make_world
     from llm_experiment.dialogue.process import DialogueProcess
     from llm_experiment.dialogue.task import load_task
     from llm_experiment.measures.simplicity import price_promises
 
-    torch.set_num_threads(1)  # one order of summation, so the same weights every time
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's own, for saving
-    process = DialogueProcess(load_task(TASK))
-    model = train_language_model(process, own.recipe)
-    quality = language_model_quality(model, process, own.recipe)
-    with replacing_folder(folder) as new:
-        save_model(new / LANGUAGE_MODEL, model, transcript_tokenizer(process))
+    _, quality = train_into(folder, DialogueProcess(load_task(TASK)), own.recipe)
     config = WorldConfig(task=TASK, base_model=str(folder / LANGUAGE_MODEL))
     models = load_models(config)
     world = make_world(config, models)

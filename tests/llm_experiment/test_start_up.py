@@ -31,6 +31,7 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
         ("llm_experiment.exact_mixture", ["--task opera", "--n-steps 0"]),
         ("llm_experiment.judge", []),
         ("llm_experiment.price", ["--task opera", "--n-turns 0"]),
+        ("llm_experiment.price_by_data", ["--task opera", "--powers 0"]),
         ("llm_experiment.report", []),
         ("llm_experiment.run", ["--task opera", "--budgets-nats 3 3", "--processes 0"]),
         ("llm_experiment.simplicity", ["--n-models 0", "--budget-nats -1"]),
