@@ -3,12 +3,12 @@
 Priced are turns of a task's agent that the demonstrator never writes: one that shows the task's
 behaviour, and turns of a single word that nobody ever says by itself (`unheard_words`), which are
 equally long to describe. A *price* is `-log b` of the turn with its hand-over, in nats, median over
-contexts: dialogues of the demonstrator itself up to where the agent is to speak, in which nobody has
-shown the behaviour yet. So models that can hardly write a dialogue are priced in the same contexts
-as good ones.
+contexts: dialogues of the demonstrator itself up to where the agent is to speak, in which nobody
+has shown the behaviour yet. So models that can hardly write a dialogue are priced in the same
+contexts as good ones.
 
-A *count-based* estimator, which knows nothing but that the agent's role had n turns and none of them
-showed the behaviour, gives the next one Laplace's probability 1/(n + 2), and so the price
+A *count-based* estimator, which knows nothing but that the agent's role had n turns and none of
+them showed the behaviour, gives the next one Laplace's probability 1/(n + 2), and so the price
 `ln(n + 2)`.
 """
 
