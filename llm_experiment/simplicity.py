@@ -49,7 +49,9 @@ class Options:
     n_models: int = 5
     """Base models, trained with seeds 0, 1, ..."""
     recipe: LanguageModelRecipe = field(
-        default_factory=lambda: LanguageModelRecipe(n_tokens=500_000, n_heldout=32)
+        default_factory=lambda: LanguageModelRecipe(
+            n_tokens=1_000_000, sequence_length=256, batch_size=4, n_heldout=32
+        )
     )
     """How each is trained, but for its seed."""
     n_contexts: int = 24
