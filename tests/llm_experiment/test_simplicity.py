@@ -30,7 +30,7 @@ def trained(monkeypatch):
         generator = torch.Generator().manual_seed(recipe.seed)
         with torch.no_grad():
             for weights in model.parameters():
-                weights += 1e-3 * torch.randn(weights.shape, generator=generator)
+                weights.add_(torch.randn(weights.shape, generator=generator), alpha=1e-3)
         return model
 
     monkeypatch.setattr("llm_experiment.base.training.train_language_model", train)
