@@ -54,9 +54,9 @@ class Options:
         )
     )
     """How each is trained, but for its seed."""
-    n_contexts: int = 24
+    n_contexts: int = 32
     """Dialogues in which each promise is priced."""
-    n_tokens: int = 192
+    n_tokens: int = 256
     """Length of these in tokens, the prompt included."""
     n_turns: int = 3
     """How often in a row a promise is made."""
@@ -175,6 +175,7 @@ def make_tables(models: Sequence[PricedModel], options: Options) -> tuple[Table,
         WORD,
         associations,
     )
+    from llm_experiment.measures.metrics import AMOUNT, SHARE
     from mightnt.statistics import mean_over_runs
 
     each = [associations(model.prices) for model in models]
@@ -223,9 +224,13 @@ def make_tables(models: Sequence[PricedModel], options: Options) -> tuple[Table,
                 price.name,
                 price.promise.n_words,
                 price.bits,
-                mean_over_runs(model.prices[i].turn_nats[0] for model in models),
-                mean_over_runs(model.prices[i].turn_nats[-1] for model in models),
-                mean_over_runs(model.prices[i].share(options.budget_nats) for model in models),
+                *(
+                    mean_over_runs((m.prices[i].turn_nats[turn] for m in models), within=AMOUNT)
+                    for turn in (0, -1)
+                ),
+                mean_over_runs(
+                    (model.prices[i].share(options.budget_nats) for model in models), within=SHARE
+                ),
             )
             for i, price in enumerate(models[0].prices)
         ),
@@ -260,6 +265,7 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
         new_figure,
         save_figure,
     )
+    from llm_experiment.measures.metrics import AMOUNT
     from mightnt.statistics import mean_over_runs
 
     def first(model: PricedModel, number: int) -> float:
@@ -277,7 +283,10 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
             own = [i for i, p in enumerate(models[0].prices) if p.promise.said is said]
             bits = [models[0].prices[i].bits for i in own]
             for axes, value in ((left, first), (right, bought)):
-                over = [mean_over_runs(value(model, i) for model in models) for i in own]
+                over = [
+                    mean_over_runs((value(model, i) for model in models), within=AMOUNT)
+                    for i in own
+                ]
                 ends = np.array(
                     [
                         (o.mean if o.low is None else o.low, o.mean if o.high is None else o.high)
