@@ -167,6 +167,7 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
 
 def make_tables(models: Sequence[PricedModel], options: Options) -> tuple[Table, Table]:
     """What price goes with, and every promise's price, over models."""
+    from llm_experiment.measures.metrics import AMOUNT, SHARE
     from llm_experiment.measures.simplicity import (
         BIT,
         EVERYTHING,
@@ -175,7 +176,6 @@ def make_tables(models: Sequence[PricedModel], options: Options) -> tuple[Table,
         WORD,
         associations,
     )
-    from llm_experiment.measures.metrics import AMOUNT, SHARE
     from mightnt.statistics import mean_over_runs
 
     each = [associations(model.prices) for model in models]
@@ -256,6 +256,7 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
     import numpy as np
 
     from llm_experiment.dialogue.tasks.support_desk import Said
+    from llm_experiment.measures.metrics import AMOUNT
     from mightnt.figure_style import (
         BLUE,
         GREY,
@@ -265,7 +266,6 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
         new_figure,
         save_figure,
     )
-    from llm_experiment.measures.metrics import AMOUNT
     from mightnt.statistics import mean_over_runs
 
     def first(model: PricedModel, number: int) -> float:
