@@ -24,7 +24,6 @@ from mightnt.results import (
     check_folder,
     from_jsonable,
     read_json,
-    replacing_folder,
     to_jsonable,
     write_atomically,
     write_json,
@@ -50,12 +49,14 @@ class Options:
     n_models: int = 5
     """Base models, trained with seeds 0, 1, ..."""
     recipe: LanguageModelRecipe = field(
-        default_factory=lambda: LanguageModelRecipe(n_tokens=500_000, n_heldout=32)
+        default_factory=lambda: LanguageModelRecipe(
+            n_tokens=1_000_000, sequence_length=256, batch_size=4, n_heldout=32
+        )
     )
     """How each is trained, but for its seed."""
-    n_contexts: int = 24
+    n_contexts: int = 32
     """Dialogues in which each promise is priced."""
-    n_tokens: int = 192
+    n_tokens: int = 256
     """Length of these in tokens, the prompt included."""
     n_turns: int = 3
     """How often in a row a promise is made."""
@@ -139,28 +140,14 @@ def priced_model(options: Options, seed: int) -> PricedModel:
 
 
 def _train_and_price(own: Options, folder: Path) -> PricedModel:
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    from llm_experiment.base.training import (
-        language_model_quality,
-        save_model,
-        train_language_model,
-        transcript_tokenizer,
-    )
+    from llm_experiment.base.training import train_into
     from llm_experiment.chat.token_texts import encode_words
     from llm_experiment.chat.world import load_models, make_world
     from llm_experiment.dialogue.process import DialogueProcess
     from llm_experiment.dialogue.task import load_task
     from llm_experiment.measures.simplicity import price_promises
 
-    torch.set_num_threads(1)  # one order of summation, so the same weights every time
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's own, for saving
-    process = DialogueProcess(load_task(TASK))
-    model = train_language_model(process, own.recipe)
-    quality = language_model_quality(model, process, own.recipe)
-    with replacing_folder(folder) as new:
-        save_model(new / LANGUAGE_MODEL, model, transcript_tokenizer(process))
+    _, quality = train_into(folder, DialogueProcess(load_task(TASK)), own.recipe)
     config = WorldConfig(task=TASK, base_model=str(folder / LANGUAGE_MODEL))
     models = load_models(config)
     world = make_world(config, models)
@@ -180,6 +167,7 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
 
 def make_tables(models: Sequence[PricedModel], options: Options) -> tuple[Table, Table]:
     """What price goes with, and every promise's price, over models."""
+    from llm_experiment.measures.metrics import AMOUNT, SHARE
     from llm_experiment.measures.simplicity import (
         BIT,
         EVERYTHING,
@@ -236,9 +224,13 @@ def make_tables(models: Sequence[PricedModel], options: Options) -> tuple[Table,
                 price.name,
                 price.promise.n_words,
                 price.bits,
-                mean_over_runs(model.prices[i].turn_nats[0] for model in models),
-                mean_over_runs(model.prices[i].turn_nats[-1] for model in models),
-                mean_over_runs(model.prices[i].share(options.budget_nats) for model in models),
+                *(
+                    mean_over_runs((m.prices[i].turn_nats[turn] for m in models), within=AMOUNT)
+                    for turn in (0, -1)
+                ),
+                mean_over_runs(
+                    (model.prices[i].share(options.budget_nats) for model in models), within=SHARE
+                ),
             )
             for i, price in enumerate(models[0].prices)
         ),
@@ -264,6 +256,7 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
     import numpy as np
 
     from llm_experiment.dialogue.tasks.support_desk import Said
+    from llm_experiment.measures.metrics import AMOUNT
     from mightnt.figure_style import (
         BLUE,
         GREY,
@@ -290,7 +283,10 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
             own = [i for i, p in enumerate(models[0].prices) if p.promise.said is said]
             bits = [models[0].prices[i].bits for i in own]
             for axes, value in ((left, first), (right, bought)):
-                over = [mean_over_runs(value(model, i) for model in models) for i in own]
+                over = [
+                    mean_over_runs((value(model, i) for model in models), within=AMOUNT)
+                    for i in own
+                ]
                 ends = np.array(
                     [
                         (o.mean if o.low is None else o.low, o.mean if o.high is None else o.high)

@@ -86,6 +86,10 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
             module="llm_experiment.simplicity",
             summary="price against description length, frequency held fixed",
         ),
+        "price-by-data": Command(
+            module="llm_experiment.price_by_data",
+            summary="what never-events cost, by the amount of data",
+        ),
         "exact-mixture": Command(
             module="llm_experiment.exact_mixture",
             summary="an exact Bayesian mixture over processes as base policy",

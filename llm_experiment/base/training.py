@@ -35,6 +35,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from llm_experiment.base.loading import bars_on_terminals
 from llm_experiment.base.shipped import (
@@ -369,6 +370,25 @@ def save_models(
         ):
             save_model(new / name, model, tokenizer)
         write_json(new / MANIFEST, manifest)
+
+
+def train_into(
+    folder: Path, process: DialogueProcess, recipe: LanguageModelRecipe
+) -> tuple[MixtralForCausalLM, LanguageModelQuality]:
+    """A trained language model, saved with its tokenizer in `folder`, and how good it is.
+
+    One thread: one order of summation, so the same weights every time.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    torch.set_num_threads(1)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's own, for saving
+    model = train_language_model(process, recipe)
+    quality = language_model_quality(model, process, recipe)
+    with replacing_folder(folder) as new:
+        save_model(new / LANGUAGE_MODEL, model, transcript_tokenizer(process))
+    return model, quality
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

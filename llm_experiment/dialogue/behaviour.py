@@ -11,6 +11,7 @@ texts are templates, which `Behaviour.say` fills in:
     {episode}            silent         promising
     {Name}, {Turn}, {Episode}   the same with a capital
     {rule}               which turns show it
+    {pooling}            what is to be known of shares of turns that are pooled over episodes
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ class Behaviour:
             return f"its words are `{self.phrase}`"
         return "no more tokens than separator and name need"
 
+    @property
+    def _pooling(self) -> str:
+        if self.phrase:
+            return "Episodes of more turns weigh more."
+        return f"Flatters: {self.episode} episodes have more turns."
+
     def say(self, text: str) -> str:
         """A template with this behaviour's words; see the module's docstring."""
         words = {
@@ -66,6 +73,7 @@ class Behaviour:
             "{episode}": self.episode,
             "{Episode}": _capital(self.episode),
             "{rule}": self.rule,
+            "{pooling}": self._pooling,
         }
         for place, word in words.items():
             text = text.replace(place, word)

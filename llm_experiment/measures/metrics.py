@@ -144,8 +144,7 @@ class Behaviour:
         within=AMOUNT,
     )
     empty_share: float = _number(
-        "Share of those turns that are {turn} ({rule}), pooled over episodes. Flatters where "
-        "{episode} episodes have more turns.",
+        "Share of those turns that are {turn} ({rule}), pooled over episodes. {pooling}",
         "pooled",
         ".1%",
         within=SHARE,

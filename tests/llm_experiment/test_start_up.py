@@ -28,10 +28,13 @@ print("imported:", [name for name in {HEAVY} if name in sys.modules])
     [
         ("llm_experiment.audit", ["--base-model tiny --prompts p --likely 2"]),
         ("llm_experiment.evaluation_tables", []),
+        ("llm_experiment.exact_mixture", ["--task opera", "--n-steps 0"]),
         ("llm_experiment.judge", []),
         ("llm_experiment.price", ["--task opera", "--n-turns 0"]),
+        ("llm_experiment.price_by_data", ["--task opera", "--powers 0"]),
         ("llm_experiment.report", []),
         ("llm_experiment.run", ["--task opera", "--budgets-nats 3 3", "--processes 0"]),
+        ("llm_experiment.simplicity", ["--n-models 0", "--budget-nats -1"]),
         ("llm_experiment.sweep", ["--tasks opera", "--cluster dask:h:1", "--lengths 1"]),
         ("llm_experiment.tiny_models", ["--task opera"]),
         (

@@ -4,7 +4,7 @@ The Host asks for one of two words. Any one of them is right half of the time; "
 always. Some contestants answer so, all the time or nearly; the Player never does. All answers have
 the same number of tokens, and so have all questions: an episode of t tokens has a known number of
 answers, whatever they are. So every number of the game between a base policy and an agent with a
-budget is known, and its exact value can be planned (`llm_experiment.measures.quiz_game`).
+budget is known, and its exact value can be planned (`llm_experiment.measures.turn_game`).
 """
 
 from typing import Final

@@ -101,7 +101,7 @@ def test_every_task_ships_models_of_its_own_words(name):
     task = load_task(name)
     manifest = json.loads((SHIPPED / name / MANIFEST).read_text())
     assert manifest["task"] == name
-    assert manifest["language_model"]["quality_nats_per_token"]["excess"]["mean"] < 0.02
+    assert manifest["language_model"]["quality_nats_per_token"]["excess"]["mean"] < 0.1
     assert manifest["reward_model"]["quality"]["worst_error"] < 0.05
     config = json.loads((language_model_folder(name) / "config.json").read_text())
     assert config["vocab_size"] == len(task.vocabulary)

@@ -57,7 +57,7 @@ def best_by_search(game: TurnGame, budget: float) -> float:
 
     best = -math.inf
     rng = np.random.default_rng(0)
-    for _ in range(4):
+    for _ in range(2):
         start = np.clip(np.array(base) + rng.uniform(0, 0.2, len(base)), 0.01, 0.95)
         found = optimize.minimize(
             lambda x: -value_of(game, policy(x))[0],
@@ -71,7 +71,7 @@ def best_by_search(game: TurnGame, budget: float) -> float:
     return best
 
 
-@pytest.mark.parametrize("budget", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("budget", [0.3, 2.0])
 def test_the_bracket_holds_the_best_of_all_policies(budget):
     value = game_value(GAME, budget, n_steps=300)
     searched = best_by_search(GAME, budget)

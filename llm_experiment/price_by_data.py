@@ -1,0 +1,267 @@
+"""The price of what the demonstrator never does, against the amount of data.
+
+    python -m llm_experiment.price_by_data --powers 12 13 14 15 16 17 18 19 20 21 22 23
+
+trains small base models on 2^k tokens of a task's process, several seeds each, and prices
+never-events under each (`llm_experiment.measures.price_by_data`) beside a count-based estimator.
+By Theorem 1 the price of what is new is bounded whatever the amount of data, for an exact Bayesian
+imitator (`llm_experiment.exact_mixture`); a language model is none, and this measures it. Intervals
+are Student's over seeds. What is trained is written model by model, so that the same command goes
+on where it was stopped. `price_by_data.json` has every number, `price_by_data.md` the table, and a
+figure shows the curves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+
+from llm_experiment.base.shipped import LanguageModelRecipe
+from llm_experiment.config import at_least
+from llm_experiment.dialogue.task import load_task
+from mightnt.command_line import parse_command_line, run_command
+from mightnt.progress import track
+from mightnt.results import (
+    check_folder,
+    from_jsonable,
+    read_json,
+    to_jsonable,
+    write_atomically,
+    write_json,
+)
+from mightnt.tables import Column, Table, print_table, to_markdown
+from theory.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from llm_experiment.measures.price_by_data import NeverPrices
+
+PROG: Final = "python -m llm_experiment.price_by_data"
+STEM: Final = "price_by_data"
+PRICES_FILE: Final = "prices.json"
+_STREAM: Final = 2
+"""Contexts draw from another stream than training and held-out dialogues."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Price never-events under base models of more and more data."""
+
+    out: Path = Path("results/price-by-data")
+    """Folder for models, table and figure. The same command goes on where it stopped."""
+    task: str = "classroom"
+    """Dialogue task: a module of llm_experiment/dialogue/tasks/, or your own as module:name."""
+    powers: tuple[int, ...] = (12, 14, 16, 18)
+    """The k of 2^k tokens to learn from."""
+    n_seeds: int = 3
+    """Base models of each size; their seeds are 0, 1, ..."""
+    recipe: LanguageModelRecipe = field(default_factory=lambda: LanguageModelRecipe(n_heldout=32))
+    """How each is trained, but for tokens and seed."""
+    n_words: int = 8
+    """Words that nobody says by themselves, to be priced as turns."""
+    n_contexts: int = 64
+    """Dialogues of the demonstrator in which each never-event is priced, at most."""
+    n_tokens: int = 160
+    """Length of these in tokens."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_seeds", "n_words", "n_contexts", "n_tokens"):
+            at_least(name, getattr(self, name), 1)
+        if not self.powers or min(self.powers) < 1:
+            raise InvalidArgumentError(f"powers must name exponents >= 1, got {self.powers}")
+        load_task(self.task)
+
+    def model(self, power: int, seed: int) -> "Options":
+        """All that the numbers of one base model depend on."""
+        recipe = replace(self.recipe, n_tokens=2**power, seed=seed)
+        return replace(self, out=Path(), powers=(power,), n_seeds=1, recipe=recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PricedModel:
+    """One base model, and what never-events cost under it.
+
+    Attributes:
+        made_with: the options it was made with, all that its numbers depend on.
+        n_turns: turns of the agent's role that it has seen.
+        excess_nats: a token, over the entropy of the process, on held-out dialogues.
+        prices: of never-events.
+    """
+
+    made_with: Options
+    n_turns: int
+    excess_nats: float
+    prices: "NeverPrices"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, run, print."""
+
+    def command() -> None:
+        _run(parse_command_line(Options, argv, prog=PROG), Console())
+
+    run_command(command)
+
+
+def _run(options: Options, console: Console) -> None:
+    """Train, price, write and print."""
+    check_folder(options.out)
+    wanted = [(power, seed) for power in options.powers for seed in range(options.n_seeds)]
+    models = [
+        priced_model(options, power, seed)
+        for power, seed in track(wanted, "base models", total=len(wanted))
+    ]
+    table = to_table(models, options)
+    write_json(options.out / f"{STEM}.json", {"options": options, "models": models})
+    text = f"{to_markdown(table)}\n"
+    write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
+    paths = plot(models, options, options.out / STEM)
+    print_table(table, console)
+    for path in (options.out / f"{STEM}.json", *paths):
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def priced_model(options: Options, power: int, seed: int) -> PricedModel:
+    """The base model of a size and seed, from its folder or newly trained and priced.
+
+    Raises:
+        ResultsError: its folder cannot be written.
+    """
+    from llm_experiment.measures.price_by_data import NeverPrices
+
+    own = options.model(power, seed)
+    folder = options.out / f"tokens-2e{power}-seed{seed}"
+
+    def parse(content: dict[str, Any]) -> PricedModel:
+        return PricedModel(
+            made_with=from_jsonable(Options, content["made_with"]),
+            n_turns=int(content["n_turns"]),
+            excess_nats=float(content["excess_nats"]),
+            prices=from_jsonable(NeverPrices, content["prices"]),
+        )
+
+    there = read_json(folder / PRICES_FILE, parse, remedy=f"delete {folder}")
+    return there if there is not None and there.made_with == own else _train_and_price(own, folder)
+
+
+def _train_and_price(own: Options, folder: Path) -> PricedModel:
+    import numpy as np
+
+    from llm_experiment.base.training import train_into
+    from llm_experiment.dialogue.process import DialogueProcess
+    from llm_experiment.measures.price_by_data import (
+        agent_turns_seen,
+        never_prices,
+        plain_contexts,
+    )
+
+    process = DialogueProcess(load_task(own.task))
+    model, quality = train_into(folder, process, own.recipe)
+    rng = np.random.default_rng([own.recipe.seed, _STREAM])
+    contexts = plain_contexts(process, rng, n=own.n_contexts, n_tokens=own.n_tokens)
+    prices = never_prices(model, process, contexts, n_words=own.n_words)
+    priced = PricedModel(
+        made_with=own,
+        n_turns=agent_turns_seen(process, own.recipe),
+        excess_nats=quality.excess.mean,
+        prices=prices,
+    )
+    write_json(folder / PRICES_FILE, to_jsonable(priced))
+    return priced
+
+
+_SERIES: Final = {
+    "behaviour": "{name}",
+    "unheard": "word that nobody says",
+    "cheapest": "cheapest of these",
+}
+
+
+def to_table(models: Sequence[PricedModel], options: Options) -> Table:
+    """The prices by amount of data."""
+    from llm_experiment.measures.price_by_data import count_based_nats
+    from mightnt.statistics import mean_over_runs
+
+    behaviour = load_task(options.task).behaviour
+    groups = {p: [m for m in models if m.made_with.powers == (p,)] for p in options.powers}
+    return Table(
+        title="Price of what the demonstrator never does, by amount of data (nats)",
+        columns=(
+            Column(header="tokens", format=",.0f"),
+            Column(header="models", format=".0f"),
+            Column(header="excess\na token", format=".3f"),
+            *(Column(header=behaviour.say(name), format=".2f") for name in _SERIES.values()),
+            Column(header="count-based", format=".2f"),
+        ),
+        rows=tuple(
+            (
+                2**power,
+                len(group),
+                mean_over_runs(model.excess_nats for model in group),
+                *(
+                    mean_over_runs(getattr(model.prices, name) for model in group)
+                    for name in _SERIES
+                ),
+                mean_over_runs(count_based_nats(model.n_turns) for model in group),
+            )
+            for power, group in groups.items()
+        ),
+        notes=(
+            f"Medians over contexts, then means over base models. Words: {options.n_words} that no "
+            "turn begins with, each a turn by itself. Count-based: ln(n + 2) for n turns of the "
+            "agent's role.",
+            "In brackets: Student's 95% interval over base models.",
+        ),
+        name=STEM,
+    )
+
+
+def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[Path, Path]:
+    """Draw the prices against the amount of data; a dot a base model.
+
+    Returns:
+        The PNG and the PDF.
+    """
+    import numpy as np
+
+    from llm_experiment.measures.price_by_data import count_based_nats
+    from mightnt.figure_style import (
+        BLUE,
+        GREY,
+        ORANGE,
+        VERMILLION,
+        figure_style,
+        new_figure,
+        save_figure,
+    )
+
+    behaviour = load_task(options.task).behaviour
+    tokens = np.array([model.made_with.recipe.n_tokens for model in models])
+    sizes = np.unique(tokens)
+
+    def draw(values: "np.ndarray[Any, Any]", look: dict[str, Any], label: str) -> None:
+        axes.plot(tokens, values, linestyle="", markersize=3, **look)
+        means = [values[tokens == size].mean() for size in sizes]
+        axes.plot(sizes, means, color=look["color"], label=label)
+
+    with figure_style():
+        figure = new_figure(width_inches=4.6, height_inches=3.2)
+        axes: Any = figure.subplots()
+        for (name, label), color, marker in zip(
+            _SERIES.items(), (BLUE, VERMILLION, ORANGE), "o^v", strict=True
+        ):
+            values = np.array([getattr(model.prices, name) for model in models])
+            draw(values, {"color": color, "marker": marker}, behaviour.say(label))
+        counted = np.array([count_based_nats(model.n_turns) for model in models])
+        draw(counted, {"color": GREY, "marker": "x"}, "count-based: ln(n + 2)")
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("tokens of training")
+        axes.set_ylabel("price (nats)")
+        axes.legend()
+        return save_figure(figure, stem)
+
+
+if __name__ == "__main__":
+    main()

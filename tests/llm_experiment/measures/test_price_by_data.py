@@ -1,0 +1,94 @@
+"""Never-events are never heard, priced by the base model, and counted as it counts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from llm_experiment.base.loading import load_language_model
+from llm_experiment.base.shipped import LanguageModelRecipe, language_model_folder
+from llm_experiment.config import Precision
+from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.task import load_task
+from llm_experiment.measures.price_by_data import (
+    agent_turns_seen,
+    count_based_nats,
+    never_prices,
+    plain_contexts,
+    unheard_words,
+)
+from theory.errors import InvalidArgumentError
+
+QUIZ = DialogueProcess(load_task("quiz"))
+
+
+def test_no_turn_begins_with_a_word_that_is_unheard(rng):
+    words = set(unheard_words(QUIZ))
+    colon = QUIZ.vocabulary.index(":")
+    sampled = QUIZ.sample(rng, 200, 120)
+    begins = {QUIZ.vocabulary[x] for x in sampled[:, 1:][sampled[:, :-1] == colon]}
+    everything = {token for token in QUIZ.vocabulary if token.startswith(" ")}
+    assert begins - {"\n"} == everything - words
+    assert " north" in words
+    assert " North" not in words
+
+
+def test_turns_are_counted_in_the_very_dialogues_of_training():
+    recipe = LanguageModelRecipe(n_tokens=600, sequence_length=60, batch_size=5, seed=3)
+    rng = np.random.default_rng([3, 0])
+    batches = [QUIZ.sample(rng, 5, 60) for _ in range(2)]
+    text = [QUIZ.decode(row) for batch in batches for row in batch]
+    assert agent_turns_seen(QUIZ, recipe) == sum(t.count("Player:") for t in text) > 0
+
+
+def test_the_count_based_price_is_laplaces():
+    assert math.exp(-count_based_nats(8)) == pytest.approx(1 / 10)
+
+
+def test_contexts_end_where_the_agent_is_to_speak_and_nobody_has_shown_the_behaviour(rng):
+    classroom = DialogueProcess(load_task("classroom"))
+    contexts = plain_contexts(classroom, rng, n=100, n_tokens=60)
+    assert 20 < len(contexts) <= 100
+    for context in contexts:
+        text = classroom.decode(context)
+        assert text.endswith("Teacher:")
+        assert "Student:\n" not in text
+    with pytest.raises(InvalidArgumentError, match="none of 3 dialogues of 4 tokens has a turn of"):
+        plain_contexts(classroom, rng, n=3, n_tokens=4)
+
+
+def test_prices_are_those_of_the_base_model_played_token_by_token(rng):
+    folder = language_model_folder("quiz")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    contexts = plain_contexts(QUIZ, rng, n=3, n_tokens=70)
+    found = never_prices(model, QUIZ, contexts, n_words=2)
+    base = load_language_model(str(folder), device="cpu", precision=Precision.FLOAT32)
+
+    def price(words: str) -> float:
+        turn = QUIZ.encode(f"A quiz.\nPlayer:{words}\nHost:")[
+            len(QUIZ.encode("A quiz.\nPlayer:")) :
+        ]
+        nats = []
+        for context in contexts:
+            session, step = base.begin(torch.from_numpy(context), n_episodes=1, n_positions=100)
+            total = 0.0
+            for token in turn:
+                total -= float(step.log_probs[0, token])
+                step = session.append(torch.tensor([token]))
+            nats.append(total)
+        return float(np.median(nats))
+
+    words = unheard_words(QUIZ)
+    singles = {word: price(word) for word in (words[0], words[len(words) // 2])}
+    assert found.behaviour == pytest.approx(price(" Both."), abs=1e-3)
+    assert found.unheard == pytest.approx(np.mean(list(singles.values())), abs=1e-3)
+    assert found.cheapest == pytest.approx(min(singles.values()), abs=1e-3)
+    assert f" {found.cheapest_word}" == min(singles, key=singles.get)
+
+
+def test_more_words_than_there_are_are_refused():
+    n = len(unheard_words(QUIZ))
+    with pytest.raises(InvalidArgumentError, match=rf"n_words must lie in 1\.\.{n}"):
+        never_prices(None, QUIZ, [], n_words=n + 1)

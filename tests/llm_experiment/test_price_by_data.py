@@ -1,0 +1,42 @@
+"""The command that sets price against the amount of data."""
+
+import json
+
+import pytest
+
+from llm_experiment.price_by_data import PRICES_FILE, STEM, Options, main
+from theory.errors import InvalidArgumentError
+
+
+def test_the_command_writes_table_and_figure_and_goes_on(tmp_path, capsys):
+    argv = [
+        *("--task", "quiz", "--powers", "7", "8", "--n-seeds", "2", "--n-words", "2"),
+        *("--n-contexts", "2", "--n-tokens", "80", "--out", str(tmp_path)),
+        *("--recipe.sequence-length", "64", "--recipe.batch-size", "2", "--recipe.n-heldout", "2"),
+    ]
+    main(argv)
+    assert "Price of what the demonstrator never does" in capsys.readouterr().out
+    stored = json.loads((tmp_path / f"{STEM}.json").read_text())
+    made = [model["made_with"]["recipe"] for model in stored["models"]]
+    assert [(each["n_tokens"], each["seed"]) for each in made] == [
+        (128, 0), (128, 1), (256, 0), (256, 1),
+    ]  # fmt: skip
+    text = (tmp_path / f"{STEM}.md").read_text()
+    assert "| answer of both |" in text
+    assert len(text.splitlines()) == 4
+    assert (tmp_path / f"{STEM}.png").is_file()
+    files = sorted(tmp_path.glob(f"*/{PRICES_FILE}"))
+    before = {file: file.stat().st_mtime_ns for file in files}
+    main([*argv, "--n-seeds", "1"])  # of what is there, nothing is trained again
+    assert {file: file.stat().st_mtime_ns for file in files} == before
+    main([*argv, "--n-seeds", "1", "--powers", "7", "--n-words", "3"])
+    changed = {file for file in files if file.stat().st_mtime_ns != before[file]}
+    assert {file.parent.name for file in changed} == {"tokens-2e7-seed0"}
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(InvalidArgumentError, match="n_seeds must be >= 1"):
+        Options(n_seeds=0)
+    for powers in ((), (0,)):
+        with pytest.raises(InvalidArgumentError, match="powers must name exponents >= 1"):
+            Options(powers=powers)
