@@ -25,6 +25,7 @@ from llm_experiment.config import MIXTURE, at_least
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import check_folder, write_atomically, write_json
+from mightnt.table_files import write_tables
 from mightnt.tables import Column, Table, print_table, to_markdown
 from theory.errors import InvalidArgumentError
 
@@ -131,10 +132,11 @@ def _run(options: Options, console: Console) -> None:
     write_json(options.out / f"{STEM}.json", result)
     text = "\n\n".join(to_markdown(table) for table in tables) + "\n"
     write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    paths = plot(result, options.out / STEM)
+    file = options.out / f"{STEM}.json"
+    paths = (*write_tables(file, tables), *plot(result, options.out / STEM))
     for table in tables:
         print_table(table, console)
-    for path in (options.out / f"{STEM}.json", *paths):
+    for path in (file, *paths):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 

@@ -28,6 +28,7 @@ from mightnt.results import (
     write_atomically,
     write_json,
 )
+from mightnt.table_files import write_tables
 from mightnt.tables import Column, Table, print_table, to_markdown
 from theory.arguments import check_budget
 
@@ -104,10 +105,11 @@ def _run(options: Options, console: Console) -> None:
     write_json(options.out / f"{STEM}.json", {"options": options, "models": models})
     text = "\n\n".join(to_markdown(table) for table in tables) + "\n"
     write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    paths = plot(models, options, options.out / STEM)
+    file = options.out / f"{STEM}.json"
+    paths = (*write_tables(file, tables), *plot(models, options, options.out / STEM))
     for table in tables:
         print_table(table, console)
-    for path in (options.out / f"{STEM}.json", *paths):
+    for path in (file, *paths):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 

@@ -29,6 +29,7 @@ def test_the_command_writes_tables_and_figure(tmp_path, capsys):
     assert values[0]["lower"] == pytest.approx(8.57, abs=0.01)
     assert values[0]["upper"] < values[1]["lower"] < values[1]["upper"] <= 17
     assert (tmp_path / f"{STEM}.png").is_file()
+    assert (tmp_path / f"{STEM}.prices.jsonl").stat().st_size > 100
     assert "V*" in (tmp_path / f"{STEM}.md").read_text()
 
 

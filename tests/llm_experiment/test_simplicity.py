@@ -49,6 +49,7 @@ def test_the_command_writes_tables_and_figure_and_goes_on(tmp_path, capsys, trai
     assert first != second
     assert (tmp_path / f"{STEM}.png").is_file()
     assert "| rare-16x1 | 16 |" in (tmp_path / f"{STEM}.md").read_text()
+    assert (tmp_path / f"{STEM}.associations.jsonl").stat().st_size > 100
     # Another budget, and a model that is there: nothing is trained again.
     main([*argv, "--budget-nats", "3"])
     assert trained == [0, 1]
