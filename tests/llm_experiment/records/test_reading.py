@@ -63,7 +63,7 @@ def test_a_run_of_before_is_read_with_the_rows_of_its_summary(run):
 
 
 def test_a_run_of_before_has_the_tables_that_it_had(copy):
-    """But for the name of the base policy's rows, and their intervals."""
+    """But for the base policy's name and intervals, and whole numbers, which were texts."""
     before = json.loads((copy / "tables.json").read_text())
     write_tables(copy)
     after = json.loads((copy / "tables.json").read_text())
@@ -84,6 +84,8 @@ def test_a_run_of_before_has_the_tables_that_it_had(copy):
                     )
                 elif base and key == "agent":
                     assert new_row[key] == "base policy (budget 0)"
+                elif isinstance(cell, str) and cell.isdigit():
+                    assert new_row[key] == int(cell)
                 elif isinstance(cell, float):
                     assert new_row[key] == pytest.approx(cell, rel=1e-11)
                 else:
