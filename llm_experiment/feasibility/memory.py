@@ -64,7 +64,7 @@ _BUFFER_COPIES: Final = 3
 """What the agent saw: as it came, joined, and in order."""
 _ACT_ARRAYS: Final = 12
 """Arrays of float64, episodes x vocabulary, alive at once while the agent acts."""
-_UPDATE_ARRAYS: Final = 26
+_UPDATE_ARRAYS: Final = 22
 """The same of a micro-batch while it learns; without a budget, which takes three times as many
 as with one."""
 _RECORDED_NUMBERS: Final = 14

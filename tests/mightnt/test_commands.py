@@ -76,7 +76,7 @@ def test_bash_completes_commands_and_options(tmp_path):
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
         return done.stdout.split()
 
-    assert completed("mightnt", "pri") == ["price"]
+    assert completed("mightnt", "pri") == ["price", "price-by-data"]
     assert "--quick" in completed("mightnt", "run", "--qu")
     assert "theorem1" in completed("mightnt", "demo", "theo")
     assert completed("mightnt", "demo", "theorem1", "--wor") == ["--world"]

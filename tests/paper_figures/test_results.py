@@ -2,15 +2,16 @@
 
 import pytest
 
+from llm_experiment.dialogue.behaviour import SILENCE, Behaviour
 from llm_experiment.measures.tables import BASE_ROW
 from llm_experiment.records.reading import join_runs, read_experiment, read_run
 from paper_figures.results import (
     Sources,
     base_is_budget_0,
     base_name,
-    empty_rule,
     label_of,
     shown_budgets,
+    shown_rule,
 )
 from tests.llm_experiment.fakes.recorded_run import RECORDED, copied
 from theory.errors import MissingDataError
@@ -53,6 +54,12 @@ def test_labels_are_named_once(sources, tmp_path):
 
 
 def test_what_counts_as_empty_is_said_beside_the_published_definition(sources):
-    rule = empty_rule(sources.experiment().runs)
+    rule = shown_rule(sources.experiment().runs, SILENCE)
     assert "at most 3 tokens with this tokenizer" in rule
     assert "published: at most 4" in rule
+
+
+def test_a_phrase_shows_where_it_is_said(sources):
+    told = Behaviour(name="answer", turn="yes", episode="yes", phrase="Yes.")
+    rule = shown_rule(sources.experiment().runs, told)
+    assert rule == "Yes: a finished turn such that its words are `Yes.`."

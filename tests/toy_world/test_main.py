@@ -39,7 +39,7 @@ class SmallDemo(Demo):
         def tables(options, data):
             column = Column(header="x", evidence=Evidence.MONTE_CARLO)
             rows = tuple((x,) for x in data.x)
-            return (Table(title="Draws", columns=(column,), rows=rows),)
+            return (Table(name="draws", title="Draws", columns=(column,), rows=rows),)
 
         def draw(options, data):
             figure = new_figure()
@@ -92,7 +92,9 @@ def test_demos_run_one_after_the_other_and_their_findings_are_summed_up(
     assert found[1]["findings"] == [f"first drew {drawn}"]
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {
-        f"{name}.{kind}" for name in ("first", "last") for kind in ("json", "png", "pdf")
+        f"{name}.{kind}"
+        for name in ("first", "last")
+        for kind in ("json", "png", "pdf", "draws.jsonl")
     } | {"findings.json"}
 
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from llm_experiment.agent.policy import step_policy
 from llm_experiment.agent.ppo import LockstepPPO
-from llm_experiment.base.hugging_face import HuggingFaceBase
+from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession
 from llm_experiment.base.loading import compute_dtype, settle
 from llm_experiment.base.shipped import language_model_folder, reward_model_folder
 from llm_experiment.config import ActorForm, Fidelity, Precision, Preset, TargetRule, preset_config
@@ -124,9 +124,9 @@ def test_mixtral_8x7b_has_as_many_weights_as_its_architecture_says():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_and_values_of_whole_episodes_take_what_was_counted(family):
     model = tiny_model(family)
-    base = HuggingFaceBase(model)
     n, length = 3, 20
-    session, _ = base.begin(torch.arange(4), n_episodes=n, n_positions=length)
+    session = HuggingFaceSession(model, head=None, n_positions=length)
+    session.share(session.read(torch.arange(4)[None]), n)
     for _ in range(length - 4):
         session.append(torch.zeros(n, dtype=torch.int64))
     counted = cache_bytes(model.config, Precision.FLOAT32, n_episodes=n, n_positions=length)

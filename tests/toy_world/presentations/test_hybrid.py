@@ -24,7 +24,7 @@ def test_every_learner_has_a_line_on_every_stage(result):
 
 def test_the_reach_of_data_to_the_best_policy_is_1_for_its_own(result):
     table = table_called(result, "How far")
-    own = [row[2] for row in table.rows if row[1].startswith("w = 0,")]
+    own = [row[2] for row in table.rows if str(row[1]).startswith("w = 0,")]
     assert own == pytest.approx([1.0] * len(StageName))
 
 
