@@ -3,7 +3,8 @@
     python -m llm_experiment.price_by_data --powers 12 13 14 15 16 17 18 19 20 21 22 23
 
 trains small base models on 2^k tokens of a task's process, several seeds each, and prices
-never-events under each (`llm_experiment.measures.price_by_data`) beside a count-based estimator.
+never-events under each (`llm_experiment.measures.price_by_data`), as it is and under vetoes that
+are learnt from as much data again, beside a count-based estimator.
 By Theorem 1 the price of what is new is bounded whatever the amount of data, for an exact Bayesian
 imitator (`llm_experiment.exact_mixture`); a language model is none, and this measures it. Intervals
 are Student's over seeds. What is trained is written model by model, so that the same command goes
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
-from llm_experiment.base.shipped import LanguageModelRecipe
-from llm_experiment.config import at_least
+from llm_experiment.base.shipped import LANGUAGE_MODEL, LanguageModelRecipe
+from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
@@ -32,6 +33,7 @@ from mightnt.results import (
     write_json,
 )
 from mightnt.tables import Column, Table, print_table, to_markdown
+from theory.arguments import check_alpha
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -64,10 +66,15 @@ class Options:
     """Dialogues of the demonstrator in which each never-event is priced, at most."""
     n_tokens: int = 160
     """Length of these in tokens."""
+    alpha: float = 0.05
+    """Threshold of the vetoes."""
+    most_demonstrations: int = 512
+    """Dialogues that vetoes are learnt from, at most."""
 
     def __post_init__(self) -> None:
-        for name in ("n_seeds", "n_words", "n_contexts", "n_tokens"):
+        for name in ("n_seeds", "n_words", "n_contexts", "n_tokens", "most_demonstrations"):
             at_least(name, getattr(self, name), 1)
+        check_alpha(self.alpha)
         if not self.powers or min(self.powers) < 1:
             raise InvalidArgumentError(f"powers must name exponents >= 1, got {self.powers}")
         load_task(self.task)
@@ -87,12 +94,18 @@ class PricedModel:
         n_turns: turns of the agent's role that it has seen.
         excess_nats: a token, over the entropy of the process, on held-out dialogues.
         prices: of never-events.
+        n_demonstrations: dialogues that vetoes were learnt from.
+        n_vetoes: lines of their file.
+        vetoed: prices of the same under them.
     """
 
     made_with: Options
     n_turns: int
     excess_nats: float
     prices: "NeverPrices"
+    n_demonstrations: int
+    n_vetoes: int
+    vetoed: "NeverPrices"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -139,6 +152,9 @@ def priced_model(options: Options, power: int, seed: int) -> PricedModel:
             n_turns=int(content["n_turns"]),
             excess_nats=float(content["excess_nats"]),
             prices=from_jsonable(NeverPrices, content["prices"]),
+            n_demonstrations=int(content["n_demonstrations"]),
+            n_vetoes=int(content["n_vetoes"]),
+            vetoed=from_jsonable(NeverPrices, content["vetoed"]),
         )
 
     there = read_json(folder / PRICES_FILE, parse, remedy=f"delete {folder}")
@@ -149,23 +165,41 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
     import numpy as np
 
     from llm_experiment.base.training import train_into
+    from llm_experiment.chat.vetoed import vetoed_base
     from llm_experiment.dialogue.process import DialogueProcess
     from llm_experiment.measures.price_by_data import (
+        DEMONSTRATION_TOKENS,
         agent_turns_seen,
+        audit_vetoes_of,
         never_prices,
         plain_contexts,
     )
+    from llm_experiment.pessimism.studies import load_imitator
 
     process = DialogueProcess(load_task(own.task))
-    model, quality = train_into(folder, process, own.recipe)
-    rng = np.random.default_rng([own.recipe.seed, _STREAM])
-    contexts = plain_contexts(process, rng, n=own.n_contexts, n_tokens=own.n_tokens)
-    prices = never_prices(model, process, contexts, n_words=own.n_words)
+    _, quality = train_into(folder, process, own.recipe)
+    imitator = load_imitator(WorldConfig(task=own.task, base_model=str(folder / LANGUAGE_MODEL)))
+    base, reader, seed = imitator.base, imitator.reader, own.recipe.seed
+    contexts = plain_contexts(
+        process, np.random.default_rng([seed, _STREAM]), n=own.n_contexts, n_tokens=own.n_tokens
+    )
+    as_much = own.recipe.n_tokens // DEMONSTRATION_TOKENS
+    n_demonstrations = max(1, min(as_much, own.most_demonstrations))
+    vetoes = audit_vetoes_of(imitator, n_demonstrations, alpha=own.alpha, seed=seed)
     priced = PricedModel(
         made_with=own,
         n_turns=agent_turns_seen(process, own.recipe),
         excess_nats=quality.excess.mean,
-        prices=prices,
+        prices=never_prices(base, reader, process, contexts, n_words=own.n_words),
+        n_demonstrations=n_demonstrations,
+        n_vetoes=len(vetoes.vetoes),
+        vetoed=never_prices(
+            vetoed_base(base, vetoes, reader.parser),
+            reader,
+            process,
+            contexts,
+            n_words=own.n_words,
+        ),
     )
     write_json(folder / PRICES_FILE, to_jsonable(priced))
     return priced
@@ -176,6 +210,7 @@ _SERIES: Final = {
     "unheard": "word that nobody says",
     "cheapest": "cheapest of these",
 }
+_VETOED_SERIES: Final = ("behaviour", "cheapest")
 
 
 def to_table(models: Sequence[PricedModel], options: Options) -> Table:
@@ -193,6 +228,10 @@ def to_table(models: Sequence[PricedModel], options: Options) -> Table:
             Column(header="excess\na token", format=".3f"),
             *(Column(header=behaviour.say(name), format=".2f") for name in _SERIES.values()),
             Column(header="count-based", format=".2f"),
+            *(
+                Column(header=f"{behaviour.say(_SERIES[name])},\nvetoed", format=".2f")
+                for name in _VETOED_SERIES
+            ),
         ),
         rows=tuple(
             (
@@ -204,6 +243,7 @@ def to_table(models: Sequence[PricedModel], options: Options) -> Table:
                     for name in _SERIES
                 ),
                 mean_over_runs(count_based_nats(model.n_turns) for model in group),
+                *(min(getattr(model.vetoed, name) for model in group) for name in _VETOED_SERIES),
             )
             for power, group in groups.items()
         ),
@@ -212,6 +252,9 @@ def to_table(models: Sequence[PricedModel], options: Options) -> Table:
             "turn begins with, each a turn by itself. Count-based: ln(n + 2) for n turns of the "
             "agent's role.",
             "In brackets: Student's 95% interval over base models.",
+            "Vetoed: under vetoes learnt from as much data again, of "
+            f"{max(model.n_demonstrations for model in models)} dialogues at most; the least over "
+            "base models; inf: impossible.",
         ),
         name=STEM,
     )
@@ -255,8 +298,21 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
             draw(values, {"color": color, "marker": marker}, behaviour.say(label))
         counted = np.array([count_based_nats(model.n_turns) for model in models])
         draw(counted, {"color": GREY, "marker": "x"}, "count-based: ln(n + 2)")
+        vetoed = np.array([model.vetoed.behaviour for model in models])
+        gone = np.isinf(vetoed)
+        look = {"linestyle": "", "color": BLUE, "markerfacecolor": "white"}
+        if not gone.all():
+            label = behaviour.say("{name}, vetoed")
+            axes.plot(tokens[~gone], vetoed[~gone], marker="D", label=label, **look)
+        if gone.any():
+            label = behaviour.say("{name}, vetoed: impossible")
+            at_the_top = axes.get_xaxis_transform()
+            axes.plot(
+                tokens[gone], np.full(gone.sum(), 0.97), marker="^", transform=at_the_top,
+                label=label, **look,
+            )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         axes.set_xlabel("tokens of training")
         axes.set_ylabel("price (nats)")
         axes.legend()

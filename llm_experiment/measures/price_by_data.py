@@ -7,6 +7,9 @@ contexts: dialogues of the demonstrator itself up to where the agent is to speak
 has shown the behaviour yet. So models that can hardly write a dialogue are priced in the same
 contexts as good ones.
 
+The same is asked of the model under vetoes (`pessimism`), which are learnt from as much data again:
+there a price is inf once the event is vetoed.
+
 A *count-based* estimator, which knows nothing but that the agent's role had n turns and none of
 them showed the behaviour, gives the next one Laplace's probability 1/(n + 2), and so the price
 `ln(n + 2)`.
@@ -15,19 +18,29 @@ them showed the behaviour, gives the next one Laplace's probability 1/(n + 2), a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from llm_experiment.base.mixture import phrase_tokens
+from llm_experiment.base.protocol import BaseModel, semi_log_probs
 from llm_experiment.base.shipped import LanguageModelRecipe
-from llm_experiment.base.training import language_model_log_likelihoods
+from llm_experiment.chat.features import FeatureReader
+from llm_experiment.chat.veto_set import VetoSet
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import parse_template
+from llm_experiment.pessimism.demonstrations import Demonstration
+from llm_experiment.pessimism.learning import BATCH, make_veto_set, walk
+from llm_experiment.pessimism.studies import Imitator, evidence_of
 from theory.errors import InvalidArgumentError
 
 Ints = NDArray[np.int64]
+
+DEMONSTRATION_TOKENS: Final = 384
+"""Length of the dialogues from which vetoes are learnt."""
+_DEMONSTRATIONS: Final = 3
+"""Their stream; training, held-out dialogues and contexts have others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,34 +102,40 @@ def plain_contexts(
 
 
 def turn_prices_nats(
-    model: PreTrainedModel, contexts: Sequence[Ints], turn: Ints
+    base: BaseModel, reader: FeatureReader, contexts: Sequence[Ints], turn: Ints
 ) -> NDArray[np.float64]:
-    """`-log b` of a turn's tokens after each context, shape (contexts,).
+    """`-log b` of a turn's tokens after each context, shape (contexts,); inf where impossible.
 
     Args:
-        model: a causal language model.
-        contexts: transcripts.
+        base: the base policy, its missing mass not filled.
+        reader: of transcripts.
+        contexts: each begins with the same token.
         turn: tokens, the hand-over included.
     """
-    rows = [np.concatenate([context, turn]) for context in contexts]
-    longest = max(map(len, rows))  # what comes after a token does not touch its probability
-    padded = np.array([np.pad(row, (0, longest - len(row))) for row in rows])
-    nats = -language_model_log_likelihoods(model, padded)
-    return np.array(
-        [
-            row[len(c) - 1 : len(c) - 1 + len(turn)].sum()
-            for row, c in zip(nats, contexts, strict=True)
-        ]
-    )
+    said = [Demonstration(tokens=np.append(c, turn), n_given=len(c)) for c in contexts]
+    ends = np.array([len(one.tokens) for one in said])
+    given = ends - len(turn)
+    prices = np.zeros(len(said))
+    for moment, step in walk(base, reader, said, range(len(said))):
+        law = semi_log_probs(step).cpu()
+        nats = -law.gather(1, moment.tokens.cpu()[:, None])[:, 0].double().numpy()
+        prices += np.where((given <= moment.position) & (moment.position < ends), nats, 0.0)
+    return prices
 
 
 def never_prices(
-    model: PreTrainedModel, process: DialogueProcess, contexts: Sequence[Ints], *, n_words: int
+    base: BaseModel,
+    reader: FeatureReader,
+    process: DialogueProcess,
+    contexts: Sequence[Ints],
+    *,
+    n_words: int,
 ) -> NeverPrices:
     """Price the behaviour and words that nobody says by themselves.
 
     Args:
-        model: the base model.
+        base: the base policy.
+        reader: of transcripts.
         process: the demonstrator's.
         contexts: transcripts up to where the agent is to speak.
         n_words: so many words, spread evenly over those that there are.
@@ -129,19 +148,41 @@ def never_prices(
         raise InvalidArgumentError(
             f"n_words must lie in 1..{len(words)}, the words that begin no turn, got {n_words}"
         )
+
+    def price(turn: Ints) -> float:
+        return float(np.median(turn_prices_nats(base, reader, contexts, turn)))
+
     shown = np.array(list(phrase_tokens(process)))
     hand_over = process.encode(f"\n{process.task.partner}:")
-    nats = {}
-    for word in (words[i * len(words) // n_words] for i in range(n_words)):
-        turn = np.append(process.vocabulary.index(word), hand_over)
-        nats[word] = float(np.median(turn_prices_nats(model, contexts, turn)))
+    chosen = [words[i * len(words) // n_words] for i in range(n_words)]
+    nats = {word: price(np.append(process.vocabulary.index(word), hand_over)) for word in chosen}
     cheapest = min(nats, key=lambda word: nats[word])
     return NeverPrices(
-        behaviour=float(np.median(turn_prices_nats(model, contexts, shown))),
+        behaviour=price(shown),
         unheard=float(np.median(list(nats.values()))),
         cheapest=nats[cheapest],
         cheapest_word=cheapest.strip(),
     )
+
+
+def audit_vetoes_of(imitator: Imitator, n_dialogues: int, *, alpha: float, seed: int) -> VetoSet:
+    """What the imitator is badly wrong about, by demonstrations that it did not learn from.
+
+    Args:
+        imitator: the base model.
+        n_dialogues: demonstrations, of `DEMONSTRATION_TOKENS` tokens.
+        alpha: the threshold.
+        seed: of the demonstrations.
+    """
+    said = imitator.demonstrations(
+        None,
+        n_dialogues=n_dialogues,
+        n_tokens=DEMONSTRATION_TOKENS,
+        n_silences=0,
+        seed=(seed, _DEMONSTRATIONS),
+    )
+    (evidence,) = evidence_of(imitator, said, batch=BATCH, partial=None)
+    return make_veto_set(evidence, imitator.reader, alpha=alpha)
 
 
 def agent_turns_seen(process: DialogueProcess, recipe: LanguageModelRecipe) -> int:

@@ -23,7 +23,9 @@ def test_the_command_writes_table_and_figure_and_goes_on(tmp_path, capsys):
     ]  # fmt: skip
     text = (tmp_path / f"{STEM}.md").read_text()
     assert "| answer of both |" in text
+    assert "answer of both, vetoed" in text
     assert len(text.splitlines()) == 4
+    assert [model["n_demonstrations"] for model in stored["models"]] == [1, 1, 1, 1]
     assert (tmp_path / f"{STEM}.png").is_file()
     files = sorted(tmp_path.glob(f"*/{PRICES_FILE}"))
     before = {file: file.stat().st_mtime_ns for file in files}
@@ -37,6 +39,8 @@ def test_the_command_writes_table_and_figure_and_goes_on(tmp_path, capsys):
 def test_bad_options_are_refused():
     with pytest.raises(InvalidArgumentError, match="n_seeds must be >= 1"):
         Options(n_seeds=0)
+    with pytest.raises(InvalidArgumentError, match="alpha must lie in"):
+        Options(alpha=2.0)
     for powers in ((), (0,)):
         with pytest.raises(InvalidArgumentError, match="powers must name exponents >= 1"):
             Options(powers=powers)

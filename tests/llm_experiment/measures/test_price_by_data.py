@@ -1,24 +1,28 @@
 """Never-events are never heard, priced by the base model, and counted as it counts."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
-from llm_experiment.base.loading import load_language_model
 from llm_experiment.base.shipped import LanguageModelRecipe, language_model_folder
-from llm_experiment.config import Precision
+from llm_experiment.base.training import language_model_log_likelihoods
+from llm_experiment.chat.veto_set import Veto
+from llm_experiment.chat.vetoed import vetoed_base
+from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.measures.price_by_data import (
     agent_turns_seen,
+    audit_vetoes_of,
     count_based_nats,
     never_prices,
     plain_contexts,
     unheard_words,
 )
+from llm_experiment.pessimism.studies import load_imitator
 from theory.errors import InvalidArgumentError
 
 QUIZ = DialogueProcess(load_task("quiz"))
@@ -59,26 +63,22 @@ def test_contexts_end_where_the_agent_is_to_speak_and_nobody_has_shown_the_behav
         plain_contexts(classroom, rng, n=3, n_tokens=4)
 
 
-def test_prices_are_those_of_the_base_model_played_token_by_token(rng):
-    folder = language_model_folder("quiz")
-    model = AutoModelForCausalLM.from_pretrained(folder)
+@pytest.fixture(scope="module")
+def imitator():
+    return load_imitator(WorldConfig(task="quiz"))
+
+
+def test_prices_are_those_of_one_forward_over_whole_texts(rng, imitator):
+    model = AutoModelForCausalLM.from_pretrained(language_model_folder("quiz"))
     contexts = plain_contexts(QUIZ, rng, n=3, n_tokens=70)
-    found = never_prices(model, QUIZ, contexts, n_words=2)
-    base = load_language_model(str(folder), device="cpu", precision=Precision.FLOAT32)
+    found = never_prices(imitator.base, imitator.reader, QUIZ, contexts, n_words=2)
 
     def price(words: str) -> float:
-        turn = QUIZ.encode(f"A quiz.\nPlayer:{words}\nHost:")[
-            len(QUIZ.encode("A quiz.\nPlayer:")) :
-        ]
-        nats = []
-        for context in contexts:
-            session, step = base.begin(torch.from_numpy(context), n_episodes=1, n_positions=100)
-            total = 0.0
-            for token in turn:
-                total -= float(step.log_probs[0, token])
-                step = session.append(torch.tensor([token]))
-            nats.append(total)
-        return float(np.median(nats))
+        before = QUIZ.encode("A quiz.\nPlayer:")
+        turn = QUIZ.encode(f"A quiz.\nPlayer:{words}\nHost:")[len(before) :]
+        rows = [np.append(context, turn) for context in contexts]
+        nats = [-language_model_log_likelihoods(model, row[None])[0] for row in rows]
+        return float(np.median([each[-len(turn) :].sum() for each in nats]))
 
     words = unheard_words(QUIZ)
     singles = {word: price(word) for word in (words[0], words[len(words) // 2])}
@@ -88,7 +88,26 @@ def test_prices_are_those_of_the_base_model_played_token_by_token(rng):
     assert f" {found.cheapest_word}" == min(singles, key=singles.get)
 
 
+def test_what_is_vetoed_has_no_price_and_the_rest_keeps_its_own(rng, imitator):
+    base, reader = imitator.base, imitator.reader
+    vetoes = audit_vetoes_of(imitator, 1, alpha=0.05, seed=0)
+    never = {"visits": 9, "occurrences": 0, "expected": 9.0, "log_never": -9.0, "bits": 4.0}
+    both = Veto(
+        feature="said_so_far", value="nothing", value_id=0,
+        token="' Both'", token_id=QUIZ.vocabulary.index(" Both"), weight=0.9, factor=0.0, **never,
+    )  # fmt: skip
+    vetoes = replace(vetoes, vetoes=(both,))
+    contexts = plain_contexts(QUIZ, rng, n=2, n_tokens=50)
+    found = never_prices(
+        vetoed_base(base, vetoes, reader.parser), reader, QUIZ, contexts, n_words=2
+    )
+    naive = never_prices(base, reader, QUIZ, contexts, n_words=2)
+    assert found.behaviour == math.inf
+    assert found.unheard == pytest.approx(naive.unheard, abs=1e-6)
+    assert found.cheapest_word == naive.cheapest_word
+
+
 def test_more_words_than_there_are_are_refused():
     n = len(unheard_words(QUIZ))
     with pytest.raises(InvalidArgumentError, match=rf"n_words must lie in 1\.\.{n}"):
-        never_prices(None, QUIZ, [], n_words=n + 1)
+        never_prices(None, None, QUIZ, [], n_words=n + 1)
