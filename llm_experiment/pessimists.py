@@ -213,7 +213,7 @@ def plot(comparison: "Comparison", stem: Path) -> tuple[Path, Path]:
 
 def _draw(axis: Any, comparison: "Comparison", name: str) -> None:
     """One line a base policy, with intervals over seeds."""
-    from mightnt.figure_style import CYCLE, MARKERS
+    from mightnt.figure_style import series_look
 
     for index, base in enumerate(comparison.plan.bases):
         rows: list[AgentsRow] = [row for row in comparison.agents if row.base is base]
@@ -227,10 +227,9 @@ def _draw(axis: Any, comparison: "Comparison", name: str) -> None:
             [row.budget_nats * shift for row in rows],
             means,
             yerr=[low, high],
-            color=CYCLE[index],
-            marker=MARKERS[index],
             capsize=2,
             label=str(base),
+            **series_look(index),
         )
 
 

@@ -31,6 +31,13 @@ GREY: Final = "#7F7F7F"
 CYCLE: Final = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 
+
+def series_look(index: int) -> dict[str, str]:
+    """Colour and marker of a figure's n-th series, counted from 0; no two of the first 56 agree."""
+    colors = (*CYCLE, GREY)
+    return {"color": colors[index % len(colors)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 COLUMN_INCHES: Final = 3.4
 PAGE_INCHES: Final = 7.0
 RASTER_DPI: Final = 200

@@ -9,6 +9,7 @@ from llm_experiment.pessimism.comparison_plan import Base, ComparisonPlan
 from llm_experiment.pessimism.context_prices import ContextPrices, PricesByContext
 from llm_experiment.pessimist_comparison import AgentsRow, BaseRow, Comparison
 from llm_experiment.pessimists import agents_table, bases_table, main, plot, prices_table
+from mightnt.figure_style import series_look
 from mightnt.statistics import mean_over_runs
 from theory.errors import InvalidArgumentError
 from theory.missing_mass import Help
@@ -136,6 +137,15 @@ def test_the_figure_draws_every_agent_with_its_interval(tmp_path):
     assert low == pytest.approx([over.mean - over.low] * 2)
     assert high == pytest.approx([over.high - over.mean] * 2)
     assert len(drawn) == 4 * len(PLAN.bases)
+
+
+def test_the_figure_has_room_for_every_base_policy(tmp_path):
+    plan = replace(PLAN, bases=tuple(Base), members=("a",))
+    rows = tuple(agents(base, budget, (0.0, 0.1)) for base in Base for budget in plan.budgets_nats)
+    png, _ = plot(replace(COMPARISON, plan=plan, agents=rows), tmp_path / "pessimists")
+    assert png.is_file()
+    looks = {tuple(series_look(i).items()) for i in range(56)}
+    assert len(looks) == 56
 
 
 def test_a_small_comparison_is_one_command_and_resumes(tmp_path, capsys, monkeypatch):
