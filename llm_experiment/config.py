@@ -525,10 +525,12 @@ def _packaged_config(preset: Preset, *, n_episodes: int, micro_batch_size: int) 
 
 
 def quick_config(config: AgentConfig, preset: Preset) -> AgentConfig:
-    """What `--quick` trains: of a packaged model a few updates of a few episodes."""
-    if not preset.is_packaged:
+    """What `--quick` trains: less; of a packaged model a few updates of a few episodes."""
+    if preset is Preset.PAPER:
         return config
     (stage,) = config.stages
+    if not preset.is_packaged:
+        return replace(config, stages=(replace(stage, agent_steps=100_000),))
     return replace(config, n_episodes=16, stages=(replace(stage, agent_steps=6_000),))
 
 
