@@ -32,6 +32,7 @@ from theory.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from llm_experiment.measures.exact_mixture import MixturePrice
     from llm_experiment.measures.turn_game import GameValue
+    from llm_experiment.records.reading import EvaluatedAgent
     from mightnt.statistics import MeanOverRuns
 
 PROG: Final = "python -m llm_experiment.exact_mixture"
@@ -178,7 +179,6 @@ def _with_game(result: Result) -> Result:
     from llm_experiment.base.mixture import SWITCH_AFTER, default_demonstrations, family
     from llm_experiment.measures.exact_mixture import always_bound_nats, quiz_game
     from llm_experiment.measures.turn_game import game_value
-    from llm_experiment.records.reading import read_run
     from mightnt.progress import track
     from mightnt.statistics import mean_over_runs
 
@@ -187,21 +187,10 @@ def _with_game(result: Result) -> Result:
     members = family(task, switch_after=SWITCH_AFTER)
     learnt = default_demonstrations(task)
     game = quiz_game(members, n_tokens=options.n_tokens, demonstrations=learnt)
-    rows = []
-    for folder in options.runs:
-        run = read_run(folder)
-        run.check_finished()
-        if (run.agent.world.task, run.agent.world.base_model) != (QUIZ, MIXTURE):
-            raise InvalidArgumentError(
-                f"{folder} must be a run of --task {QUIZ} --base-model {MIXTURE}, got "
-                f"{run.agent.world.task} and {run.agent.world.base_model}"
-            )
-        rows += [row for row in run.rows if row.n_tokens == options.n_tokens]
+    agents = _agents(options)
     played = []
     for budget in track(options.budgets_nats, "budgets", total=len(options.budgets_nats)):
-        own = [
-            row.numbers for row in rows if row.budget_nats == budget and "shift" not in row.variant
-        ]
+        own = [agent.row.numbers for agent in agents if agent.budget_nats == budget]
         played.append(
             Played(
                 budget_nats=budget,
@@ -217,6 +206,28 @@ def _with_game(result: Result) -> Result:
         most=game.most,
         bound_nats=always_bound_nats(members, n_turns=len(game.first), demonstrations=learnt),
     )
+
+
+def _agents(options: Options) -> "list[EvaluatedAgent]":
+    """The agents of runs that play the game: an exact budget, and replies as they are."""
+    from llm_experiment.records.reading import join_runs, read_run
+    from theory.budget import Accounting
+
+    runs = [read_run(folder) for folder in options.runs]
+    for run in runs:
+        run.check_finished()
+        world = run.agent.world
+        if (world.task, world.base_model) != (QUIZ, MIXTURE):
+            raise InvalidArgumentError(
+                f"{run.folder} must be a run of --task {QUIZ} --base-model {MIXTURE}, got "
+                f"{world.task} and {world.base_model}"
+            )
+    exact = f"{Accounting.EXACT.value} budget"
+    return [
+        agent
+        for agent in (join_runs(runs).runs if runs else ())
+        if agent.variant == exact and agent.n_tokens == options.n_tokens
+    ]
 
 
 def make_tables(result: Result) -> tuple[Table, ...]:
