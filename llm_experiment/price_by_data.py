@@ -75,8 +75,10 @@ class Options:
         for name in ("n_seeds", "n_words", "n_contexts", "n_tokens", "most_demonstrations"):
             at_least(name, getattr(self, name), 1)
         check_alpha(self.alpha)
-        if not self.powers or min(self.powers) < 1:
-            raise InvalidArgumentError(f"powers must name exponents >= 1, got {self.powers}")
+        if not self.powers or min(self.powers) < 1 or len({*self.powers}) < len(self.powers):
+            raise InvalidArgumentError(
+                f"powers must name exponents >= 1, each once, got {self.powers}"
+            )
         load_task(self.task)
 
     def model(self, power: int, seed: int) -> "Options":
@@ -173,16 +175,19 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
         audit_vetoes_of,
         never_prices,
         plain_contexts,
+        unheard_words,
     )
     from llm_experiment.pessimism.studies import load_imitator
 
-    process = DialogueProcess(load_task(own.task))
-    _, quality = train_into(folder, process, own.recipe)
-    imitator = load_imitator(WorldConfig(task=own.task, base_model=str(folder / LANGUAGE_MODEL)))
-    base, reader, seed = imitator.base, imitator.reader, own.recipe.seed
+    process, seed = DialogueProcess(load_task(own.task)), own.recipe.seed
+    # What there is to price is known before anything is trained.
+    words = unheard_words(process, own.n_words)
     contexts = plain_contexts(
         process, np.random.default_rng([seed, _STREAM]), n=own.n_contexts, n_tokens=own.n_tokens
     )
+    _, quality = train_into(folder, process, own.recipe)
+    imitator = load_imitator(WorldConfig(task=own.task, base_model=str(folder / LANGUAGE_MODEL)))
+    base, reader = imitator.base, imitator.reader
     as_much = own.recipe.n_tokens // DEMONSTRATION_TOKENS
     n_demonstrations = max(1, min(as_much, own.most_demonstrations))
     vetoes = audit_vetoes_of(imitator, n_demonstrations, alpha=own.alpha, seed=seed)
@@ -190,15 +195,11 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
         made_with=own,
         n_turns=agent_turns_seen(process, own.recipe),
         excess_nats=quality.excess.mean,
-        prices=never_prices(base, reader, process, contexts, n_words=own.n_words),
+        prices=never_prices(base, reader, process, contexts, words=words),
         n_demonstrations=n_demonstrations,
         n_vetoes=len(vetoes.vetoes),
         vetoed=never_prices(
-            vetoed_base(base, vetoes, reader.parser),
-            reader,
-            process,
-            contexts,
-            n_words=own.n_words,
+            vetoed_base(base, vetoes, reader.parser), reader, process, contexts, words=words
         ),
     )
     write_json(folder / PRICES_FILE, to_jsonable(priced))

@@ -158,6 +158,21 @@ class DialogueProcess:
         """The text of a transcript."""
         return "".join(self.vocabulary[token] for token in tokens)
 
+    def turn_begins(self, transcripts: Ints, role: str) -> Bools:
+        """Where turns of a role begin, at its name, if the colon after it is there, too.
+
+        Args:
+            transcripts: shape (n, tokens).
+            role: its name.
+
+        Returns:
+            Shape (n, tokens).
+        """
+        found = np.zeros(transcripts.shape, dtype=bool)
+        name = transcripts[:, :-1] == self._index[role]
+        found[:, :-1] = name & (transcripts[:, 1:] == self._colon)
+        return found
+
     # ---------------------------------------------------------------- sampling
 
     def sample(

@@ -74,18 +74,17 @@ def contexts_around(
     """
     task = process.task
     sampled = process.sample(rng, n, n_tokens, speakers=(task.partner, task.agent))
-    opening = process.encode(f"{task.note}{task.agent}:")[-2:]
     before, after = [], []
-    for row in sampled:
-        (begins,) = np.nonzero((row[:-1] == opening[0]) & (row[1:] == opening[1]))
+    for row, begin in zip(sampled, process.turn_begins(sampled, task.agent), strict=True):
+        begins = np.flatnonzero(begin)
         early, late = begins[begins < token], begins[begins >= token]
         if not len(early) or not len(late):
             raise InvalidArgumentError(
                 f"no turn of {task.agent} begins before and after token {token} of {n_tokens}; "
                 "name longer dialogues"
             )
-        before.append(row[: early[-1] + len(opening)])
-        after.append(row[: late[0] + len(opening)])
+        before.append(row[: early[-1] + 2])  # with name and colon
+        after.append(row[: late[0] + 2])
     return before, after
 
 

@@ -36,11 +36,30 @@ def test_the_command_writes_table_and_figure_and_goes_on(tmp_path, capsys):
     assert {file.parent.name for file in changed} == {"tokens-2e7-seed0"}
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--n-words", "1000"), "n_words must lie in 1.."),
+        (("--n-tokens", "4"), "none of 64 dialogues of 4 tokens has a turn of Teacher"),
+    ],
+)
+def test_what_cannot_be_priced_is_said_before_anything_is_trained(
+    argv, message, tmp_path, capsys, monkeypatch
+):
+    def train(*_):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr("llm_experiment.base.training.train_into", train)
+    with pytest.raises(SystemExit):
+        main([*argv, "--out", str(tmp_path)])
+    assert message in capsys.readouterr().err
+
+
 def test_bad_options_are_refused():
     with pytest.raises(InvalidArgumentError, match="n_seeds must be >= 1"):
         Options(n_seeds=0)
     with pytest.raises(InvalidArgumentError, match="alpha must lie in"):
         Options(alpha=2.0)
-    for powers in ((), (0,)):
+    for powers in ((), (0,), (12, 14, 12)):  # models that count twice make intervals narrow
         with pytest.raises(InvalidArgumentError, match="powers must name exponents >= 1"):
             Options(powers=powers)

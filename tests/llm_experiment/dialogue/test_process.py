@@ -192,6 +192,14 @@ def test_what_is_sampled_is_possible_and_predictions_are_distributions(
     assert np.isfinite(process.log_likelihoods(transcripts)).all()
 
 
+def test_a_turn_begins_at_a_name_with_its_colon(tiny):
+    text = "Talk.\nBob: Yes.\nAnn: It is bad.\nBob"
+    tokens = tiny.encode(text)[None]
+    begins = [tiny.turn_begins(tokens, name)[0].nonzero()[0].tolist() for name in ("Ann", "Bob")]
+    assert begins == [[8], [3]]  # the last Bob has no colon
+    assert not tiny.turn_begins(tokens, "Cyd").any()
+
+
 # -------------------------------------------------- a process that switches after some tokens
 
 SWITCH_AFTER = 8
