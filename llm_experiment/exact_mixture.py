@@ -24,9 +24,9 @@ from rich.console import Console
 from llm_experiment.config import MIXTURE, at_least
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.results import check_folder, write_atomically, write_json
-from mightnt.table_files import write_tables
-from mightnt.tables import Column, Table, print_table, to_markdown
+from mightnt.results import check_folder
+from mightnt.table_files import publish, table_path
+from mightnt.tables import Column, Table
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 PROG: Final = "python -m llm_experiment.exact_mixture"
 STEM: Final = "exact_mixture"
 QUIZ: Final = "quiz"
+GAME: Final = "game"
+"""The table that the quiz alone has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,17 +130,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(options: Options, console: Console) -> None:
     """Compute, write and print."""
     check_folder(options.out)
-    result = compute(options)
-    tables = make_tables(result)
-    write_json(options.out / f"{STEM}.json", result)
-    text = "\n\n".join(to_markdown(table) for table in tables) + "\n"
-    write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    file = options.out / f"{STEM}.json"
-    paths = (*write_tables(file, tables), *plot(result, options.out / STEM))
-    for table in tables:
-        print_table(table, console)
-    for path in (file, *paths):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    file, result = options.out / f"{STEM}.json", compute(options)
+    table_path(file, GAME).unlink(missing_ok=True)  # of the quiz, if this is another task
+    publish(file, result, make_tables(result), console, draw=lambda stem: plot(result, stem))
 
 
 def compute(options: Options) -> Result:
@@ -293,7 +287,7 @@ def make_tables(result: Result) -> tuple[Table, ...]:
             f"{result.bound_nats:.2f} nats; more budget than that buys nothing more.",
             "In brackets: Student's 95% interval over agents.",
         ),
-        name="game",
+        name=GAME,
     )
     return prices, game
 

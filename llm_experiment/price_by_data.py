@@ -24,15 +24,9 @@ from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
-from mightnt.results import (
-    check_folder,
-    from_jsonable,
-    read_json,
-    to_jsonable,
-    write_atomically,
-    write_json,
-)
-from mightnt.tables import Column, Table, print_table, to_markdown
+from mightnt.results import check_folder, from_jsonable, read_json, write_json
+from mightnt.table_files import publish
+from mightnt.tables import Column, Table
 from theory.arguments import check_alpha
 from theory.errors import InvalidArgumentError
 
@@ -127,14 +121,13 @@ def _run(options: Options, console: Console) -> None:
         priced_model(options, power, seed)
         for power, seed in track(wanted, "base models", total=len(wanted))
     ]
-    table = to_table(models, options)
-    write_json(options.out / f"{STEM}.json", {"options": options, "models": models})
-    text = f"{to_markdown(table)}\n"
-    write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    paths = plot(models, options, options.out / STEM)
-    print_table(table, console)
-    for path in (options.out / f"{STEM}.json", *paths):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    publish(
+        options.out / f"{STEM}.json",
+        {"options": options, "models": models},
+        [to_table(models, options)],
+        console,
+        draw=lambda stem: plot(models, options, stem),
+    )
 
 
 def priced_model(options: Options, power: int, seed: int) -> PricedModel:
@@ -202,7 +195,7 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
             vetoed_base(base, vetoes, reader.parser), reader, process, contexts, words=words
         ),
     )
-    write_json(folder / PRICES_FILE, to_jsonable(priced))
+    write_json(folder / PRICES_FILE, priced)
     return priced
 
 
@@ -257,7 +250,7 @@ def to_table(models: Sequence[PricedModel], options: Options) -> Table:
             f"{max(model.n_demonstrations for model in models)} dialogues at most; the least over "
             "base models; inf: impossible.",
         ),
-        name=STEM,
+        name="prices",
     )
 
 

@@ -33,6 +33,15 @@ def test_the_command_writes_tables_and_figure(tmp_path, capsys):
     assert "V*" in (tmp_path / f"{STEM}.md").read_text()
 
 
+def test_no_table_of_another_task_is_left_beside_the_result(tmp_path, capsys):
+    main([*ARGV, "--out", str(tmp_path)])
+    game = tmp_path / f"{STEM}.game.jsonl"
+    assert game.is_file()
+    main([*ARGV, "--task", "errands", "--out", str(tmp_path)])
+    assert not game.exists()
+    assert str(game) not in capsys.readouterr().out.split("Price of a first errand")[1]
+
+
 def test_other_tasks_have_prices_alone(tmp_path):
     result = compute(replace(SMALL, task="errands"))
     assert result.played == ()

@@ -27,6 +27,10 @@ def test_the_command_writes_table_and_figure_and_goes_on(tmp_path, capsys):
     assert len(text.splitlines()) == 4
     assert [model["n_demonstrations"] for model in stored["models"]] == [1, 1, 1, 1]
     assert (tmp_path / f"{STEM}.png").is_file()
+    rows = [json.loads(x) for x in (tmp_path / f"{STEM}.prices.jsonl").read_text().splitlines()]
+    assert [(row["tokens"], row["models"]) for row in rows] == [(128, 2), (256, 2)]
+    nats = [model["prices"]["behaviour"] for model in stored["models"]]
+    assert rows[0]["answer_of_both"] == pytest.approx(sum(nats[:2]) / 2)
     files = sorted(tmp_path.glob(f"*/{PRICES_FILE}"))
     before = {file: file.stat().st_mtime_ns for file in files}
     main([*argv, "--n-seeds", "1"])  # of what is there, nothing is trained again
