@@ -27,6 +27,7 @@ from mightnt.command_line import parse_command_line, run_command
 from mightnt.results import check_folder
 from mightnt.table_files import publish, table_path
 from mightnt.tables import Column, Table
+from theory.arguments import check_finite_budget
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Options:
             raise InvalidArgumentError(
                 f"demonstrations must name numbers >= 0, got {self.demonstrations}"
             )
+        for budget in self.budgets_nats:
+            check_finite_budget(budgets_nats=budget)
         load_task(self.task)
         if self.runs and self.task != QUIZ:
             raise InvalidArgumentError(f"--runs are of the task {QUIZ}, got --task {self.task}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
+from llm_experiment.base.own import part_fingerprints
 from llm_experiment.base.shipped import LANGUAGE_MODEL, LanguageModelRecipe
 from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.dialogue.task import load_task
@@ -86,7 +87,8 @@ class PricedModel:
     """One base model, and what never-events cost under it.
 
     Attributes:
-        made_with: the options it was made with, all that its numbers depend on.
+        made_with: the options it was made with, all that its numbers depend on but for `parts`.
+        parts: what identifies a task of one's own, by its name.
         n_turns: turns of the agent's role that it has seen.
         excess_nats: a token, over the entropy of the process, on held-out dialogues.
         prices: of never-events.
@@ -96,6 +98,7 @@ class PricedModel:
     """
 
     made_with: Options
+    parts: dict[str, str]
     n_turns: int
     excess_nats: float
     prices: "NeverPrices"
@@ -139,11 +142,13 @@ def priced_model(options: Options, power: int, seed: int) -> PricedModel:
     from llm_experiment.measures.price_by_data import NeverPrices
 
     own = options.model(power, seed)
+    parts = part_fingerprints(WorldConfig(task=own.task))
     folder = options.out / f"tokens-2e{power}-seed{seed}"
 
     def parse(content: dict[str, Any]) -> PricedModel:
         return PricedModel(
             made_with=from_jsonable(Options, content["made_with"]),
+            parts=from_jsonable(dict[str, str], content.get("parts", {})),
             n_turns=int(content["n_turns"]),
             excess_nats=float(content["excess_nats"]),
             prices=from_jsonable(NeverPrices, content["prices"]),
@@ -153,10 +158,12 @@ def priced_model(options: Options, power: int, seed: int) -> PricedModel:
         )
 
     there = read_json(folder / PRICES_FILE, parse, remedy=f"delete {folder}")
-    return there if there is not None and there.made_with == own else _train_and_price(own, folder)
+    if there is not None and (there.made_with, there.parts) == (own, parts):
+        return there
+    return _train_and_price(own, parts, folder)
 
 
-def _train_and_price(own: Options, folder: Path) -> PricedModel:
+def _train_and_price(own: Options, parts: dict[str, str], folder: Path) -> PricedModel:
     import numpy as np
 
     from llm_experiment.base.training import train_into
@@ -186,6 +193,7 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
     vetoes = audit_vetoes_of(imitator, n_demonstrations, alpha=own.alpha, seed=seed)
     priced = PricedModel(
         made_with=own,
+        parts=parts,
         n_turns=agent_turns_seen(process, own.recipe),
         excess_nats=quality.excess.mean,
         prices=never_prices(base, reader, process, contexts, words=words),

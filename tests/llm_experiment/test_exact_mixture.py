@@ -9,7 +9,7 @@ from llm_experiment.config import MIXTURE, WorldConfig
 from llm_experiment.exact_mixture import STEM, Options, compute, main, make_tables
 from llm_experiment.records.reading import read_run
 from tests.llm_experiment.fakes.report_run import settings, write_run
-from theory.errors import InvalidArgumentError
+from theory.errors import InvalidArgumentError, MightntError
 
 SMALL = Options(demonstrations=(0, 2), n_contexts=2, n_steps=20, budgets_nats=(0.0, 2.0))
 ARGV = [
@@ -89,12 +89,14 @@ def test_runs_of_another_world_are_refused(tmp_path):
         ({"seed": -1}, "seed must be >= 0"),
         ({"demonstrations": ()}, "demonstrations must name numbers >= 0"),
         ({"demonstrations": (-1,)}, "demonstrations must name numbers >= 0"),
+        ({"budgets_nats": (1.0, float("inf"))}, r"budgets_nats must lie in \[0, inf\), got inf"),
+        ({"budgets_nats": (-1.0,)}, r"budgets_nats must lie in \[0, inf\), got -1"),
         ({"task": "moon"}, "unknown task 'moon'"),
         ({"task": "errands", "runs": (None,)}, "--runs are of the task quiz, got --task errands"),
     ],
 )
 def test_bad_options_are_refused(changes, message):
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(MightntError, match=message):
         replace(SMALL, **changes)
 
 

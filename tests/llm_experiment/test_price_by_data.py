@@ -40,6 +40,25 @@ def test_the_command_writes_table_and_figure_and_goes_on(tmp_path, capsys):
     assert {file.parent.name for file in changed} == {"tokens-2e7-seed0"}
 
 
+def test_a_task_of_ones_own_that_was_changed_is_another_task(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_quiz_to_price.py"
+    module.write_text("from llm_experiment.dialogue.tasks.quiz import TASK\n")
+    argv = [
+        *("--task", f"{module.stem}:TASK", "--powers", "7", "--n-seeds", "1", "--n-words", "1"),
+        *("--n-contexts", "2", "--n-tokens", "60", "--out", str(tmp_path / "out")),
+        *("--recipe.sequence-length", "64", "--recipe.batch-size", "2", "--recipe.n-heldout", "2"),
+    ]
+    main(argv)
+    (file,) = tmp_path.glob(f"out/*/{PRICES_FILE}")
+    before = file.stat().st_mtime_ns
+    main(argv)
+    assert file.stat().st_mtime_ns == before
+    module.write_text(f"{module.read_text()}# and a change\n")
+    main(argv)
+    assert file.stat().st_mtime_ns > before
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
