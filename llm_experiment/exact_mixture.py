@@ -24,19 +24,23 @@ from rich.console import Console
 from llm_experiment.config import MIXTURE, at_least
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.results import check_folder, write_atomically, write_json
-from mightnt.table_files import write_tables
-from mightnt.tables import Column, Table, print_table, to_markdown
+from mightnt.results import check_folder
+from mightnt.table_files import publish, table_path
+from mightnt.tables import Column, Table
+from theory.arguments import check_finite_budget
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from llm_experiment.measures.exact_mixture import MixturePrice
     from llm_experiment.measures.turn_game import GameValue
+    from llm_experiment.records.reading import EvaluatedAgent
     from mightnt.statistics import MeanOverRuns
 
 PROG: Final = "python -m llm_experiment.exact_mixture"
 STEM: Final = "exact_mixture"
 QUIZ: Final = "quiz"
+GAME: Final = "game"
+"""The table that the quiz alone has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,8 @@ class Options:
             raise InvalidArgumentError(
                 f"demonstrations must name numbers >= 0, got {self.demonstrations}"
             )
+        for budget in self.budgets_nats:
+            check_finite_budget(budgets_nats=budget)
         load_task(self.task)
         if self.runs and self.task != QUIZ:
             raise InvalidArgumentError(f"--runs are of the task {QUIZ}, got --task {self.task}")
@@ -127,17 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(options: Options, console: Console) -> None:
     """Compute, write and print."""
     check_folder(options.out)
-    result = compute(options)
-    tables = make_tables(result)
-    write_json(options.out / f"{STEM}.json", result)
-    text = "\n\n".join(to_markdown(table) for table in tables) + "\n"
-    write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    file = options.out / f"{STEM}.json"
-    paths = (*write_tables(file, tables), *plot(result, options.out / STEM))
-    for table in tables:
-        print_table(table, console)
-    for path in (file, *paths):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    file, result = options.out / f"{STEM}.json", compute(options)
+    table_path(file, GAME).unlink(missing_ok=True)  # of the quiz, if this is another task
+    publish(file, result, make_tables(result), console, draw=lambda stem: plot(result, stem))
 
 
 def compute(options: Options) -> Result:
@@ -178,7 +176,6 @@ def _with_game(result: Result) -> Result:
     from llm_experiment.base.mixture import SWITCH_AFTER, default_demonstrations, family
     from llm_experiment.measures.exact_mixture import always_bound_nats, quiz_game
     from llm_experiment.measures.turn_game import game_value
-    from llm_experiment.records.reading import read_run
     from mightnt.progress import track
     from mightnt.statistics import mean_over_runs
 
@@ -187,21 +184,10 @@ def _with_game(result: Result) -> Result:
     members = family(task, switch_after=SWITCH_AFTER)
     learnt = default_demonstrations(task)
     game = quiz_game(members, n_tokens=options.n_tokens, demonstrations=learnt)
-    rows = []
-    for folder in options.runs:
-        run = read_run(folder)
-        run.check_finished()
-        if (run.agent.world.task, run.agent.world.base_model) != (QUIZ, MIXTURE):
-            raise InvalidArgumentError(
-                f"{folder} must be a run of --task {QUIZ} --base-model {MIXTURE}, got "
-                f"{run.agent.world.task} and {run.agent.world.base_model}"
-            )
-        rows += [row for row in run.rows if row.n_tokens == options.n_tokens]
+    agents = _agents(options)
     played = []
     for budget in track(options.budgets_nats, "budgets", total=len(options.budgets_nats)):
-        own = [
-            row.numbers for row in rows if row.budget_nats == budget and "shift" not in row.variant
-        ]
+        own = [agent.row.numbers for agent in agents if agent.budget_nats == budget]
         played.append(
             Played(
                 budget_nats=budget,
@@ -217,6 +203,28 @@ def _with_game(result: Result) -> Result:
         most=game.most,
         bound_nats=always_bound_nats(members, n_turns=len(game.first), demonstrations=learnt),
     )
+
+
+def _agents(options: Options) -> "list[EvaluatedAgent]":
+    """The agents of runs that play the game: an exact budget, and replies as they are."""
+    from llm_experiment.records.reading import join_runs, read_run
+    from theory.budget import Accounting
+
+    runs = [read_run(folder) for folder in options.runs]
+    for run in runs:
+        run.check_finished()
+        world = run.agent.world
+        if (world.task, world.base_model) != (QUIZ, MIXTURE):
+            raise InvalidArgumentError(
+                f"{run.folder} must be a run of --task {QUIZ} --base-model {MIXTURE}, got "
+                f"{world.task} and {world.base_model}"
+            )
+    exact = f"{Accounting.EXACT.value} budget"
+    return [
+        agent
+        for agent in (join_runs(runs).runs if runs else ())
+        if agent.variant == exact and agent.n_tokens == options.n_tokens
+    ]
 
 
 def make_tables(result: Result) -> tuple[Table, ...]:
@@ -282,7 +290,7 @@ def make_tables(result: Result) -> tuple[Table, ...]:
             f"{result.bound_nats:.2f} nats; more budget than that buys nothing more.",
             "In brackets: Student's 95% interval over agents.",
         ),
-        name="game",
+        name=GAME,
     )
     return prices, game
 

@@ -89,7 +89,8 @@ class Distance:
     Attributes:
         policy: whose.
         n_episodes: that were played.
-        kl_to_base_nats: KL of an episode to the base model: the mean.
+        kl_to_base_nats: KL of an episode to the base model (of an agent under vetoes: to what they
+            leave of it, as its budget was charged): the mean.
         kl_to_base_nats_max: the largest.
         wordless_share: share of episodes with a token that the demonstrator never writes.
         interval: 95% Clopper-Pearson, of that share.
@@ -235,6 +236,7 @@ def to_table(distances: Sequence[Distance]) -> Table:
             "writes, with 95% intervals over episodes; a single one makes KL to it infinite. "
             "By the letter it is infinite of the model, too, and of every agent without vetoes: a "
             "softmax gives everything some probability.",
+            "KL to model: as budgets were charged, under vetoes to what they leave of it.",
         ),
     )
 

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from llm_experiment.pessimism.comparison_plan import ComparisonPlan as Options
 from mightnt.command_line import parse_command_line, run_command
-from mightnt.results import check_folder, write_atomically, write_json
-from mightnt.table_files import write_tables
-from mightnt.tables import Column, Table, print_table, to_markdown
+from mightnt.results import check_folder
+from mightnt.table_files import publish
+from mightnt.tables import Column, Table
 
 if TYPE_CHECKING:
     from llm_experiment.pessimism.context_prices import ContextPrices
@@ -44,18 +44,13 @@ def _run(options: Options, console: Console, progress: Console) -> None:
 
     check_folder(options.out)
     comparison = compare(options, progress)
-    write_json(options.out / f"{STEM}.json", comparison)
-    tables = (agents_table(comparison), bases_table(comparison), prices_table(comparison))
-    text = "\n\n".join(to_markdown(table) for table in tables) + "\n"
-    write_atomically(
-        options.out / f"{STEM}.md", lambda path: path.write_text(text, encoding="utf-8")
+    publish(
+        options.out / f"{STEM}.json",
+        comparison,
+        (agents_table(comparison), bases_table(comparison), prices_table(comparison)),
+        console,
+        draw=lambda stem: plot(comparison, stem),
     )
-    file = options.out / f"{STEM}.json"
-    paths = (*write_tables(file, tables), *plot(comparison, options.out / STEM))
-    for table in tables:
-        print_table(table, console)
-    for path in (file, *paths):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def agents_table(comparison: "Comparison") -> Table:

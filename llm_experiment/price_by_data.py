@@ -19,20 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
+from llm_experiment.base.own import part_fingerprints
 from llm_experiment.base.shipped import LANGUAGE_MODEL, LanguageModelRecipe
 from llm_experiment.config import WorldConfig, at_least
 from llm_experiment.dialogue.task import load_task
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
-from mightnt.results import (
-    check_folder,
-    from_jsonable,
-    read_json,
-    to_jsonable,
-    write_atomically,
-    write_json,
-)
-from mightnt.tables import Column, Table, print_table, to_markdown
+from mightnt.results import check_folder, from_jsonable, read_json, write_json
+from mightnt.table_files import publish
+from mightnt.tables import Column, Table
 from theory.arguments import check_alpha
 from theory.errors import InvalidArgumentError
 
@@ -75,8 +70,10 @@ class Options:
         for name in ("n_seeds", "n_words", "n_contexts", "n_tokens", "most_demonstrations"):
             at_least(name, getattr(self, name), 1)
         check_alpha(self.alpha)
-        if not self.powers or min(self.powers) < 1:
-            raise InvalidArgumentError(f"powers must name exponents >= 1, got {self.powers}")
+        if not self.powers or min(self.powers) < 1 or len({*self.powers}) < len(self.powers):
+            raise InvalidArgumentError(
+                f"powers must name exponents >= 1, each once, got {self.powers}"
+            )
         load_task(self.task)
 
     def model(self, power: int, seed: int) -> "Options":
@@ -90,7 +87,8 @@ class PricedModel:
     """One base model, and what never-events cost under it.
 
     Attributes:
-        made_with: the options it was made with, all that its numbers depend on.
+        made_with: the options it was made with, all that its numbers depend on but for `parts`.
+        parts: what identifies a task of one's own, by its name.
         n_turns: turns of the agent's role that it has seen.
         excess_nats: a token, over the entropy of the process, on held-out dialogues.
         prices: of never-events.
@@ -100,6 +98,7 @@ class PricedModel:
     """
 
     made_with: Options
+    parts: dict[str, str]
     n_turns: int
     excess_nats: float
     prices: "NeverPrices"
@@ -125,14 +124,13 @@ def _run(options: Options, console: Console) -> None:
         priced_model(options, power, seed)
         for power, seed in track(wanted, "base models", total=len(wanted))
     ]
-    table = to_table(models, options)
-    write_json(options.out / f"{STEM}.json", {"options": options, "models": models})
-    text = f"{to_markdown(table)}\n"
-    write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    paths = plot(models, options, options.out / STEM)
-    print_table(table, console)
-    for path in (options.out / f"{STEM}.json", *paths):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    publish(
+        options.out / f"{STEM}.json",
+        {"options": options, "models": models},
+        [to_table(models, options)],
+        console,
+        draw=lambda stem: plot(models, options, stem),
+    )
 
 
 def priced_model(options: Options, power: int, seed: int) -> PricedModel:
@@ -144,11 +142,13 @@ def priced_model(options: Options, power: int, seed: int) -> PricedModel:
     from llm_experiment.measures.price_by_data import NeverPrices
 
     own = options.model(power, seed)
+    parts = part_fingerprints(WorldConfig(task=own.task))
     folder = options.out / f"tokens-2e{power}-seed{seed}"
 
     def parse(content: dict[str, Any]) -> PricedModel:
         return PricedModel(
             made_with=from_jsonable(Options, content["made_with"]),
+            parts=from_jsonable(dict[str, str], content.get("parts", {})),
             n_turns=int(content["n_turns"]),
             excess_nats=float(content["excess_nats"]),
             prices=from_jsonable(NeverPrices, content["prices"]),
@@ -158,10 +158,12 @@ def priced_model(options: Options, power: int, seed: int) -> PricedModel:
         )
 
     there = read_json(folder / PRICES_FILE, parse, remedy=f"delete {folder}")
-    return there if there is not None and there.made_with == own else _train_and_price(own, folder)
+    if there is not None and (there.made_with, there.parts) == (own, parts):
+        return there
+    return _train_and_price(own, parts, folder)
 
 
-def _train_and_price(own: Options, folder: Path) -> PricedModel:
+def _train_and_price(own: Options, parts: dict[str, str], folder: Path) -> PricedModel:
     import numpy as np
 
     from llm_experiment.base.training import train_into
@@ -173,35 +175,35 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
         audit_vetoes_of,
         never_prices,
         plain_contexts,
+        unheard_words,
     )
     from llm_experiment.pessimism.studies import load_imitator
 
-    process = DialogueProcess(load_task(own.task))
-    _, quality = train_into(folder, process, own.recipe)
-    imitator = load_imitator(WorldConfig(task=own.task, base_model=str(folder / LANGUAGE_MODEL)))
-    base, reader, seed = imitator.base, imitator.reader, own.recipe.seed
+    process, seed = DialogueProcess(load_task(own.task)), own.recipe.seed
+    # What there is to price is known before anything is trained.
+    words = unheard_words(process, own.n_words)
     contexts = plain_contexts(
         process, np.random.default_rng([seed, _STREAM]), n=own.n_contexts, n_tokens=own.n_tokens
     )
+    _, quality = train_into(folder, process, own.recipe)
+    imitator = load_imitator(WorldConfig(task=own.task, base_model=str(folder / LANGUAGE_MODEL)))
+    base, reader = imitator.base, imitator.reader
     as_much = own.recipe.n_tokens // DEMONSTRATION_TOKENS
     n_demonstrations = max(1, min(as_much, own.most_demonstrations))
     vetoes = audit_vetoes_of(imitator, n_demonstrations, alpha=own.alpha, seed=seed)
     priced = PricedModel(
         made_with=own,
+        parts=parts,
         n_turns=agent_turns_seen(process, own.recipe),
         excess_nats=quality.excess.mean,
-        prices=never_prices(base, reader, process, contexts, n_words=own.n_words),
+        prices=never_prices(base, reader, process, contexts, words=words),
         n_demonstrations=n_demonstrations,
         n_vetoes=len(vetoes.vetoes),
         vetoed=never_prices(
-            vetoed_base(base, vetoes, reader.parser),
-            reader,
-            process,
-            contexts,
-            n_words=own.n_words,
+            vetoed_base(base, vetoes, reader.parser), reader, process, contexts, words=words
         ),
     )
-    write_json(folder / PRICES_FILE, to_jsonable(priced))
+    write_json(folder / PRICES_FILE, priced)
     return priced
 
 
@@ -256,7 +258,7 @@ def to_table(models: Sequence[PricedModel], options: Options) -> Table:
             f"{max(model.n_demonstrations for model in models)} dialogues at most; the least over "
             "base models; inf: impossible.",
         ),
-        name=STEM,
+        name="prices",
     )
 
 

@@ -20,16 +20,9 @@ from llm_experiment.base.shipped import LANGUAGE_MODEL, LanguageModelRecipe
 from llm_experiment.config import WorldConfig, at_least
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
-from mightnt.results import (
-    check_folder,
-    from_jsonable,
-    read_json,
-    to_jsonable,
-    write_atomically,
-    write_json,
-)
-from mightnt.table_files import write_tables
-from mightnt.tables import Column, Table, print_table, to_markdown
+from mightnt.results import check_folder, from_jsonable, read_json, write_json
+from mightnt.table_files import publish
+from mightnt.tables import Column, Table
 from theory.arguments import check_budget
 
 if TYPE_CHECKING:
@@ -101,16 +94,13 @@ def _run(options: Options, console: Console) -> None:
         priced_model(options, seed)
         for seed in track(range(options.n_models), "base models", total=options.n_models)
     ]
-    tables = make_tables(models, options)
-    write_json(options.out / f"{STEM}.json", {"options": options, "models": models})
-    text = "\n\n".join(to_markdown(table) for table in tables) + "\n"
-    write_atomically(options.out / f"{STEM}.md", lambda path: path.write_text(text, "utf-8"))
-    file = options.out / f"{STEM}.json"
-    paths = (*write_tables(file, tables), *plot(models, options, options.out / STEM))
-    for table in tables:
-        print_table(table, console)
-    for path in (file, *paths):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    publish(
+        options.out / f"{STEM}.json",
+        {"options": options, "models": models},
+        make_tables(models, options),
+        console,
+        draw=lambda stem: plot(models, options, stem),
+    )
 
 
 def priced_model(options: Options, seed: int) -> PricedModel:
@@ -163,7 +153,7 @@ def _train_and_price(own: Options, folder: Path) -> PricedModel:
         seed=own.recipe.seed,
     )
     priced = PricedModel(made_with=own, excess_nats=quality.excess.mean, prices=prices)
-    write_json(folder / PRICES_FILE, to_jsonable(priced))
+    write_json(folder / PRICES_FILE, priced)
     return priced
 
 

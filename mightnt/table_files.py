@@ -16,13 +16,15 @@ options:
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mightnt.results import write_atomically
-from mightnt.tables import Cell, Table, Written
+from rich.console import Console
+
+from mightnt.results import write_atomically, write_json
+from mightnt.tables import Cell, Table, Written, print_table, to_markdown
 from theory.errors import InvalidShapeError
 
 Value: TypeAlias = "str | float | bool | list[int] | None"
@@ -30,6 +32,38 @@ Value: TypeAlias = "str | float | bool | list[int] | None"
 _NO_NAME: Final = re.compile(r"[^a-z0-9]+")
 _OWN: Final = ""
 """What is added to a column's name for a cell's own value."""
+
+
+def publish(
+    file: Path,
+    content: object,
+    tables: Sequence[Table],
+    console: Console,
+    *,
+    draw: Callable[[Path], Iterable[Path]],
+) -> None:
+    """Write a command's results, and then show them.
+
+    Args:
+        file: for all of them, as JSON; beside it come the tables, as Markdown and for programs.
+        content: that of the JSON file.
+        tables: of different names.
+        console: shows the tables, and what was written.
+        draw: writes the figure's files, whose path without an ending it is given, and says which
+            they are.
+
+    Raises:
+        InvalidShapeError: as `write_tables`.
+        ResultsError: a file cannot be written.
+    """
+    write_json(file, content)
+    grids = file.with_suffix(".md")
+    _write(grids, "\n\n".join(map(to_markdown, tables)) + "\n")
+    paths = (file, grids, *write_tables(file, tables), *draw(file.with_suffix("")))
+    for table in tables:
+        print_table(table, console)
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def table_path(file: Path, name: str) -> Path:

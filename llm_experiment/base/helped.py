@@ -14,13 +14,19 @@ process nothing to say. Then it says what it would say first if it had just been
 import torch
 from torch import Tensor
 
-from llm_experiment.base.protocol import BaseModel, BaseStep, Session, filled_log_probs
+from llm_experiment.base.protocol import (
+    BaseModel,
+    BaseStep,
+    ChangedBase,
+    Session,
+    filled_log_probs,
+)
 from theory.arguments import as_member, check_probability
 from theory.errors import InvalidArgumentError
 from theory.missing_mass import RENORMALISE_LIMIT, Help
 
 
-class HelpedBase:
+class HelpedBase(ChangedBase):
     """A base policy with somebody to fill, or to answer for, what it misses.
 
     Args:
@@ -45,6 +51,7 @@ class HelpedBase:
         opening: Tensor | None = None,
         limit: float = RENORMALISE_LIMIT,
     ) -> None:
+        super().__init__(base)
         self._way = as_member(Help, way, name="way")
         check_probability(limit=limit)
         if self._way is Help.STOP:
@@ -59,7 +66,6 @@ class HelpedBase:
                 f"the demonstrator has {demonstrator.n_tokens} tokens and the base policy "
                 f"{base.n_tokens}; they must share a vocabulary"
             )
-        self._base = base
         self._demonstrator = demonstrator
         self._limit = limit
         self._first_words: Tensor | None = None
@@ -70,28 +76,9 @@ class HelpedBase:
             self._first_words = step.log_probs
 
     @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return self._base.n_tokens
-
-    @property
-    def n_features(self) -> int:
-        """Those of the base policy."""
-        return self._base.n_features
-
-    @property
-    def device(self) -> torch.device:
-        """Where the base policy is."""
-        return self._base.device
-
-    @property
     def demonstrator_device(self) -> torch.device:
         """Where the demonstrator is; the base policy's own place if there is none."""
         return self.device if self._demonstrator is None else self._demonstrator.device
-
-    @property
-    def head(self) -> None:
-        """None: what is filled in is no function of the base policy's features."""
 
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int

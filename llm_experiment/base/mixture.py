@@ -5,10 +5,11 @@ holds processes nu that differ from the demonstrator tau by how the agent's role
 
     as <role>           as another of the task's roles does; `as <agent>` is tau itself
     in style <s>        in the one style s from the first turn on
-    from token T on ... as tau, and in style s after T tokens of transcript
+    from token T on ... as tau, and in style s in all turns that begin after T tokens of transcript
 
 where the styles are those that can show the task's behaviour. The last are the `switch(E, pi, tau)`
-of Theorem 1, with E "the transcript is longer than T tokens". Prior weights are 2^-bits, where a
+of Theorem 1, with E "the turn began after T tokens": whatever tau has said by then, style s goes on
+from there (`llm_experiment.dialogue.process.SwitchedProcess`). Prior weights are 2^-bits, where a
 member's program is a tag of 2 bits, log2 of the number of roles or styles for which one, and, for
 T = 2^j, Elias' delta code of j + 1. The *mixture* is
 `xi(x|h) = sum_nu w(nu|h) nu(x|h)`, its posterior updated by every token (`Update.ALL`), by the
@@ -32,14 +33,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from llm_experiment.base.ensemble import EnsembleBase
 from llm_experiment.base.process import ProcessBase
-from llm_experiment.base.protocol import BaseModel, BaseStep, Session
-from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.process import DialogueProcess, SwitchedProcess
 from llm_experiment.dialogue.task import DialogueTask, Role
 from theory.bayes_mixture import Update, predictive_log_probs
 from theory.bounds import elias_delta_bits
@@ -60,14 +58,14 @@ class Member:
 
     Attributes:
         name: such as `as Guest` or `from token 128 on in style both`.
-        task: the task with the agent's role speaking so.
+        process: the task's, with the agent's role speaking so.
         bits: the length of its program.
         switch_after: T, in tokens; None for members that do not switch. One that does is the
             demonstrator up to then.
     """
 
     name: str
-    task: DialogueTask
+    process: DialogueProcess
     bits: float
     switch_after: int | None = None
 
@@ -98,7 +96,7 @@ def family(task: DialogueTask, *, switch_after: int | None = None) -> tuple[Memb
     found = [
         Member(
             name=f"as {name}",
-            task=task if name == task.agent else _speaking_as(task, role),
+            process=DialogueProcess(task if name == task.agent else _speaking_as(task, role)),
             bits=_TAG_BITS + math.log2(len(roles)),
         )
         for name, role in roles.items()
@@ -108,7 +106,7 @@ def family(task: DialogueTask, *, switch_after: int | None = None) -> tuple[Memb
     found += [
         Member(
             name=f"in style {style}",
-            task=_speaking_as(task, role),
+            process=DialogueProcess(_speaking_as(task, role)),
             bits=_TAG_BITS + math.log2(len(styles)),
         )
         for style, role in alone.items()
@@ -118,13 +116,15 @@ def family(task: DialogueTask, *, switch_after: int | None = None) -> tuple[Memb
         found += [
             Member(
                 name=f"from token {switch_after} on in style {style}",
-                task=_speaking_as(task, role),
+                process=SwitchedProcess(
+                    task, style=style, after=switch_after, may_be_silent=silence
+                ),
                 bits=_TAG_BITS
                 + math.log2(len(styles))
                 + elias_delta_bits(switch_after.bit_length()),
                 switch_after=switch_after,
             )
-            for style, role in alone.items()
+            for style in styles
         ]
     return tuple(found)
 
@@ -165,7 +165,7 @@ def mixture_base(
         InvalidArgumentError: a demonstration in which a member has switched.
     """
     return EnsembleBase(
-        [_policy(member, members[0]) for member in members],
+        [ProcessBase(member.process) for member in members],
         log_prior=log_weights(members, demonstrations).tolist(),
         update=Update.ALL,
         combine=predictive_log_probs,
@@ -201,92 +201,7 @@ def log_weights(
 
 
 def _log_likelihood(member: Member, transcripts: NDArray[np.int64]) -> float:
-    return float(DialogueProcess(member.task).log_likelihoods(transcripts).sum())
-
-
-def _policy(member: Member, demonstrator: Member) -> BaseModel:
-    own = ProcessBase(DialogueProcess(member.task))
-    if member.switch_after is None:
-        return own
-    return SwitchedBase(
-        ProcessBase(DialogueProcess(demonstrator.task)), own, after=member.switch_after
-    )
-
-
-class SwitchedBase:
-    """One base policy for the first tokens of a transcript, and another ever after.
-
-    The later one has read the whole transcript by then. The features are those of both.
-
-    Args:
-        first: predicts tokens 0 to T - 1.
-        later: predicts those from T on; of the same vocabulary.
-        after: T.
-    """
-
-    def __init__(self, first: BaseModel, later: BaseModel, *, after: int) -> None:
-        self._first = first
-        self._later = later
-        self._after = after
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return self._first.n_tokens
-
-    @property
-    def n_features(self) -> int:
-        """Those of both."""
-        return self._first.n_features + self._later.n_features
-
-    @property
-    def device(self) -> torch.device:
-        """Where both are."""
-        return self._first.device
-
-    @property
-    def head(self) -> None:
-        """None: predictions are of the one or the other."""
-
-    def begin(
-        self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int
-    ) -> tuple["SwitchedSession", BaseStep]:
-        """Start episodes that share a prompt; see `BaseModel.begin`."""
-        both = [
-            base.begin(prompt_tokens, n_episodes=n_episodes, n_positions=n_positions)
-            for base in (self._first, self._later)
-        ]
-        (first, first_step), (later, later_step) = both
-        session = SwitchedSession(first, later, left=self._after - len(prompt_tokens))
-        return session, session.chosen(first_step, later_step)
-
-
-class SwitchedSession:
-    """Episodes under a `SwitchedBase`.
-
-    Args:
-        first: session of the first.
-        later: of the later one.
-        left: tokens until it takes over.
-    """
-
-    def __init__(self, first: Session, later: Session, *, left: int) -> None:
-        self._first = first
-        self._later = later
-        self._left = left
-
-    def append(self, tokens: Tensor, *, agent_wrote: Tensor | None = None) -> BaseStep:
-        """The prediction after one more token of every episode; see `Session.append`."""
-        self._left -= 1
-        return self.chosen(
-            self._first.append(tokens, agent_wrote=agent_wrote),
-            self._later.append(tokens, agent_wrote=agent_wrote),
-        )
-
-    def chosen(self, first: BaseStep, later: BaseStep) -> BaseStep:
-        """The step of who predicts now, with the features of both."""
-        step = first if self._left > 0 else later
-        return replace(step, features=torch.cat([first.features, later.features], dim=-1))
+    return float(member.process.log_likelihoods(transcripts).sum())
 
 
 def phrase_tokens(process: DialogueProcess) -> Iterator[int]:

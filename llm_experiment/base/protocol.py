@@ -119,6 +119,36 @@ class BaseModel(Protocol):
         ...
 
 
+class ChangedBase:
+    """What a base policy that changes another one's predictions has in common with it.
+
+    Args:
+        base: the other one.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        self._base = base
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return self._base.n_tokens
+
+    @property
+    def n_features(self) -> int:
+        """Those of the other base policy."""
+        return self._base.n_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the other base policy is."""
+        return self._base.device
+
+    @property
+    def head(self) -> None:
+        """None: what was changed is no function of the other one's features."""
+
+
 def check_start(prompt_tokens: Tensor, *, n_episodes: int, n_positions: int, n_tokens: int) -> None:
     """Raise unless episodes of `n_positions` tokens can start from `prompt_tokens`.
 

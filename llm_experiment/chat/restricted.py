@@ -14,6 +14,7 @@ from torch import Tensor
 from llm_experiment.base.protocol import (
     BaseModel,
     BaseStep,
+    ChangedBase,
     Session,
     semi_log_probs,
     step_from_semi_distribution,
@@ -41,7 +42,7 @@ class Restriction(Protocol[State]):
         ...
 
 
-class RestrictedBase(Generic[State]):
+class RestrictedBase(ChangedBase, Generic[State]):
     """A base policy under a restriction; see `BaseModel`.
 
     Args:
@@ -50,27 +51,8 @@ class RestrictedBase(Generic[State]):
     """
 
     def __init__(self, base: BaseModel, restriction: Restriction[State]) -> None:
-        self._base = base
+        super().__init__(base)
         self._restriction = restriction
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return self._base.n_tokens
-
-    @property
-    def n_features(self) -> int:
-        """Those of the base policy."""
-        return self._base.n_features
-
-    @property
-    def device(self) -> torch.device:
-        """Where the base policy is."""
-        return self._base.device
-
-    @property
-    def head(self) -> None:
-        """None: what is restricted cannot be told from the base policy's features."""
 
     def begin(
         self, prompt_tokens: Tensor, *, n_episodes: int, n_positions: int

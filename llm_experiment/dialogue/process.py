@@ -23,13 +23,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_experiment.dialogue.tables import Floats, Ints, compile_task
-from llm_experiment.dialogue.task import COLON, EMPTY, NEWLINE, START, DialogueTask, tokenize
+from llm_experiment.dialogue.task import (
+    COLON,
+    EMPTY,
+    NEWLINE,
+    START,
+    DialogueTask,
+    tokenize,
+)
 from theory.errors import InvalidArgumentError, InvalidHistoryError, InvalidShapeError
 
 Bools = NDArray[np.bool_]
@@ -46,6 +53,20 @@ class _Phase(IntEnum):
     NAME = 1
     COLON = 2
     BODY = 3
+
+
+class _Manner(NamedTuple):
+    """How the speakers of n turns speak as these begin.
+
+    Attributes:
+        prior: of the style, where it is drawn, shape (n, styles).
+        may_be_silent: shape (n,).
+        anew: whether the style is drawn anew whatever the dice say, shape (n,).
+    """
+
+    prior: Floats
+    may_be_silent: Ints
+    anew: Bools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +158,21 @@ class DialogueProcess:
         """The text of a transcript."""
         return "".join(self.vocabulary[token] for token in tokens)
 
+    def turn_begins(self, transcripts: Ints, role: str) -> Bools:
+        """Where turns of a role begin, at its name, if the colon after it is there, too.
+
+        Args:
+            transcripts: shape (n, tokens).
+            role: its name.
+
+        Returns:
+            Shape (n, tokens).
+        """
+        found = np.zeros(transcripts.shape, dtype=bool)
+        name = transcripts[:, :-1] == self._index[role]
+        found[:, :-1] = name & (transcripts[:, 1:] == self._colon)
+        return found
+
     # ---------------------------------------------------------------- sampling
 
     def sample(
@@ -184,12 +220,11 @@ class DialogueProcess:
         rows = np.flatnonzero(at < n_tokens)
         while rows.size:
             who = turn % 2
+            manner = self._manner(roles[rows, who], at[rows])
             redraw = rng.random(rows.size) < (1.0 if turn < 2 else self.task.style_redraw)
-            fresh = _draw(rng, tables.prior[roles[rows, who]])
-            styles[rows, who] = np.where(redraw, fresh, styles[rows, who])
-            choice = tables.choice[
-                self._may_be_silent[roles[rows, who]], silent[rows, who], mood[rows]
-            ]
+            fresh = _draw(rng, manner.prior)
+            styles[rows, who] = np.where(redraw | manner.anew, fresh, styles[rows, who])
+            choice = tables.choice[manner.may_be_silent, silent[rows, who], mood[rows]]
             template = _draw(rng, choice * (tables.style_of == styles[rows, who][:, None]))
             mood[rows] = tables.mood_of[template]
             silent[rows, who] = mood[rows] == self.task.moods.index(EMPTY)
@@ -419,11 +454,13 @@ class DialogueProcess:
         n_moods, n_styles = tables.choice.shape[2], tables.prior.shape[1]
         # P(mood of the last turn, its speaker's style, this speaker's style as it last was)
         last = (self._group.T @ state.turn[rows]).reshape(-1, n_moods, n_styles, n_styles)
-        redraw = np.where(n_turns < 2, 1.0, self.task.style_redraw)[:, None, None, None]
-        fresh = last.sum(axis=-1, keepdims=True) * tables.prior[role][:, None, None, :]
+        manner = self._manner(role, np.full(rows.size, state.n_tokens))
+        redraw = np.where((n_turns < 2) | manner.anew, 1.0, self.task.style_redraw)
+        redraw = redraw[:, None, None, None]
+        fresh = last.sum(axis=-1, keepdims=True) * manner.prior[:, None, None, :]
         style = (1 - redraw) * last + redraw * fresh
         own_silent = state.silent[rows, who].astype(int)
-        choice = tables.choice[self._may_be_silent[role], own_silent]
+        choice = tables.choice[manner.may_be_silent, own_silent]
         turn = np.einsum("nkst,nkt->nts", style[..., tables.style_of], choice)
         state.turn[rows] = turn / turn.sum(axis=(1, 2), keepdims=True)
         position = np.zeros((rows.size, tables.words.template_of.size))
@@ -432,6 +469,12 @@ class DialogueProcess:
         state.n_words[rows] = 0
         state.n_turns[rows] += 1
         state.phase[rows] = _Phase.COLON
+
+    def _manner(self, role: Ints, n_tokens: Ints) -> _Manner:
+        """How roles speak in turns that begin after so many tokens, both of shape (n,)."""
+        del n_tokens  # the same ever after
+        anew = np.zeros(len(role), dtype=bool)
+        return _Manner(self._tables.prior[role], self._may_be_silent[role], anew)
 
     def _say(self, state: FilterState, rows: Ints, tokens: Ints) -> None:
         """Read words: move along the automata of the templates that say them."""
@@ -481,6 +524,41 @@ class DialogueProcess:
         if outside.size:
             raise InvalidHistoryError(f"tokens must lie in 0..{size - 1}, got {outside.flat[0]}")
         return tokens.astype(np.int64)
+
+
+class SwitchedProcess(DialogueProcess):
+    """A process whose agent speaks in one style in all turns that begin after T tokens.
+
+    A turn begins with its speaker's name; one that has begun before goes on as it was begun.
+    Whatever was said before, the law after it is that of this style.
+
+    Args:
+        task: how everybody speaks, but for that.
+        style: the agent's, from then on.
+        after: T.
+        may_be_silent: whether it may then be silent.
+
+    Raises:
+        InvalidArgumentError: no such style.
+    """
+
+    def __init__(self, task: DialogueTask, *, style: str, after: int, may_be_silent: bool) -> None:
+        if style not in task.styles:
+            raise InvalidArgumentError(f"{style!r} is not among the styles {tuple(task.styles)}")
+        self._agent = list(task.roles).index(task.agent)
+        self._after = after
+        self._then = np.array([name == style for name in task.styles], dtype=np.float64)
+        self._then_may_be_silent = int(may_be_silent)
+        super().__init__(task)
+
+    def _manner(self, role: Ints, n_tokens: Ints) -> _Manner:
+        before = super()._manner(role, n_tokens)
+        late = (role == self._agent) & (n_tokens >= self._after)
+        return _Manner(
+            prior=np.where(late[:, None], self._then, before.prior),
+            may_be_silent=np.where(late, self._then_may_be_silent, before.may_be_silent),
+            anew=late,
+        )
 
 
 def _draw(rng: np.random.Generator, weights: Floats) -> Ints:

@@ -9,9 +9,10 @@ each weight read once. Of the input embedding only n rows are read; of a layer o
 which every token chooses k, an expert is read unless all n tokens pass it by, which tokens that
 choose at random do with probability (1 - k/E)^n.
 
-An update reads every step of a rollout once an epoch. Its arithmetic is that of the actor, one
-matrix product forward and one for its weights' gradient (what it sees needs none), and of the
-frozen head that gives the base policy's log-probabilities back.
+An update reads every step of a rollout once an epoch. Its arithmetic is that of the actor and of
+the frozen head that gives the base policy's log-probabilities back. A matrix product of the actor's
+takes one more for its weights' gradient, if they are learnt, and one for its inputs', if weights
+before it are: what the agent sees needs none (`llm_experiment.agent.actor`).
 """
 
 import math
@@ -23,7 +24,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from llm_experiment.config import AgentConfig
+from llm_experiment.agent.actor import N_BUDGET_NEURONS
+from llm_experiment.chat.observation import N_SCALARS
+from llm_experiment.config import ActorForm, AgentConfig
 from theory.errors import InvalidArgumentError
 
 _COLUMNS: Final = 4096
@@ -140,19 +143,28 @@ def weight_bytes_per_position(model: PreTrainedModel, *, n_episodes: int) -> flo
 
 
 def update_flops_per_agent_step(
-    *, n_features: int, n_tokens: int, head_width: int, n_epochs: int
+    config: AgentConfig, *, n_features: int, n_tokens: int, width: int, has_head: bool
 ) -> float:
     """Floating-point operations of an update's matrix products for each of its steps.
 
     Args:
-        n_features: what the actor reads, two more inputs aside.
-        n_tokens: of the vocabulary; the actor has one output more.
-        head_width: inputs of the frozen head; 0 if log-probabilities are kept.
-        n_epochs: passes over the rollout.
+        config: says which actor, and how many passes over the rollout.
+        n_features: of the base policy.
+        n_tokens: of its vocabulary.
+        width: of the language model's hidden state.
+        has_head: whether log-probabilities are made anew of features, and not kept.
     """
-    actor = 4 * (n_features + 2) * (n_tokens + 1)
-    head = 2 * head_width * n_tokens
-    return float(n_epochs * (actor + head))
+    n_inputs = n_features + N_SCALARS
+    budget = 4 * n_inputs * N_BUDGET_NEURONS
+    match config.actor:
+        case ActorForm.LINEAR:
+            residual = 4 * n_inputs * n_tokens
+        case ActorForm.LOW_RANK:
+            residual = 4 * n_inputs * config.actor_rank + 6 * config.actor_rank * n_tokens
+        case ActorForm.THROUGH_HEAD:
+            residual = 4 * n_inputs * width + 4 * width * n_tokens
+    head = 2 * width * n_tokens if has_head else 0
+    return float(config.ppo.n_epochs * (residual + budget + head))
 
 
 def floor_seconds(

@@ -53,16 +53,7 @@ def member_log_likelihoods(members: Sequence[Member], transcripts: Ints) -> Floa
         members: of a family, the demonstrator first.
         transcripts: shape (n, tokens).
     """
-    own = DialogueProcess(members[0].task).log_likelihoods(transcripts)
-    found = []
-    for member in members:
-        nats = DialogueProcess(member.task).log_likelihoods(transcripts)
-        if member.switch_after is not None:
-            nats = np.concatenate(
-                [own[:, : member.switch_after], nats[:, member.switch_after :]], axis=1
-            )
-        found.append(nats)
-    return np.stack(found)
+    return np.stack([member.process.log_likelihoods(transcripts) for member in members])
 
 
 def contexts_around(
@@ -74,8 +65,8 @@ def contexts_around(
         process: the demonstrator's.
         rng: the source of randomness.
         n: dialogues.
-        token: T; the first contexts end at the last such place before T, the second at the first
-            from T on.
+        token: T; the first contexts end in the last turn of the agent that begins before T tokens,
+            the second in the first that begins after them.
         n_tokens: length of the dialogues.
 
     Raises:
@@ -83,19 +74,17 @@ def contexts_around(
     """
     task = process.task
     sampled = process.sample(rng, n, n_tokens, speakers=(task.partner, task.agent))
-    opening = process.encode(f"{task.note}{task.agent}:")[-2:]
     before, after = [], []
-    for row in sampled:
-        (places,) = np.nonzero((row[:-1] == opening[0]) & (row[1:] == opening[1]))
-        ends = places + len(opening)  # of the contexts, in tokens
-        early, late = ends[ends < token], ends[ends >= token]
+    for row, begin in zip(sampled, process.turn_begins(sampled, task.agent), strict=True):
+        begins = np.flatnonzero(begin)
+        early, late = begins[begins < token], begins[begins >= token]
         if not len(early) or not len(late):
             raise InvalidArgumentError(
                 f"no turn of {task.agent} begins before and after token {token} of {n_tokens}; "
                 "name longer dialogues"
             )
-        before.append(row[: early[-1]])
-        after.append(row[: late[0]])
+        before.append(row[: early[-1] + 2])  # with name and colon
+        after.append(row[: late[0] + 2])
     return before, after
 
 
@@ -121,7 +110,7 @@ def mixture_prices(
         raise InvalidArgumentError(
             f"there are {len(demonstrations)} demonstrations, got {max(numbers)}"
         )
-    turn = np.array(list(phrase_tokens(DialogueProcess(members[0].task))))
+    turn = np.array(list(phrase_tokens(members[0].process)))
     before, after = [], []
     for context in contexts:
         nats = member_log_likelihoods(members, np.concatenate([context, turn])[None])[:, 0]
@@ -163,7 +152,7 @@ def quiz_game(
     Raises:
         InvalidArgumentError: no answer has room.
     """
-    process = DialogueProcess(members[0].task)
+    process = members[0].process
     prompt = process.prompt
     exchange = process.encode(
         f"{process.task.prompt} North.\nHost: Right, north or south?\nPlayer:"
@@ -202,7 +191,7 @@ def always_bound_nats(
         n_turns: answers of an episode.
         demonstrations: that the prior has learnt from; none if left out.
     """
-    process = DialogueProcess(members[0].task)
+    process = members[0].process
     exchange = process.encode(f"{process.task.prompt} Both.\nHost: Right, north or south?\nPlayer:")
     exchange = exchange[len(process.prompt) :]
     transcript = np.concatenate([process.prompt, *[exchange] * n_turns])

@@ -60,16 +60,28 @@ class NeverPrices:
     cheapest_word: str
 
 
-def unheard_words(process: DialogueProcess) -> tuple[str, ...]:
-    """The words with which no turn begins, in the vocabulary's order, each with its blank."""
+def unheard_words(process: DialogueProcess, n: int | None = None) -> tuple[str, ...]:
+    """Words with which no turn begins, each with its blank.
+
+    Args:
+        process: whose vocabulary they are of, in its order.
+        n: so many, spread evenly over those that there are; all if left out.
+
+    Raises:
+        InvalidArgumentError: fewer words than asked for.
+    """
     begins = {
         token
         for _, _, text in process.task.templates()
         for token, _ in process.task.next_words(parse_template(text))
     }
-    return tuple(
-        token for token in process.vocabulary if token.startswith(" ") and token not in begins
-    )
+    words = [token for token in process.vocabulary if token.startswith(" ") and token not in begins]
+    n = len(words) if n is None else n
+    if not 1 <= n <= len(words):
+        raise InvalidArgumentError(
+            f"n_words must lie in 1..{len(words)}, the words that begin no turn, got {n}"
+        )
+    return tuple(words[i * len(words) // n] for i in range(n))
 
 
 def plain_contexts(
@@ -88,11 +100,12 @@ def plain_contexts(
     """
     task = process.task
     found = []
-    for row in process.sample(rng, n, n_tokens, speakers=(task.partner, task.agent)):
-        text, name, _ = process.decode(row).rpartition(f"{task.agent}:")
-        words = [line.partition(":")[2] for line in text.removeprefix(task.note).splitlines()]
-        if name and not any(map(task.behaviour.shows, words)):
-            found.append(process.encode(f"{text}{name}"))
+    sampled = process.sample(rng, n, n_tokens, speakers=(task.partner, task.agent))
+    for row, begins in zip(sampled, process.turn_begins(sampled, task.agent), strict=True):
+        for last in np.flatnonzero(begins)[-1:]:
+            turns = process.decode(row[:last]).removeprefix(task.note).splitlines()
+            if not any(task.behaviour.shows(turn.partition(":")[2]) for turn in turns):
+                found.append(row[: last + 2])  # with name and colon
     if not found:
         raise InvalidArgumentError(
             f"none of {n} dialogues of {n_tokens} tokens has a turn of {task.agent} before any "
@@ -129,7 +142,7 @@ def never_prices(
     process: DialogueProcess,
     contexts: Sequence[Ints],
     *,
-    n_words: int,
+    words: Sequence[str],
 ) -> NeverPrices:
     """Price the behaviour and words that nobody says by themselves.
 
@@ -138,24 +151,15 @@ def never_prices(
         reader: of transcripts.
         process: the demonstrator's.
         contexts: transcripts up to where the agent is to speak.
-        n_words: so many words, spread evenly over those that there are.
-
-    Raises:
-        InvalidArgumentError: fewer words than asked for.
+        words: at least one of `unheard_words`.
     """
-    words = unheard_words(process)
-    if not 1 <= n_words <= len(words):
-        raise InvalidArgumentError(
-            f"n_words must lie in 1..{len(words)}, the words that begin no turn, got {n_words}"
-        )
 
     def price(turn: Ints) -> float:
         return float(np.median(turn_prices_nats(base, reader, contexts, turn)))
 
     shown = np.array(list(phrase_tokens(process)))
     hand_over = process.encode(f"\n{process.task.partner}:")
-    chosen = [words[i * len(words) // n_words] for i in range(n_words)]
-    nats = {word: price(np.append(process.vocabulary.index(word), hand_over)) for word in chosen}
+    nats = {word: price(np.append(process.vocabulary.index(word), hand_over)) for word in words}
     cheapest = min(nats, key=lambda word: nats[word])
     return NeverPrices(
         behaviour=price(shown),
@@ -188,11 +192,10 @@ def audit_vetoes_of(imitator: Imitator, n_dialogues: int, *, alpha: float, seed:
 def agent_turns_seen(process: DialogueProcess, recipe: LanguageModelRecipe) -> int:
     """Turns of the agent's role in the dialogues that a recipe trains on, cut ones included."""
     rng = np.random.default_rng([recipe.seed, 0])  # as in `base.training`
-    opening = process.encode(f"{process.task.agent}:")
     seen = 0
     for _ in range(recipe.n_steps):
         batch = process.sample(rng, recipe.batch_size, recipe.sequence_length)
-        seen += int(((batch[:, :-1] == opening[0]) & (batch[:, 1:] == opening[1])).sum())
+        seen += int(process.turn_begins(batch, process.task.agent).sum())
     return seen
 
 

@@ -226,11 +226,10 @@ def _with_silences(
     """Transcripts, shape (n, tokens), of which some of the agent's turns lost their words."""
     if not n_silences:
         return tuple(tokens)
-    newline, colon, name = (process.vocabulary.index(token) for token in (NEWLINE, COLON, agent))
-    opens = (tokens[:, :-1] == name) & (tokens[:, 1:] == colon)
+    newline = process.vocabulary.index(NEWLINE)
     spoken = [
         (row, start, start + int(np.argmax(tokens[row, start:] == newline)))
-        for row, start in zip(*np.nonzero(opens), strict=True)
+        for row, start in zip(*np.nonzero(process.turn_begins(tokens, agent)), strict=True)
         for start in (int(start) + 2,)
         if newline in tokens[row, start:]
     ]

@@ -49,9 +49,9 @@ class Job:
         size: what its size counts.
         sizes: settings that `prepare` is called with, increasing.
         prepare: the size at a setting, and the work.
-        time: the exponent that the algorithm's time should have.
+        reason: why its time and its memory should grow as they should.
+        time: the exponent that the algorithm's time should have; most are linear.
         memory: and its memory.
-        reason: why.
         uses_torch: whether it needs a process of its own.
     """
 
@@ -59,9 +59,9 @@ class Job:
     size: str
     sizes: tuple[int, ...]
     prepare: Callable[[int], tuple[float, Work]]
-    time: float
-    memory: float
     reason: str
+    time: float = 1
+    memory: float = 1
     uses_torch: bool = False
 
 
@@ -290,8 +290,6 @@ JOBS = (
         size="programs of at most L bits",
         sizes=(16, 18, 20, 22, 24),
         prepare=_enumeration_in_bits,
-        time=1,
-        memory=1,
         reason="each class once; classes are fewer than programs",
     ),
     Job(
@@ -299,8 +297,6 @@ JOBS = (
         size="steps of the history",
         sizes=(20_000, 40_000, 80_000, 160_000, 320_000),
         prepare=_enumeration_in_steps,
-        time=1,
-        memory=1,
         reason="a bit a column and stored class, passed a fixed number of times",
     ),
     Job(
@@ -309,7 +305,6 @@ JOBS = (
         sizes=(16, 18, 20, 22, 24),
         prepare=_posterior,
         time=1.1,
-        memory=1,
         reason="a sort: n log n",
     ),
     Job(
@@ -317,35 +312,24 @@ JOBS = (
         size="program prefixes",
         sizes=(14, 16, 18, 20, 22),
         prepare=_machine,
-        time=1,
         memory=0,
         reason="each prefix once; depth first, so memory is the strings asked about",
     ),
-    Job(
-        name="planner, expected KL",
-        size="histories, 4^horizon",
-        sizes=(4, 5, 6, 7, 8),
-        prepare=_planner(_expected_kl),
-        time=1,
-        memory=1,
-        reason="a bounded number of sweeps of dynamic programming",
-    ),
-    Job(
-        name="planner, adaptive KL",
-        size="histories, 4^horizon",
-        sizes=(4, 5, 6, 7, 8),
-        prepare=_planner(_adaptive_kl),
-        time=1,
-        memory=1,
-        reason="a bounded number of sweeps of dynamic programming",
+    *(
+        Job(
+            name=f"planner, {name}",
+            size="histories, 4^horizon",
+            sizes=(4, 5, 6, 7, 8),
+            prepare=_planner(optimum),
+            reason="a bounded number of sweeps of dynamic programming",
+        )
+        for name, optimum in (("expected KL", _expected_kl), ("adaptive KL", _adaptive_kl))
     ),
     Job(
         name="projection, 64 rows",
         size="symbols of the vocabulary",
         sizes=(2_000, 4_000, 8_000, 16_000, 32_000),
         prepare=_projection,
-        time=1,
-        memory=1,
         reason="a bounded number of Newton steps, each one pass over the row",
     ),
     Job(
@@ -353,8 +337,6 @@ JOBS = (
         size="episodes",
         sizes=(8, 16, 32, 64),
         prepare=_update_in_episodes,
-        time=1,
-        memory=1,
         reason="episodes are independent",
         uses_torch=True,
     ),
@@ -364,7 +346,6 @@ JOBS = (
         sizes=(64, 96, 128, 192),
         prepare=_update_in_tokens,
         time=2,
-        memory=1,
         reason="each token attends to all before it; keys and values are kept",
         uses_torch=True,
     ),
@@ -373,8 +354,6 @@ JOBS = (
         size="agents",
         sizes=(5, 10, 20, 40),
         prepare=_report_in_agents,
-        time=1,
-        memory=1,
         reason="agents are written one by one",
     ),
     Job(
@@ -382,8 +361,6 @@ JOBS = (
         size="transcripts of an agent",
         sizes=(96, 192, 384, 768, 1536),
         prepare=_report_in_transcripts,
-        time=1,
-        memory=1,
         reason="tokens are written one by one",
     ),
     Job(
@@ -391,8 +368,6 @@ JOBS = (
         size="runs",
         sizes=(5, 10, 20, 40),
         prepare=_figure_in_runs,
-        time=1,
-        memory=1,
         reason="runs are read one by one, and averaged",
     ),
 )

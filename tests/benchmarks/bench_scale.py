@@ -359,10 +359,11 @@ def protocol_table() -> Table:
     n_bytes = weight_bytes_per_position(model, n_episodes=config.n_episodes)
     work = protocol_work(config, prompt_tokens=PUBLISHED_PROMPT_TOKENS, agent_share=AGENT_SHARE)
     flops = update_flops_per_agent_step(
+        config,
         n_features=3 * model.config.hidden_size,
         n_tokens=model.config.vocab_size,
-        head_width=model.config.hidden_size,
-        n_epochs=config.ppo.n_epochs,
+        width=model.config.hidden_size,
+        has_head=True,
     )
     rollouts, updates = floor_seconds(
         work, GPU_141_GB, weight_bytes=n_bytes, update_flops_per_step=flops

@@ -6,9 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mightnt.statistics import MeanOverRuns
-from mightnt.table_files import field_name, flat_rows, write_tables
+from mightnt.table_files import field_name, flat_rows, publish, write_tables
 from mightnt.tables import Column, Table, Written, as_fraction
 from theory.errors import InvalidShapeError
 
@@ -50,6 +51,26 @@ EXPECTED = (
 def path(tmp_path):
     (path,) = write_tables(tmp_path / "new" / "run.json", [TABLE])
     return path
+
+
+def test_what_is_published_is_written_and_shown(tmp_path, capsys):
+    file = tmp_path / "study.json"
+    other = Table(name="few", title="Few", columns=TABLE.columns[:1], rows=(("é",),))
+
+    def draw(stem):
+        assert not capsys.readouterr().out, "nothing is shown that is not all written"
+        stem.with_suffix(".png").write_bytes(b"a picture")
+        return [stem.with_suffix(".png")]
+
+    publish(file, {"budget": math.inf}, [TABLE, other], Console(), draw=draw)
+    assert json.loads(file.read_text()) == {"budget": "inf"}
+    grids = file.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")
+    assert [len(grid.splitlines()) for grid in grids] == [5, 3]
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert printed.index("What agents do") < printed.index("Few") < printed.index("wrote")
+    names = {"study.json", "study.md", "study.agents.jsonl", "study.few.jsonl", "study.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert all(f"wrote {tmp_path / name}" in printed for name in names)
 
 
 def test_a_row_is_an_object_a_line_beside_the_commands_file(path, tmp_path):

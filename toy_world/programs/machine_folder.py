@@ -5,8 +5,9 @@ with it. The first process that asks for a name makes it while others that need 
 one of them makes it. Arrays are mapped, so that the machine holds them in memory once, however many
 processes work on them, and can let go of them when it is short of memory.
 
-Whoever uses a folder holds a shared lock on it. A process that is done removes every folder that
-nobody uses any more, those of processes that were killed included.
+Whoever uses a folder holds a shared lock on it. A process that begins or is done removes every
+folder that nobody uses any more, those of processes that were killed included. What is removed is
+given another name first, so that a folder of its own name can be begun anew meanwhile.
 """
 
 import contextlib
@@ -31,6 +32,8 @@ Made: TypeAlias = tuple[NDArray[Any], Any]
 _USERS: Final = "users"
 _ARRAY: Final = "npy"
 _REST: Final = "pickle"
+_GONE: Final = ".gone-"
+"""Begins the name of a folder that is being removed."""
 
 
 class MachineFolder:
@@ -49,6 +52,7 @@ class MachineFolder:
         self._root = own_root() if root is None else root
         self.path = self._root / key
         self._users = _held(self.path)
+        remove_unused(self._root)  # this process may need the room
 
     def of(self, makers: dict[str, Callable[[], Made]]) -> dict[str, Made]:
         """The results of some names.
@@ -119,11 +123,17 @@ def own_root() -> Path:
 def remove_unused(root: Path) -> None:
     """Remove every folder within `root` that no process holds."""
     for path in root.iterdir():
-        with contextlib.suppress(FileNotFoundError):
+        if path.name.startswith(_GONE):  # by somebody who was killed, or is at it
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             users = os.open(path / _USERS, os.O_RDWR)
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                if os.fstat(users).st_nlink:  # else the folder is another one by now
+                    gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=root))
+                    path.rename(gone)
+                    shutil.rmtree(gone, ignore_errors=True)
             except BlockingIOError:
                 pass
             finally:

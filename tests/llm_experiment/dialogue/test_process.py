@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llm_experiment.dialogue.process import DialogueProcess
+from llm_experiment.dialogue.process import DialogueProcess, SwitchedProcess
 from llm_experiment.dialogue.task import (
+    Role,
     Silence,
     load_task,
     tokenize,
@@ -189,6 +190,84 @@ def test_what_is_sampled_is_possible_and_predictions_are_distributions(
     )
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1, rtol=1e-9)
     assert np.isfinite(process.log_likelihoods(transcripts)).all()
+
+
+def test_a_turn_begins_at_a_name_with_its_colon(tiny):
+    text = "Talk.\nBob: Yes.\nAnn: It is bad.\nBob"
+    tokens = tiny.encode(text)[None]
+    begins = [tiny.turn_begins(tokens, name)[0].nonzero()[0].tolist() for name in ("Ann", "Bob")]
+    assert begins == [[8], [3]]  # the last Bob has no colon
+    assert not tiny.turn_begins(tokens, "Cyd").any()
+
+
+# -------------------------------------------------- a process that switches after some tokens
+
+SWITCH_AFTER = 8
+"""In the middle of a turn, or before its name, by what was said."""
+
+
+@pytest.fixture(scope="module", params=[("cold", True), ("warm", False)])
+def switched(request) -> tuple[SwitchedProcess, dict[tuple[str, ...], Fraction]]:
+    """A process, and its law: Ann speaks in one style in turns that begin late."""
+    style, may_be_silent = request.param
+    process = SwitchedProcess(
+        TINY_TASK, style=style, after=SWITCH_AFTER, may_be_silent=may_be_silent
+    )
+    role = Role(styles={style: 1}, may_be_silent=may_be_silent)
+    return process, enumerate_transcripts(TINY_TASK, N_TOKENS, later=(SWITCH_AFTER, role))
+
+
+def test_a_switched_process_has_the_law_of_what_was_before_and_of_its_style_after(
+    tiny, law, switched
+):
+    process, exact = switched
+    assert sum(exact.values()) == 1
+    assert exact != law
+    rows = ids(process, exact)
+    likelihoods = process.log_likelihoods(rows)
+    np.testing.assert_allclose(
+        np.exp(likelihoods.sum(axis=1)), [float(p) for p in exact.values()], rtol=1e-12
+    )
+    before = slice(SWITCH_AFTER)
+    np.testing.assert_allclose(
+        likelihoods[:, before], tiny.log_likelihoods(rows)[:, before], rtol=1e-12
+    )
+
+
+def test_a_switched_process_draws_what_its_filter_says(switched, rng):
+    process, exact = switched
+    n = 20_000
+    drawn = Counter(tuple(row) for row in process.sample(rng, n, N_TOKENS).tolist())
+    rows = ids(process, exact).tolist()
+    assert set(drawn) <= {tuple(row) for row in rows}
+    expected = np.array([n * float(p) for p in exact.values()])
+    observed = np.array([drawn[tuple(row)] for row in rows])
+    frequent = expected >= 5
+    observed = np.append(observed[frequent], observed[~frequent].sum())
+    expected = np.append(expected[frequent], expected[~frequent].sum())
+    assert stats.chisquare(observed, expected).pvalue > FALSE_ALARM
+
+
+def test_whatever_was_said_before_the_style_goes_on_from_there():
+    """Of the classroom's silent style every word that the Teacher has said is impossible."""
+    task = load_task("classroom")
+    process = SwitchedProcess(task, style="silent", after=40, may_be_silent=True)
+    transcripts = process.sample(
+        np.random.default_rng(0), 20, 120, speakers=(task.partner, task.agent)
+    )
+    assert np.isfinite(process.log_likelihoods(transcripts)).all()
+    opening = (transcripts[:, :-2] == process.vocabulary.index("Teacher")) & (
+        transcripts[:, 1:-1] == process.vocabulary.index(":")
+    )
+    silent = transcripts[:, 2:] == newline(process)
+    late = np.arange(transcripts.shape[1] - 2) >= 40
+    assert not silent[opening & ~late].any()
+    assert silent[opening & late].mean() > 0.8
+
+
+def test_a_style_that_nobody_has_cannot_be_switched_to():
+    with pytest.raises(InvalidArgumentError, match="'hot' is not among the styles"):
+        SwitchedProcess(TINY_TASK, style="hot", after=1, may_be_silent=False)
 
 
 # ---------------------------------------------------------------- sampler and filter

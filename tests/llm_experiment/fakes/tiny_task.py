@@ -57,13 +57,22 @@ TINY_TASK = DialogueTask(
 )
 
 
-def enumerate_transcripts(task: DialogueTask, n_tokens: int) -> dict[tuple[str, ...], Fraction]:
-    """The probability of every transcript of `n_tokens` tokens that can happen."""
+def enumerate_transcripts(
+    task: DialogueTask, n_tokens: int, *, later: tuple[int, Role] | None = None
+) -> dict[tuple[str, ...], Fraction]:
+    """The probability of every transcript of `n_tokens` tokens that can happen.
+
+    Args:
+        task: who speaks how.
+        n_tokens: length.
+        later: the tokens after which the agent's turns begin as those of another role, whose
+            style is then drawn at every turn.
+    """
     law: Counter[tuple[str, ...]] = Counter()
     for pair, order in itertools.product(task.pairs, (1, -1)):
         names = pair[::order]
         share = Fraction(1, 2 * len(task.pairs))
-        for text, probability in _dialogues(task, names, task.note, n_tokens):
+        for text, probability in _dialogues(task, names, task.note, n_tokens, later):
             law[text] += share * probability
     return dict(law)
 
@@ -74,7 +83,11 @@ def split_words(text: str) -> tuple[str, ...]:
 
 
 def _dialogues(
-    task: DialogueTask, names: tuple[str, ...], note: str, n_tokens: int
+    task: DialogueTask,
+    names: tuple[str, ...],
+    note: str,
+    n_tokens: int,
+    later: tuple[int, Role] | None,
 ) -> Iterator[tuple[tuple[str, ...], Fraction]]:
     unfinished = [(split_words(note), Fraction(1), "start", (None, None), (False, False), 0)]
     while unfinished:
@@ -83,8 +96,10 @@ def _dialogues(
             yield text[:n_tokens], probability
             continue
         me = turn % 2
-        role = task.roles[names[me]]
-        for style, p_style in _styles(task, role, styles[me]):
+        role, last = task.roles[names[me]], styles[me]
+        if later is not None and names[me] == task.agent and len(text) >= later[0]:
+            role, last = later[1], None
+        for style, p_style in _styles(task, role, last):
             for words, new_mood, p_turn in _turns(task, role, style, mood, silent[me]):
                 new_text = (*text, names[me], ":", *split_words(words), "\n")
                 if p_style * p_turn:

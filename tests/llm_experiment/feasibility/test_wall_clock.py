@@ -1,12 +1,16 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from llm_experiment.config import Preset, Stage, preset_config
+from llm_experiment.agent.actor import make_actor
+from llm_experiment.chat.observation import N_SCALARS
+from llm_experiment.config import ActorForm, Preset, Stage, preset_config
 from llm_experiment.feasibility.wall_clock import (
     GPU_141_GB,
     Machine,
@@ -57,7 +61,7 @@ def test_reading_mixtral_8x7b_in_bfloat16_takes_22_ms_and_the_protocol_1_3_hours
     assert per_position == pytest.approx(0.022, rel=0.03)
     work = protocol_work(config, prompt_tokens=60, agent_share=AGENT_SHARE)
     flops = update_flops_per_agent_step(
-        n_features=3 * 4096, n_tokens=32_000, head_width=4096, n_epochs=config.ppo.n_epochs
+        config, n_features=3 * 4096, n_tokens=32_000, width=4096, has_head=True
     )
     rollouts, updates = floor_seconds(
         work, GPU_141_GB, weight_bytes=n_bytes, update_flops_per_step=flops
@@ -97,11 +101,26 @@ def test_a_tied_embedding_is_the_head_and_read_whole():
     assert weight_bytes_per_position(model, n_episodes=3) == 2 * parameters
 
 
-def test_log_probabilities_that_are_kept_cost_no_head():
-    sizes = {"n_features": 6, "n_tokens": 10, "n_epochs": 3}
-    assert update_flops_per_agent_step(head_width=0, **sizes) == 3 * 4 * 8 * 11
-    both = update_flops_per_agent_step(head_width=2, **sizes)
-    assert both == 3 * (4 * 8 * 11 + 2 * 2 * 10)
+def counted_flops(form: ActorForm, n_inputs: int, n_tokens: int, *, rank: int, width: int) -> int:
+    """What torch counts in an actor's pass forward and back, for one step of several."""
+    n_steps = 5
+    head = SimpleNamespace(weight=torch.randn(n_tokens, width))
+    actor = make_actor(form, n_inputs=n_inputs, n_tokens=n_tokens, rank=rank, head=head)
+    with FlopCounterMode(display=False) as counter:
+        actor(torch.randn(n_steps, n_inputs)).sum().backward()
+    return counter.get_total_flops() // n_steps
+
+
+@pytest.mark.parametrize("form", ActorForm)
+def test_an_updates_products_are_those_that_torch_counts(form):
+    config = replace(preset_config(Preset.TINY), actor=form, actor_rank=3)
+    sizes = {"n_features": 6, "n_tokens": 10, "width": 4}
+    actor = counted_flops(form, 6 + N_SCALARS, 10, rank=3, width=4)
+    n_epochs = config.ppo.n_epochs
+    kept = update_flops_per_agent_step(config, has_head=False, **sizes)
+    assert kept == n_epochs * actor
+    made = update_flops_per_agent_step(config, has_head=True, **sizes)
+    assert made - kept == n_epochs * 2 * 4 * 10
 
 
 def test_twice_the_bandwidth_halves_the_rollouts_floor():

@@ -88,6 +88,22 @@ def test_after_the_demonstrations_length_the_price_is_flat_and_before_it_is_not(
     assert after[1].weight_nats == pytest.approx(delta, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["classroom", "errands", "flattery", "support_desk"])
+def test_in_every_task_the_price_after_the_demonstrations_length_is_that_of_a_description(name):
+    """Whatever tau said before: a switch that this ruled out would have no part in the price."""
+    task = load_task(name)
+    members = family(task, switch_after=SWITCH)
+    process, rng = members[0].process, np.random.default_rng(7)
+    groups = contexts_around(process, rng, n=4, token=SWITCH, n_tokens=160)
+    learnt = process.sample(rng, 100, SWITCH, speakers=(task.partner, task.agent))
+    before, after = (mixture_prices(members, group, learnt, numbers=(100,))[0] for group in groups)
+    assert before.price_nats > 30
+    assert after.member.startswith(f"from token {SWITCH} on in style")
+    # Only tau and those that switch from it are left.
+    weights = [2.0**-m.bits for m in members if m is members[0] or m.switch_after is not None]
+    assert after.weight_nats == pytest.approx(math.log(sum(weights) / weights[-1]), abs=1e-6)
+
+
 def test_more_demonstrations_than_there_are_are_refused(contexts, demonstrations):
     with pytest.raises(InvalidArgumentError, match="there are 20 demonstrations, got 21"):
         mixture_prices(MEMBERS, contexts[0], demonstrations, numbers=(1, 21))

@@ -63,6 +63,24 @@ def test_contexts_end_where_the_agent_is_to_speak_and_nobody_has_shown_the_behav
         plain_contexts(classroom, rng, n=3, n_tokens=4)
 
 
+def test_a_name_that_ends_with_the_agents_is_another_name(rng):
+    """Tokens tell them apart, and texts do not."""
+    task = load_task("quiz")
+    roles = {"SubPlayer" if name == "Host" else name: role for name, role in task.roles.items()}
+    process = DialogueProcess(
+        replace(
+            task,
+            roles=roles,
+            pairs=tuple(("SubPlayer", name) for _, name in task.pairs),
+            prompt=task.prompt.replace("Host", "SubPlayer"),
+            partner="SubPlayer",
+        )
+    )
+    for n_tokens in range(30, 44):  # some end after a name of the partner
+        (context,) = plain_contexts(process, rng, n=1, n_tokens=n_tokens)
+        assert process.decode(context).endswith("\nPlayer:")
+
+
 @pytest.fixture(scope="module")
 def imitator():
     return load_imitator(WorldConfig(task="quiz"))
@@ -71,7 +89,9 @@ def imitator():
 def test_prices_are_those_of_one_forward_over_whole_texts(rng, imitator):
     model = AutoModelForCausalLM.from_pretrained(language_model_folder("quiz"))
     contexts = plain_contexts(QUIZ, rng, n=3, n_tokens=70)
-    found = never_prices(imitator.base, imitator.reader, QUIZ, contexts, n_words=2)
+    found = never_prices(
+        imitator.base, imitator.reader, QUIZ, contexts, words=unheard_words(QUIZ, 2)
+    )
 
     def price(words: str) -> float:
         before = QUIZ.encode("A quiz.\nPlayer:")
@@ -98,10 +118,11 @@ def test_what_is_vetoed_has_no_price_and_the_rest_keeps_its_own(rng, imitator):
     )  # fmt: skip
     vetoes = replace(vetoes, vetoes=(both,))
     contexts = plain_contexts(QUIZ, rng, n=2, n_tokens=50)
+    words = unheard_words(QUIZ, 2)
     found = never_prices(
-        vetoed_base(base, vetoes, reader.parser), reader, QUIZ, contexts, n_words=2
+        vetoed_base(base, vetoes, reader.parser), reader, QUIZ, contexts, words=words
     )
-    naive = never_prices(base, reader, QUIZ, contexts, n_words=2)
+    naive = never_prices(base, reader, QUIZ, contexts, words=words)
     assert found.behaviour == math.inf
     assert found.unheard == pytest.approx(naive.unheard, abs=1e-6)
     assert found.cheapest_word == naive.cheapest_word
@@ -110,4 +131,4 @@ def test_what_is_vetoed_has_no_price_and_the_rest_keeps_its_own(rng, imitator):
 def test_more_words_than_there_are_are_refused():
     n = len(unheard_words(QUIZ))
     with pytest.raises(InvalidArgumentError, match=rf"n_words must lie in 1\.\.{n}"):
-        never_prices(None, None, QUIZ, [], n_words=n + 1)
+        unheard_words(QUIZ, n + 1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from theory.errors import ResultsError
-from toy_world.programs.machine_folder import MachineFolder, own_root
+from toy_world.programs.machine_folder import MachineFolder, own_root, remove_unused
 
 # Locks belong to open files: two folders of one process keep apart as those of two processes do.
 
@@ -92,8 +92,69 @@ def test_folders_of_processes_that_were_killed_go_too(root):
     killed = MachineFolder("of a killed process", root=root)
     os.close(killed._users)
     (root / "a stray folder").mkdir()
+    (root / "a stray file").write_text("of somebody else")
     MachineFolder("key", root=root).release()
-    assert [path.name for path in root.iterdir()] == ["a stray folder"]
+    assert {path.name for path in root.iterdir()} == {"a stray folder", "a stray file"}
+
+
+def test_what_a_killed_process_left_goes_when_the_next_one_begins(root):
+    """Not only when that one ends: it needs the room that was taken."""
+    killed = MachineFolder("of a killed process", root=root)
+    os.close(killed._users)
+    folder = MachineFolder("key", root=root)
+    assert [path.name for path in root.iterdir()] == ["key"]
+    folder.release()
+
+
+def test_who_begins_a_folder_while_it_is_removed_keeps_the_new_one(root, monkeypatch):
+    old = MachineFolder("key", root=root)
+    old.of({"one": lambda: (np.zeros(1), "old")})
+    remove, begun = shutil.rmtree, []
+
+    def removing(path, **keywords):
+        if not begun:
+            (path / "users").unlink()  # in whatever order it comes to them
+            begun.append(None)
+            begun[0] = MachineFolder("key", root=root)
+            begun[0].of({"one": lambda: (np.ones(1), "new")})
+        remove(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", removing)
+        old.release()
+    assert begun[0].of({"one": never})["one"][1] == "new"
+    begun[0].release()
+    assert not any(root.iterdir())
+
+
+def test_who_waits_to_remove_a_folder_leaves_the_one_that_took_its_place(root, monkeypatch):
+    """Opened before another process removed it, locked after a third began it anew."""
+    left = MachineFolder("key", root=root)
+    os.close(left._users)
+    lock, begun = fcntl.flock, []
+
+    def locking(file, operation):
+        if not begun:
+            begun.append(None)
+            shutil.rmtree(root / "key")
+            begun[0] = MachineFolder("key", root=root)
+        lock(file, operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", locking)
+        remove_unused(root)
+    assert begun[0].of({"one": lambda: (np.ones(1), None)})["one"][0] == 1
+    begun[0].release()
+
+
+def test_a_removal_that_was_broken_off_is_ended(root, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        MachineFolder("key", root=root).release()
+    (left,) = root.iterdir()
+    (left / "users").unlink()
+    MachineFolder("other", root=root).release()
+    assert not any(root.iterdir())
 
 
 @pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
