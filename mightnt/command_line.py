@@ -7,6 +7,7 @@ the terminal does not have become `?`.
 """
 
 import contextlib
+import difflib
 import io
 import os
 import re
@@ -65,19 +66,41 @@ def parse_command_line(
         SystemExit: with code 2 after one line on stderr, or 0 after `--help`.
     """
     captured = io.StringIO()
+    words = sys.argv[1:] if argv is None else argv
+
+    def parse(words: Sequence[str]) -> ConfigT:
+        return tyro.cli(
+            config_type,
+            args=words,
+            prog=prog,
+            default=tyro.MISSING_NONPROP if default is None else default,
+            config=TYRO_CONFIG,
+        )
+
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(
-                config_type,
-                args=argv,
-                prog=prog,
-                default=tyro.MISSING_NONPROP if default is None else default,
-                config=TYRO_CONFIG,
-            )
+            return parse(words)
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        fail(f"{_sentence(captured.getvalue())} (options: {prog} --help)")
+        said = _sentence(captured.getvalue())
+        # tyro speaks of what is missing first, and not of the misspelt word that was to be it.
+        if said.startswith("Missing from"):
+            said = _misspelt(words, lambda: parse(["--help"])) or said
+        fail(f"{said} (options: {prog} --help)")
+
+
+def _misspelt(words: Sequence[str], show_help: Callable[[], object]) -> str:
+    """What to say of options that there are not; nothing if all exist."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        show_help()
+    known = sorted({*re.findall(r"--[a-z][\w.-]*", _ANSI.sub("", shown.getvalue()))})
+    given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    unknown = [name for name in given if name not in known]
+    near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+    said = f"Unrecognized options: {', '.join(unknown)}" if unknown else ""
+    return f"{said}; perhaps you meant {' or '.join(near)}" if near else said
 
 
 def run_command(main: Callable[[], None]) -> None:

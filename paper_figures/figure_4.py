@@ -186,8 +186,11 @@ def _series(
 ) -> Series:
     shares = [run.turn_counts().empty_shares for run in runs]
     spoken = [share for share in shares if len(share)]
+    # Where no run has a turn there are no numbers, but as many columns of them.
     bins = np.array([np.histogram(s, bins=_EDGES)[0] / len(s) for s in spoken])
+    bins = bins.reshape(-1, N_BINS)
     percentiles = np.array([np.percentile(s, PERCENTILES) for s in spoken])
+    percentiles = percentiles.reshape(-1, len(PERCENTILES))
     return Series(
         name=name,
         budget_nats=budget_nats,

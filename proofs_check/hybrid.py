@@ -31,7 +31,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from proofs_check.sabotage import Sabotage, with_result
+from proofs_check.sabotage import Sabotage, returning, with_result
 from proofs_check.verdict import (
     Check,
     Effort,
@@ -384,8 +384,11 @@ def lower_bounds(effort: Effort, *, scale: Fraction = Fraction(1, 32)) -> Outcom
             rate(n_offline=n_offline, n_online=n_online, concentrability=C)
             for rate in (sub_optimality_rate, regret_rate)
         )
+        told = n_offline / C + n_online
         return verdict_of(
-            float(losses[-1]) >= float(scale) * gap_rate
+            math.isclose(gap_rate, told**-0.5, rel_tol=TOLERANCE)
+            and math.isclose(regret, n_online * told**-0.5, rel_tol=TOLERANCE)
+            and float(losses[-1]) >= float(scale) * gap_rate
             and float(sum(losses[:-1], Fraction(0))) >= float(scale) * regret
         )
 
@@ -505,6 +508,10 @@ CHECKS: Final = (
                 owner=rates,
                 attribute="regret_rate",
                 fault=with_result(lambda rate: 32 * rate),
+            ),
+            *(
+                Sabotage(name="a rate of 0", owner=rates, attribute=name, fault=returning(0.0))
+                for name in ("sub_optimality_rate", "regret_rate")
             ),
         ),
         source="Huang, Li, Shi, Shen and Yang (arXiv 2505.13768), lower bounds",

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from functools import cache
-from itertools import product
+from itertools import count, product
 from typing import Any, Final
 
 import numpy as np
@@ -205,7 +205,10 @@ def _examined(case: Case, scope: Scope, *, update: Update) -> _Examined:
 def product_inequality(
     effort: Effort, *, fewer_bits: int = 0, update: Update = Update.ALL
 ) -> Outcome:
-    """`prod xi >= 2^-(Delta - b) rho prod pi` on every continuation (b = 0)."""
+    """`prod xi >= 2^-(Delta - b) rho prod pi` on every continuation (b = 0).
+
+    The toolkit's factor is that one: a smaller one would be no bound worth having.
+    """
     scope = SCOPES[effort]
 
     def decide(case: Case) -> Verdict:
@@ -213,9 +216,10 @@ def product_inequality(
         factor = bounds.theorem1_factor(
             delta_bits=examined.delta_bits - fewer_bits, rho=examined.rho
         )
+        stated = factor * Fraction(2) ** (examined.delta_bits - fewer_bits) == examined.rho
         xi = action_law(examined.xi, n_observations=2)
         pi = action_law(examined.pi, n_observations=2)
-        return verdict_of(bool(np.all(xi >= factor * pi)), informative=examined.rho > 0)
+        return verdict_of(stated and bool(np.all(xi >= factor * pi)), informative=examined.rho > 0)
 
     return examine_all(cases(scope), decide)
 
@@ -499,14 +503,28 @@ def third_term(effort: Effort, *, spare_bits: int = 0) -> Outcome:
         value, n_bits = case
         short = bounds.short_value_below(value, n_bits=n_bits)
         close = value * (1 - Fraction(2, 2**n_bits)) <= short.value < value
+        length = _delta_code_bits(short.mantissa) + _delta_code_bits(short.exponent)
         cost = bounds.third_term_bits(n_bits=n_bits, log2_value=float(np.log2(float(value))))
-        return verdict_of(close and short.length_bits <= cost - spare_bits)
+        halvings = next(e for e in count() if value * 2 ** (e + 1) > 1)
+        stated = _delta_code_bits(2**n_bits - 1) + _delta_code_bits(n_bits + halvings)
+        return verdict_of(
+            close
+            and short.length_bits == length
+            and cost == stated
+            and short.length_bits <= cost - spare_bits
+        )
 
     return examine_all(
         ((value, n) for value in fractions for n in (2, 4, 8)),
         decide,
         show=lambda case: f"V* xi(h) = {case[0]}, n = {case[1]}",
     )
+
+
+def _delta_code_bits(number: int) -> int:
+    """The digits after the first, as many as Elias' gamma code says that there are digits."""
+    n_digits = len(f"{number:b}")
+    return n_digits - 1 + 2 * len(f"{n_digits:b}") - 1
 
 
 def _heaviest_alone(original: Any) -> Any:
@@ -540,6 +558,12 @@ CHECKS: Final = (
                 owner=bounds,
                 attribute="theorem1_factor",
                 fault=with_result(lambda factor: 16 * factor),
+            ),
+            Sabotage(
+                name="a factor of 0",
+                owner=bounds,
+                attribute="theorem1_factor",
+                fault=returning(Fraction(0)),
             ),
             Sabotage(
                 name="the heaviest program alone",
@@ -790,6 +814,12 @@ CHECKS: Final = (
                 fault=with_result(lambda bits: bits + 1),
             ),
             Sabotage(
+                name="no length",
+                owner=bounds.ShortValue,
+                attribute="length_bits",
+                fault=returning(0),
+            ),
+            Sabotage(
                 name="a mantissa too large",
                 owner=bounds,
                 attribute="short_value_below",
@@ -800,6 +830,12 @@ CHECKS: Final = (
                 owner=bounds,
                 attribute="third_term_bits",
                 fault=with_result(lambda bits: bits - 1),
+            ),
+            Sabotage(
+                name="any length",
+                owner=bounds,
+                attribute="third_term_bits",
+                fault=returning(10**6),
             ),
         ),
     ),

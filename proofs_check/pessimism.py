@@ -51,6 +51,8 @@ from theory.process import PolicyTable, Table, as_table
 ALPHAS: Final = (Fraction(1, 10), Fraction(1, 4), Fraction(3, 10), Fraction(1, 2), Fraction(1))
 HALF: Final = Fraction(1, 2)
 ZERO: Final = Fraction(0)
+ROUNDING: Final = Fraction(1, 10**12)
+"""Of a bound in floats, relatively."""
 
 
 def top_set_size(effort: Effort, *, shrink: Fraction = Fraction(1)) -> Outcome:
@@ -67,7 +69,8 @@ def top_set_size(effort: Effort, *, shrink: Fraction = Fraction(1)) -> Outcome:
     def decide(case: tuple[tuple[Fraction, ...], Fraction]) -> Verdict:
         weights, alpha = case
         size = int(top_set(as_table(weights), alpha).sum())
-        return verdict_of(1 <= size <= shrink * bounds.top_set_size_bound(alpha))
+        most = bounds.top_set_size_bound(alpha)
+        return verdict_of(most * alpha <= 1 < (most + 1) * alpha and 1 <= size <= shrink * most)
 
     return examine_all(
         cases, decide, show=lambda c: f"weights {list(map(str, c[0]))}, alpha {c[1]}"
@@ -267,8 +270,11 @@ def limited_querying(effort: Effort, *, scale: Fraction = Fraction(1)) -> Outcom
     def decide(case: tuple[list[Row], tuple[Fraction, ...]]) -> Verdict:
         models, prior = case
         spent = _cubed_help(models, np.array(prior, dtype=object), alpha, horizon)
-        bound = bounds.help_cubed_bound(n_actions=2, alpha=float(alpha), weight=float(prior[0]))
-        return verdict_of(spent <= scale * Fraction(bound))
+        bound = Fraction(
+            bounds.help_cubed_bound(n_actions=2, alpha=float(alpha), weight=float(prior[0]))
+        )
+        cited = 2 / alpha**3 * (24 / prior[0] + 12)
+        return verdict_of(abs(bound / cited - 1) <= ROUNDING and spent <= scale * bound)
 
     return examine_all(
         _mixtures(effort), decide, show=lambda case: f"{_show_mixture(case)}, {horizon} steps"
@@ -323,6 +329,12 @@ CHECKS: Final = (
                 owner=bounds,
                 attribute="top_set_size_bound",
                 fault=with_result(lambda size: size - 1),
+            ),
+            Sabotage(
+                name="any number of models",
+                owner=bounds,
+                attribute="top_set_size_bound",
+                fault=returning(10**6),
             ),
         ),
     ),
@@ -455,6 +467,12 @@ CHECKS: Final = (
                 owner=bounds,
                 attribute="help_cubed_bound",
                 fault=with_result(lambda bound: bound / 100_000),
+            ),
+            Sabotage(
+                name="no limit worth having",
+                owner=bounds,
+                attribute="help_cubed_bound",
+                fault=returning(1e9),
             ),
         ),
         source="FGOIL, Theorem 2",

@@ -89,17 +89,34 @@ def order_of_kl_readings(effort: Effort, *, shrink_adaptive: Fraction = ONE) -> 
 
 
 def order_of_tvd_readings(effort: Effort, *, shrink_adaptive: Fraction = ONE) -> Outcome:
-    """`max(fixed, expected) <= c adaptive` for the TVD (c = 1)."""
+    """`max(fixed, expected) <= c adaptive` for the TVD (c = 1).
+
+    The three are what sums over the two actions and the observation between them say: an
+    order alone says nothing of their size.
+    """
 
     def decide(case: Any) -> Verdict:
         pi, beta, nu = case
-        adaptive = constraints.adaptive_tvd(pi, beta) * shrink_adaptive
-        return verdict_of(
-            constraints.fixed_tvd(pi, beta) <= adaptive
-            and constraints.expected_tvd(pi, beta, nu) <= adaptive
+        off = _two_step_differences(pi, beta)
+        readings = (
+            constraints.fixed_tvd(pi, beta),
+            constraints.expected_tvd(pi, beta, nu),
+            constraints.adaptive_tvd(pi, beta),
         )
+        stated = (off.sum(axis=(0, 2)).max(), (off.sum(axis=2) * nu[0][0]).sum(),
+                  off.sum(axis=2).max(axis=1).sum())  # fmt: skip
+        fixed, expected, adaptive = readings
+        adaptive *= shrink_adaptive
+        return verdict_of(readings == stated and fixed <= adaptive and expected <= adaptive)
 
     return examine_all(_cases(effort), decide, show=_show)
+
+
+def _two_step_differences(pi: PolicyTable, beta: PolicyTable) -> Table:
+    """`|pi - beta|/2` of the actions a and a' with o between them, shape (a, o, a')."""
+    laws = [p[0][0][:, None, None] * p[1].reshape(2, 2, 2) for p in (pi, beta)]
+    difference: Table = abs(laws[0] - laws[1]) * HALF
+    return difference
 
 
 def maxima_are_attained(effort: Effort, *, share: Fraction = ONE) -> Outcome:
@@ -278,7 +295,17 @@ CHECKS: Final = (
         mutations=(Mutation(name="99% of it", constants={"shrink_adaptive": Fraction(99, 100)}),),
         statements=(Statement.TVD_CONSTRAINT,),
         least_informative=1000,
-        sabotages=_order_sabotages("fixed_tvd", "expected_tvd", "adaptive_tvd"),
+        sabotages=(
+            *_order_sabotages("fixed_tvd", "expected_tvd", "adaptive_tvd"),
+            *(
+                Sabotage(name=name, owner=constraints, attribute=attribute, fault=returning(value))
+                for name, attribute, value in (
+                    ("nothing in advance", "fixed_tvd", ZERO),
+                    ("nothing in expectation", "expected_tvd", ZERO),
+                    ("everything in answer", "adaptive_tvd", ONE),
+                )
+            ),
+        ),
     ),
     Check(
         label="readings-attained",

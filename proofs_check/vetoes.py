@@ -39,7 +39,7 @@ from proofs_check.finite_classes import (
     show_tables,
     two_step_policies,
 )
-from proofs_check.sabotage import Sabotage, with_keyword, with_result
+from proofs_check.sabotage import Sabotage, returning, with_keyword, with_result
 from proofs_check.symbolic import nonnegative, positive, symbolic
 from proofs_check.verdict import (
     Check,
@@ -424,7 +424,10 @@ def expected_below(effort: Effort, *, power: int = 1, scale: Fraction = ONE) -> 
             return verdict_of(right, informative=bool(expected))
         mean = sum((LogSum.log(1 / b) for b in rates), LogSum.rational(0)) / n
         price = Fraction(unvetoed_price_bound_nats(n, prior, alpha))
-        return verdict_of(right and mean >= LogSum.log(n / expected) and mean > price - ROUNDING)
+        stated = abs(price - Fraction(math.log(n) - math.log(float(bound)))) <= ROUNDING
+        return verdict_of(
+            right and stated and mean >= LogSum.log(n / expected) and mean > price - ROUNDING
+        )
 
     return examine_all(_visited(effort), decide, show=_show_visits)
 
@@ -922,6 +925,12 @@ CHECKS: Final = (
                 owner=vetoes,
                 attribute="unvetoed_price_bound_nats",
                 fault=with_result(lambda bound: bound + 1),
+            ),
+            Sabotage(
+                name="a price of 0",
+                owner=vetoes,
+                attribute="unvetoed_price_bound_nats",
+                fault=returning(0.0),
             ),
         ),
     ),

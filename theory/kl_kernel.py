@@ -186,6 +186,12 @@ def log_ratio_and_h(y: float) -> tuple[float, float]:
 
 
 @numeric
+def product(b: float, u: float, by: float) -> float:
+    """`b u by`, from the left: `b u` is at most a probability where `u by` may overflow."""
+    return b * u * by
+
+
+@numeric
 def difference(x: float, y: float, z: float) -> float:
     """`x - y - z` rounded about once (Knuth's exact differences)."""
     first = x - y
@@ -261,7 +267,8 @@ def compare(
         b = (ratio[i] / mass_a) / (1.0 + u) if s > EXP_MODERATE else b
         ratio[i] = u
         base[i] = b
-        end += b * (h + (1.0 + u) * excess)
+        end += b * h
+        end += product(b, 1.0 + u, excess)
         half_chi2 += 0.5 * b * u * u
         excesses += excess
     return end, half_chi2, excesses
@@ -316,8 +323,8 @@ def linear_excess(
     for i in range(base.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
         excess = max(difference(p, q, shift) - EXP_LIMIT, 0.0)
-        kl += base[i] * (1.0 + weight * ratio[i]) * excess
-        slope += base[i] * ratio[i] * excess
+        kl += product(base[i], 1.0 + weight * ratio[i], excess)
+        slope += product(base[i], ratio[i], excess)
     return kl, slope
 
 
@@ -637,7 +644,8 @@ def linear_by_a(
         log_ratio += max(s - EXP_LIMIT, 0.0)
         part = weight * (1.0 + u) / (1.0 + weight * u) if base_stays else 1.0  # alpha a / x
         change = seen(by_log_x[i], p, q, base_stays) * part
-        change += base[i] * (1.0 + u) * (by_kl * weight * log_ratio + by_end * (s - end))
+        by_a = by_kl * weight * log_ratio + by_end * (s - end)
+        change += product(base[i], 1.0 + u, by_a)
         by_log_a[i] = change
         total += change
     for i in range(ratio.size):

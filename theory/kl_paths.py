@@ -57,7 +57,7 @@ Probabilities are 0 in float64 below e^-745. The KL changes by `log(a/b)` times 
 changes by, and lambda is rounded by 1e-16: beyond e^-5000 no float lambda attains a KL to 1e-12."""
 SMALLEST_KL: Final = 1e-200
 """A target below it counts as 0."""
-SMALLEST_WEIGHT: Final = 1e-150
+SMALLEST_WEIGHT: Final = 1e-170
 LARGEST_WEIGHT: Final = 1.0 - 2.0**-53
 MARGIN: Final = 2.0**-53
 """Share of its range by which a KL on the path is taken to stay below the end's."""

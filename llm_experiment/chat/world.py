@@ -388,7 +388,12 @@ def _check_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown not in tokenizer.encode(prompt):
         return
-    words = [w for w in dict.fromkeys(prompt.split()) if unknown in tokenizer.encode(f" {w}")]
+    # A speaker's name is known at the start of a line, most words after a blank.
+    words = [
+        word
+        for word in dict.fromkeys(prompt.split())
+        if all(unknown in tokenizer.encode(text) for text in (word, f" {word}"))
+    ]
     raise InvalidArgumentError(
         f"prompt has words that the language model does not know: {', '.join(words) or prompt}; "
         "leave them out, or name another --base-model and --reward"

@@ -217,12 +217,21 @@ def all_have(folder: Path, hashes: dict[str, str]) -> bool:
 
 
 def _discard(folder: Path, changed: tuple[str, ...]) -> None:
-    """Delete what stands in the way of making changed files of jobs again."""
-    for name in changed:
-        path = folder / name
-        (path.parent / RESULT_FILE).unlink(missing_ok=True)
-        if path.name == AGENT_FILE:
-            path.unlink(missing_ok=True)
+    """Delete what stands in the way of making changed files of jobs again.
+
+    Raises:
+        ResultsError: something else than a file does.
+    """
+    for path in map(folder.joinpath, changed):
+        stale = [path.parent / RESULT_FILE, *([path] if path.name == AGENT_FILE else [])]
+        for file in stale:
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise ResultsError(
+                    f"cannot delete {file}, which has changed since the run was finished "
+                    f"({error.strerror}); remove it by hand and go on with the run"
+                ) from error
 
 
 def read_settings(kind: type[SettingsT], saved: Any, folder: Path) -> SettingsT:

@@ -460,6 +460,16 @@ def test_going_on_mends_what_is_damaged(finished, settings, tmp_path, name, dama
     read_run(copy).check_unchanged()
 
 
+@pytest.mark.parametrize("name", ["agents/exact-budget1-seed0/result.json", "base/result.json"])
+def test_a_folder_in_the_place_of_a_file_is_one_line(finished, settings, tmp_path, name):
+    out, _ = finished
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    (copy / name).unlink()
+    (copy / name).mkdir()
+    with pytest.raises(ResultsError, match=r"cannot delete .*/result\.json.*remove it by hand"):
+        silently(settings, copy)
+
+
 def test_a_damaged_agent_is_trained_again_and_a_deleted_one_is_not_missed(
     finished, settings, tmp_path
 ):

@@ -86,6 +86,20 @@ def test_a_bad_option_is_one_line_that_names_it_and_says_where_help_is(capsys, a
     assert "python -m sheep --help" in line
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--shepe", "3"], "Unrecognized options: --shepe; perhaps you meant --sheep"),
+        (["--shepe=3", "--coat", "long"], "Unrecognized options: --shepe; perhaps you meant "),
+        (["--wool"], "Unrecognized options: --wool (options:"),
+        (["--coat", "long"], "Missing from python -m flock: --sheep"),
+    ],
+)
+def test_a_misspelt_option_is_named_before_the_one_that_is_missing(capsys, argv, said):
+    line = one_line_error(capsys, lambda: parse_command_line(Flock, argv, prog="python -m flock"))
+    assert line.startswith(f"error: {said}")
+
+
 def test_a_default_gives_what_options_leave_out():
     assert parse_command_line(Flock, [], prog="x", default=Flock(sheep=7)) == Flock(sheep=7)
     given = parse_command_line(Flock, ["--coat", "long"], prog="x", default=Flock(sheep=7))

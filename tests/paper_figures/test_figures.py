@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import stats
 
@@ -286,6 +287,11 @@ def test_a_run_without_a_turn_is_no_run_without_an_empty_one():
     assert both.bins == with_turns.bins
     assert both.percentiles == with_turns.percentiles
     assert sum(bin_.mean for bin_ in both.bins) == 1
+    silent = figure_4._series("a", [run(), run()], **settings)
+    assert len(silent.bins) == len(both.bins)
+    assert len(silent.percentiles) == len(both.percentiles)
+    assert all(math.isnan(value.mean) for value in (*silent.bins, *silent.percentiles))
+    figure_4._draw_histogram(Figure().subplots(), (silent,), (silent,))
 
 
 def test_figure_6_has_certified_values_that_grow_with_the_budget(sources):

@@ -3,13 +3,14 @@
 import inspect
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from proofs_check import checks
 from proofs_check.checks import CHECKS, catches, markdown, run_check, select
-from proofs_check.sabotage import Sabotage, with_keyword
+from proofs_check.sabotage import Sabotage, returning, with_keyword
 from proofs_check.verdict import Effort, Kind, Verdict
 from tests.proofs_check import found_before
 from tests.records import assert_as_recorded
@@ -69,6 +70,36 @@ def test_every_sabotage_of_covered_code_is_caught(check, sabotage):
 )
 def test_at_every_effort_a_check_examines_the_class_that_it_examined(check):
     assert found_before.classes(check) == FOUND_BEFORE[check.label]["classes"]
+
+
+COVERING = {
+    covers: [
+        (check, sabotage)
+        for check in CHECKS
+        for sabotage in check.sabotages
+        if sabotage.covers == covers
+    ]
+    for covers in dict.fromkeys(s.covers for check in CHECKS for s in check.sabotages)
+}
+
+
+def notices(check, sabotage):
+    """Whether a fault is caught, or ends the check with an error: then nothing passes."""
+    try:
+        return catches(check, sabotage)
+    except Exception:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [Fraction(-1), Fraction(0), Fraction(10**9)], ids=str)
+@pytest.mark.parametrize("covers", COVERING)
+def test_no_covered_bound_may_be_one_that_says_nothing(covers, value):
+    """Below by -1 or 0, above by 10^9: an inequality alone holds of such a bound, too."""
+    assert any(
+        notices(check, replace(sabotage, name=str(value), fault=returning(value)))
+        for check, sabotage in COVERING[covers]
+    )
 
 
 def test_charging_half_of_every_step_is_caught():

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 import sympy as sp
+from flint import arb
 
 from proofs_check.ball import at_most, ball, precision, within
 from proofs_check.symbolic import kl_of, nonnegative, positive, refute, symbolic
@@ -186,3 +187,11 @@ def test_equal_exact_balls_are_at_most_each_other():
     one = Fraction(1)
     assert at_most(lambda: ball(one), lambda: ball(one)) is Verdict.HOLDS
     assert at_most(lambda: ball(2), lambda: ball(one)) is Verdict.FAILS
+
+
+def test_balls_that_touch_are_not_told_apart():
+    """An unknown number may be the lower end of its ball: at least that, not more for sure."""
+    unknown = arb(1, 0.5)
+    least = unknown.lower()
+    assert at_most(lambda: least, lambda: unknown) is Verdict.HOLDS
+    assert at_most(lambda: unknown, lambda: least) is Verdict.UNDECIDED

@@ -255,6 +255,18 @@ def test_an_exact_step_may_cost_what_rounding_explains_and_no_more():
     ledger.charge(kl_nats=1.0 + 4e-13)
     with pytest.raises(InvalidBudgetError):
         ledger.charge(kl_nats=1.0 + 1e-11)
+    single = open_ledger(np.array([1.0], np.float32), accounting=Accounting.EXACT)
+    single.charge(kl_nats=1.0 + 4e-7)
+    with pytest.raises(InvalidBudgetError):
+        single.charge(kl_nats=1.0 + 1e-6)
+
+
+def test_what_leaked_knows_what_the_sum_lost_to_rounding():
+    ledger = open_ledger(np.array([1.0]), accounting=Accounting.REALIZED)
+    ledger = ledger.charge(kl_nats=1.0, log_ratio_nats=0.0)
+    for n in range(1, 4):  # each less than half a unit of what was spent
+        ledger = ledger.charge(kl_nats=2.0**-55, log_ratio_nats=0.0)
+        assert float(ledger.leak_nats[0]) == n * 2.0**-55
 
 
 def test_what_remains_knows_what_the_sum_lost_to_rounding():

@@ -664,6 +664,51 @@ def test_an_additive_mask_is_a_zero_on_the_geometric_path(mask, of_both, rng):
         )
 
 
+MASKS = [-5e3, -1e9, -1e25, -3e38, -1e100, -4e149]
+"""Down to where a logarithm counts as that of 0; the fourth is the least number of float32."""
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("of_both", [False, True])
+@pytest.mark.parametrize("budget", [1e-9, 0.05, 1e4])
+def test_an_additive_mask_is_paid_for_on_the_linear_path(mask, of_both, budget, rng):
+    """A masked symbol of the proposal costs its log-ratio, however large that is."""
+    for n_masked in (1, 2, 3):
+        log_a, log_b = np.log(rng.dirichlet(np.ones(5), size=2))
+        masked = np.arange(5) < n_masked
+        log_b = log_normalised(np.where(masked, log_b + mask, log_b))
+        if of_both:
+            log_a = log_normalised(np.where(masked, log_a + mask, log_a))
+        found = fixed_kl_mixture(log_a, log_b, budget)
+        spent = exact_kl(fixed_kl_mixture, log_a, log_b, found.weight)
+        assert abs(spent - float(found.target_nats)) <= 2e-12 * max(float(spent), LEAST_KL)
+        expected = min(budget, float(kl_nats(log_a, log_b)))
+        assert float(found.target_nats) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("share", "budget"), [(0.5, INF), (1.0, INF), (0.5, 0.3), (1.0, 1e-9)])
+def test_additive_masks_have_the_same_numbers_and_gradients_on_either_way(
+    mask, share, budget, rng, monkeypatch
+):
+    values = rng.normal(size=(2, 5))
+    values[1, 1] += mask
+
+    def found():
+        log_a, log_b = (torch.tensor(row).requires_grad_() for row in values)
+        projected = fixed_kl_mixture(
+            log_a.log_softmax(-1), log_b.log_softmax(-1), torch.tensor(budget).double(), share=share
+        )
+        loss = projected.log_x.exp() @ torch.arange(5.0).double() + projected.weight
+        return projected.weight, projected.kl_nats, *torch.autograd.grad(loss, (log_a, log_b))
+
+    by_kernel = found()
+    monkeypatch.setattr(theory.projections, "reading_waits", lambda array: True)
+    for one, other in zip(by_kernel, found(), strict=True):
+        assert torch.isfinite(one).all()
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 @both
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
 def test_a_share_of_a_kl_below_1e20_is_the_limit_s_weight_and_off_by_less_than_that(project, share):

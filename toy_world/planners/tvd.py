@@ -15,13 +15,12 @@ to be (`toy_world.planners.linear_program`).
 """
 
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from theory.arguments import as_member
 from theory.constraints import adaptive_tvd, expected_tvd, fixed_tvd
-from theory.errors import SolverError
 from theory.process import (
     EnvironmentTable,
     PolicyTable,
@@ -46,11 +45,6 @@ from toy_world.planners.problem import (
     check_tables,
     observation_prefixes,
 )
-
-FLOAT_BUDGET: Final = Fraction(1, 10**4)
-"""From here on HiGHS, which is exact to 1e-10, sees all of a vertex."""
-GUIDING_BUDGETS: Final = tuple(Fraction(3, 10**k) for k in (6, 5, 4, 3, 7, 8, 2, 1))
-"""Budgets whose vertices are tried for smaller ones; no round numbers, where vertices meet."""
 
 
 def tvd_optimum(
@@ -83,7 +77,9 @@ def tvd_optimum(
     beta, nu, utility, budget_table = in_common_arithmetic(beta, nu, utility, budget_table)
     if budget_table.dtype == object:
         budget_table[0] = Fraction(budget)
-    solution = _solution(beta, nu, utility, budget=budget_table[0], reading=reading)
+    solution = solve_linear_program(
+        tvd_program(beta, nu, utility, budget=budget_table[0], reading=reading)
+    )
     pi = policy_of(solution, beta)
     match reading:
         case Reading.EXPECTED:
@@ -103,35 +99,6 @@ def tvd_optimum(
         attained=attained,
         multiplier=2 * solution.at_most_multipliers[-n_limits:].sum(),
     )
-
-
-def _solution(
-    beta: PolicyTable,
-    nu: EnvironmentTable,
-    utility: UtilityTable,
-    *,
-    budget: Any,
-    reading: Reading,
-) -> LinearSolution:
-    """The program's solution; a tiny rational budget is guided by the vertex at a larger one.
-
-    HiGHS takes for 0 what is below its tolerance. The vertex is the same, up to its coordinates,
-    for all budgets of an interval, so that some larger budget shows which it is.
-    """
-    program = tvd_program(beta, nu, utility, budget=budget, reading=reading)
-    try:
-        return solve_linear_program(program)
-    except SolverError as error:
-        if not (isinstance(budget, Fraction) and 0 < budget < FLOAT_BUDGET):
-            raise
-        first = error
-    for larger in GUIDING_BUDGETS:
-        guide = tvd_program(beta, nu, utility, budget=larger, reading=reading)
-        try:
-            return solve_linear_program(program, guide=guide)
-        except SolverError:
-            continue
-    raise first
 
 
 def tvd_program(

@@ -343,7 +343,7 @@ def test_chats_in_lockstep_start_from_the_prompt():
 
 def test_a_prompt_with_words_that_the_model_does_not_know_is_refused_by_name():
     world = WorldConfig(prompt="Student: My volcano exploded yesterday.\n\nTeacher:")
-    with pytest.raises(InvalidArgumentError, match=r"does not know: .*volcano.*--base-model"):
+    with pytest.raises(InvalidArgumentError, match=r"know: volcano, exploded, yesterday\.; leave"):
         check_world(world, lengths=(256,))
     with pytest.raises(InvalidArgumentError, match="volcano"):
         load_world(world)

@@ -153,17 +153,54 @@ def test_wrong_multipliers_still_bound_the_value(monkeypatch):
     assert solve_linear_program(program).bound == 1.25
 
 
-def test_a_vertex_that_is_not_optimal_is_found_out(monkeypatch):
-    program = program_of([1, 2], [[1, 1]], [1])
+def with_a_wrong_vertex(monkeypatch):
+    """HiGHS made to propose the first corner of the simplex, whatever it found."""
     found = linear_program.linprog
 
     def wrong(*args, **kwargs):
         result = found(*args, **kwargs)
-        result.x[:] = [1.0, 0.0]
+        if result.success:
+            result.x[:] = [1.0, *[0.0] * (len(result.x) - 1)]
         return result
 
     monkeypatch.setattr(linear_program, "linprog", wrong)
-    with pytest.raises(SolverError, match=r"fails c x = b y \+ e w in exact arithmetic"):
+
+
+@pytest.mark.parametrize("scale", [F(1), F(1, 10**13), F(10**13)])
+@given(case=simplex_programs())
+def test_pivots_in_rationals_end_at_the_optimum_wherever_they_begin(scale, case):
+    """Utilities too small for HiGHS, too, and inequalities that nearly exclude one another."""
+    c, A, b = case
+    c = [F(1, 3) + scale * value for value in c]
+    b = [value - F(1, 10**14) for value in b]
+    best = best_vertex_value(c, A, b)
+    with pytest.MonkeyPatch.context() as patch:
+        with_a_wrong_vertex(patch)
+        if best is None:
+            with pytest.raises(InvalidBudgetError, match="no policy meets the constraint"):
+                solve_linear_program(program_of(c, A, b))
+        else:
+            solution = solve_linear_program(program_of(c, A, b))
+            assert solution.value == solution.bound == best
+
+
+def test_equations_that_floats_take_for_solvable_are_refused():
+    program = LinearProgram(
+        objective=fractions([1, 1]),
+        at_most=rows([fractions([1, 1])], fractions([2])),
+        equal=rows([fractions([1, 1]), fractions([1, 1])], fractions([1, 1 + F(1, 10**13)])),
+        greatest_value=1.0,
+    )
+    with pytest.raises(InvalidBudgetError, match="no policy meets the constraint"):
+        solve_linear_program(program)
+
+
+def test_a_vertex_that_is_not_optimal_is_found_out(monkeypatch):
+    with_a_wrong_vertex(monkeypatch)
+    program = program_of([1, 2], [[1, 1]], [1])
+    assert solve_linear_program(program).value == 2
+    monkeypatch.setattr(linear_program, "_optimal_basis", lambda _, likely: likely)
+    with pytest.raises(SolverError, match=r"fails A' y \+ E' w >= c in exact arithmetic"):
         solve_linear_program(program)
 
 
@@ -181,3 +218,14 @@ def test_a_program_without_an_optimum_is_a_solver_error():
     )
     with pytest.raises(SolverError, match="HiGHS ended with status"):
         solve_linear_program(unbounded)
+
+
+def test_a_value_without_a_limit_that_floats_take_for_none_is_a_solver_error():
+    rising = LinearProgram(
+        objective=fractions([F(1, 10**13), 0]),
+        at_most=rows([fractions([-1, 1])], fractions([1])),
+        equal=rows([fractions([0, 1])], fractions([1])),
+        greatest_value=1.0,
+    )
+    with pytest.raises(SolverError, match="its value has no limit"):
+        solve_linear_program(rising)

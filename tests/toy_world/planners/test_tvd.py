@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.theory.exact_tables import environment_tables, policy_tables, trees
+from tests.theory.exact_tables import environment_tables, policy_tables, to_floats, trees
 from tests.toy_world.planning_problems import random_problem
 from theory.constraints import adaptive_tvd, expected_tvd, fixed_tvd
 from theory.errors import InvalidBudgetError
@@ -234,3 +234,58 @@ def test_tiny_rational_budgets_of_two_steps_are_solved_exactly(reading):
         plan = tvd_optimum(beta, nu, utility, budget=Fraction(1, 10**12), reading=reading)
         assert plan.value == plan.bound
         assert plan.attained <= Fraction(1, 10**12)
+
+
+@pytest.mark.parametrize("off", [Fraction(-1, 10**12), Fraction(1, 10**12)])
+@pytest.mark.parametrize("scale", [Fraction(1), Fraction(1, 10**12)])
+@pytest.mark.parametrize("reading", Reading)
+def test_rational_data_too_close_for_floats_are_solved_exactly(reading, scale, off):
+    """Budgets at which beta's worst action is just not used up, and utilities that hardly differ.
+
+    The budget moves what beta gives the worst actions, one after the other, to the best of all.
+    """
+    rng = np.random.default_rng(3)
+    for n_actions in (2, 3, 4, 4):
+        weights = rng.integers(1, 9, n_actions)
+        weights[-1] += 2  # so that no action has all
+        beta = np.array([[Fraction(int(w), int(weights.sum())) for w in weights]])
+        utility = Fraction(1, 2) + scale * np.array([Fraction(k, 9) for k in range(n_actions)])
+        nu = np.full((1, n_actions, 1), Fraction(1))
+        budget = beta[0, 0] + off
+        plan = tvd_optimum((beta,), (nu,), utility, budget=budget, reading=reading)
+        expected, left = (beta[0] * utility).sum(), budget
+        for b, u in zip(beta[0], utility, strict=True):
+            moved = min(b, left)
+            expected, left = expected + moved * (utility[-1] - u), left - moved
+        assert plan.value == plan.bound == expected
+        assert plan.attained <= budget
+
+
+@pytest.mark.parametrize("reading", Reading)
+def test_rational_tables_too_close_for_floats_are_solved_exactly_in_two_steps(reading):
+    """Probabilities of 10^-12, a budget next to 1: a float optimum is close, and the bound met."""
+    rng = np.random.default_rng(5)
+    tiny = Fraction(1, 10**12)
+
+    def rows(*shape):
+        weights = rng.integers(0, 6, shape)
+        weights[..., 0] += 1
+        totals = weights.sum(axis=-1, keepdims=True)
+        exact = np.vectorize(lambda w, n: Fraction(int(w), int(n)), otypes=[object])
+        table = exact(weights, totals)
+        table[..., 0] -= tiny
+        table[..., 1] += tiny
+        return table
+
+    for budget in (1 - tiny, Fraction(1, 3) + tiny, tiny, Fraction(1, 10)):
+        for _ in range(4):
+            beta, nu = (rows(1, 2), rows(4, 2)), (rows(1, 2, 2), rows(4, 2, 2))
+            utility = np.array([Fraction(int(k), 6) for k in rng.integers(0, 7, 16)])
+            plan = tvd_optimum(beta, nu, utility, budget=budget, reading=reading)
+            assert plan.value == plan.bound
+            assert plan.attained <= budget
+            floats = tvd_optimum(
+                to_floats(beta), to_floats(nu), utility.astype(float),
+                budget=float(budget), reading=reading,
+            )  # fmt: skip
+            assert float(plan.value) == pytest.approx(floats.value, abs=1e-9)

@@ -11,6 +11,7 @@ from theory.errors import InvalidBudgetError
 from theory.pessimism import pessimistic_imitator
 from toy_world.planners.ask import asking_optimum
 from toy_world.studies.lifelong_runs import _Loop, lifelong_row, lifelong_runs
+from toy_world.studies.outcomes import utilities
 from toy_world.studies.short_memory import ShortMemory, short_memory_class
 from toy_world.worlds.environments import WorldName
 from toy_world.worlds.setting import setting_of
@@ -106,6 +107,50 @@ def test_a_plan_is_for_the_pessimist_that_learns_by_the_same_rule(echo, update, 
     for found, level in zip(planned[0], expected, strict=True):
         np.testing.assert_array_equal(found, level)
     assert any((a != b).any() for a, b in zip(expected, other, strict=True))
+
+
+def test_a_plan_is_that_of_its_own_states_where_the_imitator_is_everywhere_the_same(
+    echo, monkeypatch
+):
+    """The least of mu and of a model that does a2 often is 1/4, 1/4, 0 whatever happened before.
+
+    Plans differ all the same: in some states mu does more of what pays when asked, and the
+    metronome's next observations depend on where in its bar of three it stands.
+    """
+    setting = setting_of(WorldName.METRONOME, horizon=2)
+    n_states = 1 + 2 * 3 * 2
+    share = np.array([1, 3, 2])[np.arange(n_states) % 3] / 4
+    mu = np.stack([share, 1 - share, 0 * share], axis=1)
+    rows = np.stack([mu, np.tile([0.25, 0.25, 0.5], (n_states, 1))])
+    models = ShortMemory(
+        setting=setting,
+        limit_bits=12,
+        weights=np.array([1, 1]),
+        programs=echo.programs[:2],
+        rows=rows,
+        place_of_tau=0,
+    )
+    settings = {"alpha": Fraction(1, 2**40), "update": Update.DEMONSTRATOR}
+    play, met = _Loop.episode, set()
+
+    def checked(loop, plan):
+        mixture = models.mixture(
+            loop.weights, t=loop.t, state=loop.state, world_state=loop.world_state, horizon=2
+        )
+        base = mixture.pessimist(**settings)
+        proxy, _ = utilities(mixture.nu)
+        fresh = asking_optimum(base, mixture.nu, proxy, help_policy=mixture.tau, budget_nats=0.5)
+        for used, expected in zip((*plan[0], *plan[1]), (*fresh.pi, *fresh.asking), strict=True):
+            np.testing.assert_array_equal(used, expected)
+        met.add((loop.state, loop.world_state))
+        return play(loop, plan)
+
+    monkeypatch.setattr(_Loop, "episode", checked)
+    lifelong_runs(
+        models, **settings, budget_nats=0.5, n_episodes=8, n_runs=3, rng=np.random.default_rng(1)
+    )
+    assert {world_state for _, world_state in met} == {0, 1, 2}
+    assert len(met) > 4
 
 
 def test_a_negative_budget_is_refused(echo, rng):

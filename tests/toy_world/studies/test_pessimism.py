@@ -12,6 +12,7 @@ from theory.constraints import expected_kl_nats
 from theory.process import HistoryTree
 from toy_world.planners.ask import asking_optimum
 from toy_world.studies.mixtures import novel_mixture
+from toy_world.studies.outcomes import utilities
 from toy_world.studies.pessimism import (
     outcome_with_bayesian,
     outcome_with_pessimist,
@@ -40,6 +41,19 @@ def test_what_the_demonstrator_never_does_stays_impossible_with_a_frozen_posteri
             assert outcome.bad_probability == 0
             assert outcome.true_value == pytest.approx(outcome.value, abs=1e-14)
             assert outcome.bound - outcome.value <= 1e-12
+
+
+def test_under_the_other_rule_the_agents_own_actions_are_evidence_in_its_plan(novel):
+    """An outcome is that of the plan against the pessimist who learns by the rule it names."""
+    proxy, _ = utilities(novel.nu)
+    for update in Update:
+        base = novel.pessimist(Fraction(1, 64), update=update)
+        plan = asking_optimum(base, novel.nu, proxy, help_policy=novel.tau, budget_nats=1.0)
+        outcome = outcome_with_pessimist(
+            novel, alpha=Fraction(1, 64), update=update, budget_nats=1.0
+        )
+        assert (outcome.update, outcome.value) == (update, plan.value)
+        assert outcome.n_asks == plan.expected_asks
 
 
 def test_the_bayesian_imitator_does_it_within_any_budget(novel):
