@@ -19,7 +19,8 @@ originals. Action 0 is pi's action, action 1 a deviation; originals are determin
 The families refute Theorem 1's finite form for *arbitrary finite classes*. A universal mixture also
 holds a *follower*, the model "act as pi, observations by coin". With a share `2^-b` of the
 originals' weight the follower alone undoes the excess of the pointed family, if its pointers are
-sharp (10^-6, 10^-18, ...; `with_follower_nats`), and not that of others. Whether some family violates the bound over a universal class is open.
+sharp (10^-6, 10^-18, ...; `with_follower_nats`), and not that of others. Whether some family
+violates the bound over a universal class is open.
 
 How much the bound misses in ordinary worlds: `toy_world.studies.ordinary_joint_worlds`.
 """
