@@ -191,7 +191,7 @@ def _lowered(function):
 SABOTAGED = {
     "expected KL": (expected_kl, "_soft_value_iteration", expected_kl.expected_kl_optimum, {}),
     "asking": (ask, "_relaxed", ask.asking_optimum, {"help_policy": None}),
-    "TVD": (tvd, "_solution", tvd.tvd_optimum, {"reading": Reading.FIXED}),
+    "TVD": (tvd, "solve_linear_program", tvd.tvd_optimum, {"reading": Reading.FIXED}),
     "reverse KL": (
         divergence,
         "_bound",
