@@ -530,7 +530,7 @@ def quick_config(config: AgentConfig, preset: Preset) -> AgentConfig:
         return config
     (stage,) = config.stages
     if not preset.is_packaged:
-        return replace(config, stages=(replace(stage, agent_steps=100_000),))
+        return replace(config, stages=(replace(stage, agent_steps=110_000),))
     return replace(config, n_episodes=16, stages=(replace(stage, agent_steps=6_000),))
 
 

@@ -1,5 +1,7 @@
 """A preset is where the options of a command line start from."""
 
+import pytest
+
 from llm_experiment.config import Fidelity, Preset, preset_config
 from llm_experiment.run import parse_options
 from llm_experiment.suite import Suite, suite_jobs
@@ -41,6 +43,23 @@ def test_quick_is_two_agents_and_says_so():
     assert [job.config.constraint.budget_nats for job in jobs] == [3.0, 10.0]
     assert "quick" in settings.label
     assert "quick" not in parse_options([]).settings.label
+    whole = parse_options([]).settings.agent
+    assert settings.agent.total_agent_steps < whole.total_agent_steps
+    paper = [parse_options(["--preset", "paper", *q]).settings.agent for q in ([], ["--quick"])]
+    assert paper[0] == paper[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "processes"),
+    [
+        ([], 2),
+        (["--quick"], 3),
+        (["--preset", "smollm2", "--quick"], 2),
+        (["--preset", "paper"], 1),
+    ],
+)
+def test_two_agents_and_their_base_policy_go_side_by_side(argv, processes):
+    assert parse_options(argv).processes == processes
 
 
 def test_quick_on_a_packaged_model_is_shorter_and_says_what_it_cannot_show():
