@@ -34,8 +34,7 @@ class Options:
     out: Path = Path("results/llm")
     """Folder of the run. The same command with the same folder goes on where it stopped."""
     processes: int = 2
-    """Agents trained side by side, each in a process of one thread; 1 for the preset `paper`, and 3
-    for --quick on small models, so that the base policy does not wait for the two agents."""
+    """Agents trained side by side, each in a process of one thread; 1 for the preset `paper`."""
     dry_run: bool = False
     """Only find out, in minutes, whether the run fits into memory and how long it would take."""
     random_weights: RandomSize | None = None
@@ -58,14 +57,7 @@ class Options:
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """Options from a command line; the preset gives the defaults of all others."""
     start = starting_settings(argv)
-    match start.preset, len(suite_jobs(start.agent, start.agents)):
-        case Preset.PAPER, _:
-            processes = 1
-        case Preset.TINY, 2:
-            processes = 3
-        case _:
-            processes = 2
-    default = Options(processes=processes, settings=start)
+    default = Options(processes=1 if start.preset is Preset.PAPER else 2, settings=start)
     return parse_command_line(Options, argv, prog=PROG, default=default)
 
 

@@ -1,7 +1,5 @@
 """A preset is where the options of a command line start from."""
 
-import pytest
-
 from llm_experiment.config import Fidelity, Preset, preset_config
 from llm_experiment.run import parse_options
 from llm_experiment.suite import Suite, suite_jobs
@@ -47,19 +45,6 @@ def test_quick_is_two_agents_and_says_so():
     assert settings.agent.total_agent_steps < whole.total_agent_steps
     paper = [parse_options(["--preset", "paper", *q]).settings.agent for q in ([], ["--quick"])]
     assert paper[0] == paper[1]
-
-
-@pytest.mark.parametrize(
-    ("argv", "processes"),
-    [
-        ([], 2),
-        (["--quick"], 3),
-        (["--preset", "smollm2", "--quick"], 2),
-        (["--preset", "paper"], 1),
-    ],
-)
-def test_two_agents_and_their_base_policy_go_side_by_side(argv, processes):
-    assert parse_options(argv).processes == processes
 
 
 def test_quick_on_a_packaged_model_is_shorter_and_says_what_it_cannot_show():
