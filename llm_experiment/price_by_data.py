@@ -317,7 +317,7 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
         axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         axes.set_xlabel("tokens of training")
         axes.set_ylabel("price (nats)")
-        axes.legend()
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return save_figure(figure, stem)
 
 
