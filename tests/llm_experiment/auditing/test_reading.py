@@ -9,8 +9,15 @@ from tests.llm_experiment.fakes.tiny_hf import FAMILIES, N_TOKENS, tiny_model
 from theory.errors import ModelError
 
 ROWS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8, 9, 7], [9, 3, 2, 3, 8, 4, 6, 2]]
-ROUNDING = 1e-11
-"""Of float64 models whose tokens are read in other groups."""
+
+
+def rounding(model):
+    """Of float64 models whose tokens are read in other groups.
+
+    The library's own attention takes its softmax in float32, and how a processor sums it depends on
+    how many numbers it takes at a time.
+    """
+    return 1e-5 if model.config._attn_implementation == "eager" else 1e-11
 
 
 def plain_log_probs(model, row):
@@ -34,7 +41,7 @@ def test_costs_of_rows_side_by_side_are_those_of_each_alone(model):
     for row, costs in zip(ROWS, token_costs(model, ROWS), strict=True):
         alone = plain_log_probs(model, row)
         expected = [0.0, *(-float(alone[i, token]) for i, token in enumerate(row[1:]))]
-        assert costs == pytest.approx(expected, abs=ROUNDING)
+        assert costs == pytest.approx(expected, abs=rounding(model))
 
 
 @pytest.mark.usefixtures("_windows")
@@ -45,7 +52,7 @@ def test_texts_that_go_on_together_go_on_as_each_alone(model):
         chosen = log_probs.argmax(dim=-1)
         for row, predicted, token in zip(rows.tolist(), log_probs, chosen, strict=True):
             alone = plain_log_probs(model, written[row])[-1]
-            torch.testing.assert_close(predicted, alone, atol=ROUNDING, rtol=0)
+            torch.testing.assert_close(predicted, alone, atol=rounding(model), rtol=0)
             written[row].append(int(token))
         # One is done earlier than the others.
         over = torch.tensor([len(written[r]) == len(ROWS[r]) + 4 + r for r in rows.tolist()])
