@@ -216,7 +216,8 @@ def test_the_factor_is_the_least_of_the_top_set(bits, occurrences, expected, alp
     )
     found = graded_factors(evidence, alpha)[0]
     near = {
-        graded_by_definition(bits, occurrences, expected, alpha * (1 + d)) for d in (-1e-9, 1e-9)
+        graded_by_definition(bits, occurrences, expected, min(1.0, alpha * (1 + d)))
+        for d in (-1e-9, 1e-9)
     }
     assert found in near
 
