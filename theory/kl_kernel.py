@@ -1,10 +1,11 @@
 """`theory.kl_paths` in machine code, for arrays that lie in a processor's memory.
 
 One call solves all rows, each by itself, and another pulls a gradient back through them. A row is
-gone through once for the masses of a and b, once for their ratio, and once for each of Newton's
-steps, several numbers at a time: exponentials and logarithms are written out below, because a loop
-that calls the library's takes one number at a time. What is not said here is said in
-`theory.projections` (the mathematics) and in `theory.kl_paths` (the same by array operations).
+gone through once for the masses of a and b, once for their ratio or its logarithm, and once for
+each of Newton's steps, several numbers at a time: exponentials and logarithms are written out
+below, because a loop that calls the library's takes one number at a time. What is not said here is
+said in `theory.projections` (the mathematics) and in `theory.kl_paths` (the same by array
+operations).
 
 Of a row these are kept, shape (d,) each, and the numbers of `ROW`:
 
@@ -68,10 +69,21 @@ _PATH: Final = (
     "half_chi2",  # half of chi2(a||b)
     "excesses",  # 0 if no u is cut off
     "meets",  # whether a has mass where b has, as 0 or 1
+    "top_a",  # the largest log a that counts
+    "mass_a",  # of a over e^top
+    "mass_b",  # of `base`
+    "n_far",  # symbols at which a/b > e^40
+    "lost",  # b's mass where a = 0
+    "kept",  # and where not
     "jump",  # the KL next to b on the geometric path
     "variance",  # of the tilt where that starts
     "spread",  # the tilt's range
+    "highest",  # the tilt's largest value
+    "cubic",  # coefficients of the polynomial through A, A' at both ends and A'' at weight 0
+    "quartic",
     "log_sum",  # A(lambda) at the weight
+    "mean",  # the tilt's mean there; before, that of s under b
+    "third",  # its third moment about that; 0 if it was not read
 )
 ROW: Final = np.dtype(
     [(name, np.float64) for name in (*_SOLUTION, *_DERIVATIVES, *_PATH)], align=True
@@ -83,6 +95,16 @@ IMPOSSIBLE: Final = 0.5 * LOG_ZERO
 """A logarithm below it is that of 0."""
 LEAST_EXPONENT: Final = -746.0
 """e^s is 0 in float64 from here down."""
+ROUGH_NATS: Final = 1e-9
+CERTAINLY: Final = 1.0 + 1e-6
+"""KL(a||b) as `read_masses` has it, right to about 1e-14, is surely above k if it is above k times
+the one and the other."""
+POLYNOMIAL_STEPS: Final = 5
+"""Of Newton's, on single numbers, for the first guess."""
+MOST_CHANGE: Final = 0.5
+"""A guess at e^A that is further off than this part of it, or than the KL, is not good enough."""
+MOST_SHIFT: Final = 100.0
+"""Nor is a guess at tilt's mean that is further off than this many of its variances, squared."""
 LEAST_RATIO_EXPONENT: Final = -50.0
 """e^s - 1 is -1 in float64 from here down."""
 
@@ -125,6 +147,22 @@ EXP_SERIES: Final = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
 """(e^r - 1 - r) / r^2 in r, highest power first; right to 1e-17 for |r| <= log(2)/2."""
 LOG_SERIES: Final = tuple(2 / (2 * n + 1) for n in range(10, 0, -1))
 """(log((1 + s)/(1 - s)) - 2 s) / s^3 in s^2; right to 1e-17 for |s| <= (sqrt(2) - 1)^2."""
+
+
+SIGN_LESS: Final = 2**63 - 1
+
+
+@numeric
+def ordered(x: float) -> int:
+    """An integer that grows with x: a loop finds the largest of these several at a time."""
+    bits = bits_of(x)
+    return bits ^ (SIGN_LESS if bits < 0 else 0)
+
+
+@numeric
+def unordered(word: int) -> float:
+    """The float of `ordered`."""
+    return with_bits(word ^ (SIGN_LESS if word < 0 else 0))
 
 
 @numeric
@@ -212,89 +250,111 @@ def cleaned(log_a: float, log_b: float, floor: float) -> tuple[float, float]:
     return max(log_a, LOG_ZERO) if possible else LOG_ZERO, log_b if possible else LOG_ZERO
 
 
-@summing
-def tops(log_a: Floats, log_b: Floats, floor: float) -> tuple[float, float]:
-    """The largest log a and log b."""
-    top_a, top_b = LOG_ZERO, LOG_ZERO
+@numeric
+def tops(log_a: Floats, log_b: Floats, floor: float) -> tuple[float, float, float]:
+    """The largest log a, and the largest and the least log b."""
+    top_a, top_b, bottom_b = ordered(LOG_ZERO), ordered(LOG_ZERO), ordered(-LOG_ZERO)
     for i in range(log_a.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
-        top_a = p if p > top_a else top_a
-        top_b = q if q > top_b else top_b
-    return top_a, top_b
+        a, b = ordered(p), ordered(q)
+        top_a = max(top_a, a)
+        top_b = max(top_b, b)
+        bottom_b = min(bottom_b, b)
+    return unordered(top_a), unordered(top_b), unordered(bottom_b)
 
 
 @summing
-def masses(
+def read_masses(
     log_a: Floats,
     log_b: Floats,
     floor: float,
     top_a: float,
     top_b: float,
     base: Floats,
-    ratio: Floats,
-) -> tuple[float, float]:
-    """The masses of a and b over e^top; fills `ratio` and `base` with a and b over it."""
-    mass_a, mass_b = 0.0, 0.0
+    row: Record,
+) -> None:
+    """Fill `base` with b over e^top, and note what is a sum over a and b alone."""
+    mass_a, mass_b, lost, kept, first_a, first_b = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(log_a.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
+        from_top = (p - top_a) - (q - top_b)
         a, b = exponential(p - top_a), exponential(q - top_b)
-        ratio[i] = a
+        b_kept = b if p > IMPOSSIBLE else 0.0
         base[i] = b
         mass_a += a
         mass_b += b
-    return mass_a, mass_b
+        lost += b - b_kept
+        kept += b_kept
+        first_a += a * from_top
+        first_b += b_kept * from_top
+    row.meets = 1.0 if mass_a > 0.0 else 0.0
+    mass_a = mass_a if mass_a > 0.0 else 1.0
+    log_masses = math.log(mass_a) - math.log(mass_b)
+    row.floor, row.top_a, row.mass_a, row.mass_b = floor, top_a, mass_a, mass_b
+    row.log_mass_b = top_b + math.log(mass_b)
+    row.shift = top_a + math.log(mass_a) - row.log_mass_b
+    row.lost, row.kept = lost / mass_b, kept / mass_b
+    row.end = first_a / mass_a - log_masses
+    row.mean = first_b / kept - log_masses
 
 
 @summing
 def compare(
     log_a: Floats,
     log_b: Floats,
-    floor: float,
-    shift: float,
-    mass_a: float,
-    mass_b: float,
+    far: bool,
     base: Floats,
     ratio: Floats,
-) -> tuple[float, float, float]:
-    """KL(a||b), half of chi2(a||b) and the sum of excesses; fills `base` and `ratio`."""
-    end, half_chi2, excesses = 0.0, 0.0, 0.0
+    row: Record,
+) -> None:
+    """Note KL(a||b) to all its digits, half of chi2(a||b) and excesses.
+
+    Divides `base` by its mass and fills `ratio`. Where a/b > e^40 only right if `far`; how often
+    that is it notes too.
+    """
+    floor, shift, top_a, mass_a, by_mass_b = (
+        row.floor,
+        row.shift,
+        row.top_a,
+        row.mass_a,
+        1.0 / row.mass_b,
+    )
+    end, half_chi2, excesses, n_far = 0.0, 0.0, 0.0, 0.0
     for i in range(log_a.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
         s = difference(p, q, shift)
-        excess = max(s - EXP_LIMIT, 0.0)
+        excess = max(s - EXP_LIMIT, 0.0) if far else 0.0
         u, h = ratio_and_h(min(s, EXP_LIMIT))
-        b = base[i] / mass_b
-        b = (ratio[i] / mass_a) / (1.0 + u) if s > EXP_MODERATE else b
+        b = base[i] * by_mass_b
+        if far:
+            b = exponential(p - top_a) / mass_a / (1.0 + u) if s > EXP_MODERATE else b
         ratio[i] = u
         base[i] = b
         end += b * h
         end += product(b, 1.0 + u, excess)
         half_chi2 += 0.5 * b * u * u
         excesses += excess
-    return end, half_chi2, excesses
+        n_far += 1.0 if s > EXP_MODERATE else 0.0
+    row.end, row.half_chi2, row.excesses, row.n_far, row.mass_b = (
+        end,
+        half_chi2,
+        excesses,
+        n_far,
+        1.0,
+    )
 
 
 @numeric
-def read_ends(
-    geometric: bool, log_a: Floats, log_b: Floats, base: Floats, ratio: Floats, row: Record
-) -> None:
-    """Fill `base`, `ratio` and what `row` says of both ends."""
+def read_ends(geometric: bool, log_a: Floats, log_b: Floats, base: Floats, row: Record) -> None:
+    """Fill `base` but for its mass, and note what `row` says of both ends, of KL(a||b) roughly."""
     floor = IMPOSSIBLE
+    top_a, top_b, bottom_b = tops(log_a, log_b, floor)
     if geometric:
-        _, top_b = tops(log_a, log_b, floor)
         floor = top_b + GEOMETRIC_ZERO
-    top_a, top_b = tops(log_a, log_b, floor)
-    meets = top_a > IMPOSSIBLE
-    top_a = top_a if meets else 0.0
-    mass_a, mass_b = masses(log_a, log_b, floor, top_a, top_b, base, ratio)
-    mass_a = mass_a if meets else 1.0
-    row.floor = floor
-    row.log_mass_b = top_b + math.log(mass_b)
-    row.shift = top_a + math.log(mass_a) - row.log_mass_b
-    row.end, row.half_chi2, row.excesses = compare(
-        log_a, log_b, floor, row.shift, mass_a, mass_b, base, ratio
-    )
-    row.meets = 1.0 if meets else 0.0
+        if bottom_b < floor:
+            top_a, top_b, _ = tops(log_a, log_b, floor)
+    top_a = top_a if top_a > IMPOSSIBLE else 0.0
+    read_masses(log_a, log_b, floor, top_a, top_b, base, row)
     row.jump = 0.0
 
 
@@ -380,32 +440,91 @@ def read_tilt(
 ) -> None:
     """Fill `tilt` and what `row` says of the geometric path."""
     floor, shift, log_mass_b = row.floor, row.shift, row.log_mass_b
-    lost = 0.0
+    log_kept, mean, mass, start = math.log1p(-row.lost), row.mean, row.kept, base
+    if not row.lost < 0.5:  # what is left may be too small for `base`
+        for i in range(tilt.size):
+            p, q = cleaned(log_a[i], log_b[i], floor)
+            tilt[i] = difference(p, q, shift) if p > IMPOSSIBLE else LOG_ZERO
+        log_kept, mean, mass = tilted(0.0, log_b, log_mass_b, tilt, scratch)
+        start = scratch
+    second, low, high, by_mass_b = 0.0, ordered(-LOG_ZERO), ordered(LOG_ZERO), 1.0 / row.mass_b
     for i in range(tilt.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
-        outside = p < IMPOSSIBLE
-        tilt[i] = LOG_ZERO if outside else difference(p, q, shift)
-        lost += base[i] if outside else 0.0
-    log_kept, mean, mass = tilted(0.0, log_b, log_mass_b, tilt, scratch)
-    second, low, high = 0.0, -LOG_ZERO, LOG_ZERO
-    for i in range(tilt.size):
-        inside = tilt[i] > IMPOSSIBLE
+        base[i] *= by_mass_b
         # A constant in s changes no x; without s's mean, L keeps its digits where it is small.
-        t = difference(log_a[i], log_b[i], shift + mean) if inside else 0.0
+        inside = p > IMPOSSIBLE
+        t = difference(p, q, shift + mean)
         tilt[i] = t if inside else LOG_ZERO
-        second += scratch[i] * t * t
-        low = t if inside and t < low else low
-        high = t if inside and t > high else high
-    row.jump = -math.log1p(-lost) if lost < 0.5 else -log_kept
+        second += start[i] * t * t if inside else 0.0
+        low = min(low, ordered(t if inside else -LOG_ZERO))
+        high = max(high, ordered(t if inside else LOG_ZERO))
+    row.jump = -log_kept
     row.variance = second / mass
-    row.spread = high - low
+    # A(1) = -mean, A'(1) = KL(a||b) - mean; A(0) = -jump, A'(0) = 0.
+    rise, slope = -mean + row.jump - 0.5 * row.variance, row.end - mean - row.variance
+    row.quartic = slope - 3.0 * rise
+    row.cubic = rise - row.quartic
+    row.highest = unordered(high)
+    row.spread = row.highest - unordered(low)
+    row.mass_b = 1.0
+
+
+@numeric
+def guess_sums(last: float, weight: float, slope: float, row: Record) -> None:
+    """Note guesses at A and at tilt's mean: by Taylor's series from the last weight and its slope.
+
+    From weight 0 by the polynomial through both ends.
+    """
+    step = weight - last
+    if last > 0.0:
+        variance = slope / last
+        row.log_sum += step * (row.mean + 0.5 * step * variance)
+        row.mean += step * variance
+    else:
+        variance, cubic, quartic = row.variance, row.cubic, row.quartic
+        row.log_sum = step * step * (0.5 * variance + step * (cubic + step * quartic)) - row.jump
+        row.mean = step * (variance + step * (3.0 * cubic + step * 4.0 * quartic))
 
 
 @summing
-def geometric_point(
+def corrected_point(
+    weight: float, base: Floats, tilt: Floats, row: Record
+) -> tuple[float, float, float]:
+    """KL(x||b) and tilt's variance under x, from guesses at A and tilt's mean; corrects these.
+
+    Also gives `d = e^(A - guess) - 1`, the sum of `b y`, or inf if the mean was too far off: with L
+    and h of the guess, `KL(x||b) = (sum b h)/(1 + d) + d/(1 + d) - log(1 + d)`, of which the second
+    part is of the order of d^2. Only for L below `EXP_MODERATE`.
+    """
+    log_sum, guess = row.log_sum, row.mean
+    kl, change, first, second, third = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(tilt.size):
+        inside = tilt[i] > IMPOSSIBLE
+        y, h = ratio_and_h(weight * tilt[i] - log_sum if inside else LOG_ZERO)
+        x = base[i] * (1.0 + y)
+        gap = tilt[i] - guess if inside else 0.0
+        kl += base[i] * h
+        change += base[i] * y
+        first += x * gap
+        second += x * gap * gap
+        third += x * gap * gap * gap
+    mass = 1.0 + change
+    if not mass > 0.0:
+        return 0.0, 0.0, change
+    log_mass = math.log1p(change)
+    row.log_sum, row.mean = log_sum + log_mass, guess + first / mass
+    kl = (kl + change) / mass - log_mass
+    first, second, third = first / mass, second / mass, third / mass
+    row.third = third - first * (3.0 * second - 2.0 * first * first)
+    variance = second - first * first
+    return kl, variance, change if first * first < MOST_SHIFT * variance else math.inf
+
+
+@summing
+def exact_point(
     weight: float, log_b: Floats, base: Floats, tilt: Floats, scratch: Floats, row: Record
 ) -> tuple[float, float]:
-    """KL(x||b) and its slope; notes `log_sum`."""
+    """The same whatever L is, by two passes and without guesses."""
     log_sum, mean, mass = tilted(weight, log_b, row.log_mass_b, tilt, scratch)
     kl, variance = 0.0, 0.0
     for i in range(tilt.size):
@@ -416,7 +535,22 @@ def geometric_point(
         kl += base[i] * h if log_ratio < EXP_MODERATE else x * (log_ratio - 1.0)
         gap = tilt[i] - mean if inside else 0.0
         variance += x * gap * gap
-    row.log_sum = log_sum
+    row.log_sum, row.mean, row.third = log_sum, mean, 0.0
+    return kl, variance
+
+
+@numeric
+def geometric_point(
+    weight: float, log_b: Floats, base: Floats, tilt: Floats, scratch: Floats, row: Record
+) -> tuple[float, float]:
+    """KL(x||b) and its slope; `log_sum` and `mean` are guesses before, and right afterwards."""
+    tries = 2
+    while tries > 0 and weight * row.highest - row.log_sum < EXP_MODERATE:
+        tries -= 1
+        kl, variance, change = corrected_point(weight, base, tilt, row)
+        if abs(change) < min(kl, MOST_CHANGE):
+            return kl, weight * variance
+    kl, variance = exact_point(weight, log_b, base, tilt, scratch, row)
     return kl, weight * variance
 
 
@@ -425,7 +559,17 @@ def geometric_start(target: float, row: Record) -> tuple[float, float]:
     """A weight below the root, and a guess at it; see `kl_paths.GeometricPath`."""
     rise, span = target - row.jump, row.end - row.jump
     lowest = 0.99 * math.sqrt(8.0 * rise) / (row.spread if row.spread > 0.0 else 1.0)
-    return lowest, math.sqrt(rise / max(0.5 * row.variance, span))
+    first = math.sqrt(rise / max(0.5 * row.variance, span))
+    # Newton's steps, unless they go astray, on the KL that the polynomial through both ends gives.
+    square, cube, fourth = 0.5 * row.variance, 2.0 * row.cubic, 3.0 * row.quartic
+    weight = first
+    for _ in range(POLYNOMIAL_STEPS):
+        kl = weight * weight * (square + weight * (cube + weight * fourth))
+        slope = weight * (2.0 * square + weight * (3.0 * cube + weight * 4.0 * fourth))
+        weight += (rise - kl) / slope
+        if not (slope > 0.0 and lowest < weight < 1.0):
+            return lowest, first
+    return lowest, weight
 
 
 @summing
@@ -483,6 +627,14 @@ def newton_step(
 
 
 @numeric
+def chebyshev_step(weight: float, kl: float, slope: float, row: Record) -> float:
+    """The next log-odds on the geometric path, near its root: Newton's step, one order further."""
+    step = (row.target - kl) / slope
+    curvature = slope / weight + weight * row.third
+    return log_odds(weight + step * (1.0 - 0.5 * step * curvature / slope))
+
+
+@numeric
 def seek(
     geometric: bool,
     log_a: Floats,
@@ -501,8 +653,9 @@ def seek(
     weight, kl, slope, residual = 0.0, 0.0, 0.0, math.inf
     while most_steps > 0 and residual > RESIDUAL_GOAL and place != before:
         most_steps -= 1
-        weight = 1.0 / (1.0 + math.exp(-place))
+        last, weight = weight, 1.0 / (1.0 + math.exp(-place))
         if geometric:
+            guess_sums(last, weight, slope, row)
             kl, slope = geometric_point(weight, log_b, base, tilt, scratch, row)
         else:
             kl, slope = linear_point(weight, base, ratio)
@@ -512,6 +665,8 @@ def seek(
         residual = abs(kl - row.target) / row.target
         before = place
         place, low, high, error = newton_step(place, low, high, error, weight, kl, slope, row)
+        if geometric and error < BASIN and slope > SMALLEST_KL:
+            place = chebyshev_step(weight, kl, slope, row)
     row.weight, row.kl, row.residual = weight, kl, residual
     row.weight_by_target = 1.0 / slope if slope > SMALLEST_KL else 0.0
 
@@ -524,6 +679,7 @@ def solve_row(
     k: float,
     share: float,
     most_steps: int,
+    keeps_ends: bool,
     base: Floats,
     ratio: Floats,
     tilt: Floats,
@@ -531,8 +687,15 @@ def solve_row(
     row: Record,
 ) -> None:
     """One row of `solve_rows`."""
-    read_ends(geometric, log_a, log_b, base, ratio, row)
-    if geometric and row.meets > 0.0:
+    read_ends(geometric, log_a, log_b, base, row)
+    # What no derivative asks for is left out: to the last digit KL(a||b) of a row that cannot pay
+    # for a, and the tilt of one that can, or has nothing to pay with.
+    if not geometric or keeps_ends or not row.end > CERTAINLY * k + ROUGH_NATS:
+        compare(log_a, log_b, False, base, ratio, row)
+        if row.n_far > 0.0:
+            compare(log_a, log_b, True, base, ratio, row)
+    moves = k > SMALLEST_KL and not (row.end <= k and share >= 1.0)
+    if geometric and row.meets > 0.0 and (keeps_ends or moves or row.lost > 0.0):
         read_tilt(log_a, log_b, base, tilt, log_x, row)
     # Where x ends up; see `kl_paths.solve`.
     something = k > SMALLEST_KL and row.meets > 0.0
@@ -557,6 +720,7 @@ def solve_row(
     if inside:
         seek(geometric, log_a, log_b, most_steps, base, ratio, tilt, log_x, row)
     elif near and geometric:
+        guess_sums(0.0, row.weight, 0.0, row)
         geometric_point(row.weight, log_b, base, tilt, log_x, row)
     if not (inside or near):
         write_end(enough, log_a, log_b, row, log_x)
@@ -592,12 +756,13 @@ def solve_rows(
         log_x: for the results, shape (n, d).
         rows: for their numbers, of dtype `ROW`, shape (n,).
     """
+    keeps_ends = not geometric or record.shape[1] == log_x.shape[0]
     for i in range(log_x.shape[0]):
         j = min(i, record.shape[1] - 1)
         base, ratio, tilt = record[0, j], record[1, j], record[2, j]
         solve_row(
-            geometric, log_a[i], log_b[i], k[i], share[i], most_steps, base, ratio, tilt,
-            log_x[i], rows[i],
+            geometric, log_a[i], log_b[i], k[i], share[i], most_steps, keeps_ends,
+            base, ratio, tilt, log_x[i], rows[i],
         )  # fmt: skip
 
 

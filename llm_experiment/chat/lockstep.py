@@ -258,7 +258,11 @@ def without_gaps(step: BaseStep) -> Tensor:
 
 
 def sample_tokens(
-    logits: Tensor, *, generator: torch.Generator | None, n_copies: int = 1
+    logits: Tensor,
+    *,
+    generator: torch.Generator | None,
+    n_copies: int = 1,
+    memory: Tensor | None = None,
 ) -> Tensor:
     """A draw from softmax(logits) for each row; a token with logit -inf is never drawn.
 
@@ -270,11 +274,12 @@ def sample_tokens(
         logits: shape (n, n_tokens), in every row one above -inf.
         generator: the randomness, on the same device; torch's own one if None.
         n_copies: sets of rows whose i-th rows share their random number; it divides n.
+        memory: float64, shape (n, n_tokens), to work in; new if None.
 
     Returns:
         int64, shape (n,).
     """
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    cumulative = torch.softmax(logits.double(), dim=-1, out=memory).cumsum_(dim=-1)
     uniform = torch.rand(
         (len(logits) // n_copies, 1),
         dtype=torch.float64,

@@ -34,9 +34,8 @@ from llm_experiment.guard.arguments import check_budget
 from llm_experiment.guard.spending import (
     LEAST_NATS,
     SAFETY,
-    check_numbers,
+    check_logits,
     open_budget,
-    policy_kl_nats,
 )
 from theory.budget import BudgetLedger
 from theory.errors import InvalidArgumentError, InvalidShapeError, ModelError
@@ -149,6 +148,9 @@ class KLBudgetLogitsProcessor(LogitsProcessor):
         self._reference_processors = LogitsProcessorList(reference_processors)
         self._generator = generator
         self._texts: _Texts | None = None
+        self._memory: Tensor | None = (
+            None  # new memory at every step would cost as much as the work
+        )
         self._kl_nats: list[Tensor] = []
 
     @property
@@ -203,20 +205,24 @@ class KLBudgetLogitsProcessor(LogitsProcessor):
                 f"the policy has {scores.shape[-1]} tokens and the reference "
                 f"{reference.shape[-1]}; a KL needs two models of one vocabulary"
             )
-        log_b = _log_law(self._reference_processors(input_ids, reference))
-        log_a = _log_law(self._policy_processors(input_ids, scores))
-        log_x, spends = _law_within(log_a, log_b, self._step_share * ledger.remaining_nats)
+        reference = self._reference_processors(input_ids, reference)
+        check_logits(reference)
+        policy = self._policy_processors(input_ids, scores)
+        if self._memory is None or self._memory.shape[1:] != scores.shape:
+            self._memory = scores.new_empty((2, *scores.shape), dtype=torch.float64)
+        a, b = self._memory[0].copy_(policy), self._memory[1].copy_(reference)
+        log_x, spends = _law_within(a, b, self._step_share * ledger.remaining_nats)
         spends = spends.where(~finished, 0.0)
-        drawn = sample_tokens(log_x, generator=self._generator)[:, None]
+        drawn = sample_tokens(log_x, generator=self._generator, memory=a)
         self._kl_nats.append(spends)
         self._texts = _Texts(
             read=input_ids.clone(),
-            drawn=drawn[:, 0],
+            drawn=drawn,
             finished=finished,
             ledger=ledger.charge(kl_nats=spends),
             log_law=log_x,
         )
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
 
     def _go_on(self, input_ids: Tensor) -> tuple[BudgetLedger, Tensor]:
         """The budgets, and which texts have ended, shape (n,), after a look at how they went on."""
@@ -251,36 +257,20 @@ class _Texts:
     log_law: Tensor
 
 
-def _log_law(logits: Tensor) -> Tensor:
-    return logits.double().log_softmax(dim=-1)
-
-
-def _law_within(log_a: Tensor, log_b: Tensor, allowance_nats: Tensor) -> tuple[Tensor, Tensor]:
+def _law_within(policy: Tensor, reference: Tensor, allowance_nats: Tensor) -> tuple[Tensor, Tensor]:
     """The law of every row, log x of shape (n, n_tokens), and what it spends, shape (n,).
 
-    Rows for which nothing is left, and those that can pay for the policy, take no further work.
+    Args:
+        policy: logits, float64, shape (n, n_tokens).
+        reference: logits, likewise.
+        allowance_nats: what a row may spend, float64, shape (n,).
     """
-    check_numbers(log_b)
-    log_x, spends = log_b, torch.zeros_like(allowance_nats)
-    left = (allowance_nats > LEAST_NATS).nonzero().squeeze(-1)
-    if len(left):
-        b, allowed = log_b[left], allowance_nats[left]
-        a = _on_support(log_a[left], b)
-        kl = policy_kl_nats(a, b)
-        x, cut = a, (kl > allowed).nonzero().squeeze(-1)
-        if len(cut):
-            tilt = geometric_projection(a[cut], b[cut], SAFETY * allowed[cut], unchecked=True)
-            x = a.index_copy(0, cut, tilt.log_x)
-            kl = kl.index_copy(0, cut, tilt.kl_nats)
-        log_x = log_b.index_copy(0, left, x)
-        spends = spends.index_copy(0, left, kl)
-    return log_x, spends
-
-
-def _on_support(log_a: Tensor, log_b: Tensor) -> Tensor:
-    """The policy given that the reference allows the token; the reference if it never does."""
-    if not bool(torch.isneginf(log_b).any()):
-        return log_a
-    kept = torch.where(torch.isneginf(log_b), -torch.inf, log_a)
-    nothing_left = torch.isneginf(kept).all(dim=-1, keepdim=True)
-    return torch.where(nothing_left, log_b, kept).log_softmax(dim=-1)
+    left = allowance_nats > LEAST_NATS
+    if not bool(left.any()):
+        return reference.log_softmax(dim=-1), torch.zeros_like(allowance_nats)
+    check_logits(policy, where=left)
+    # The projection normalises its rows, and leaves a what b may say.
+    found = geometric_projection(
+        policy, reference, SAFETY * allowance_nats.where(left, 0.0), unchecked=True
+    )
+    return found.log_x, found.kl_nats

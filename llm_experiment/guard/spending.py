@@ -46,16 +46,22 @@ def open_budget(budget_nats: float, n_sequences: int, *, device: torch.device) -
     return open_ledger(budget, accounting=Accounting.EXACT, unchecked=True)
 
 
-def check_numbers(log_p: Tensor) -> None:
-    """Raise if a row of log-probabilities, as softmax gives them, is NaN; it is then so throughout.
+def check_logits(logits: Tensor, *, where: Tensor | None = None) -> None:
+    """Raise if a row of logits, or of log-probabilities, is no distribution's.
+
+    Args:
+        logits: shape (..., n_tokens).
+        where: the rows to look at, bool, shape (...); all if None.
 
     Raises:
-        InvalidDistributionError: one is.
+        InvalidDistributionError: one has a NaN, is infinite, or has nothing above -inf.
     """
-    if bool(torch.isnan(log_p[..., 0]).any()):
+    good = torch.isfinite(logits.amax(dim=-1))
+    if not bool((good if where is None else good | ~where).all()):
         raise InvalidDistributionError(
-            "logits of the policy or of the reference are NaN; look for an overflow, such as of "
-            "weights in float16, and load the models in bfloat16 or float32"
+            "logits of the policy or of the reference are NaN, infinite, or -inf throughout; look "
+            "for an overflow, such as of weights in float16, and load the models in bfloat16 or "
+            "float32"
         )
 
 
@@ -67,10 +73,10 @@ def policy_kl_nats(log_a: Tensor, log_b: Tensor) -> Tensor:
         log_b: the reference's.
 
     Raises:
-        InvalidDistributionError: a row is NaN.
+        InvalidDistributionError: as for `check_logits`.
     """
-    check_numbers(log_a)
-    check_numbers(log_b)
+    check_logits(log_a)
+    check_logits(log_b)
     if reading_waits(log_b):
         by_operations: Tensor = kl_nats(log_a, log_b, unchecked=True)
         return by_operations

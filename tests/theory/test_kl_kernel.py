@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from theory import kl_kernel
 from theory.kl_paths import LOG_ZERO
-from theory.projections import fixed_kl_mixture, geometric_projection
+from theory.projections import MOST_STEPS, fixed_kl_mixture, geometric_projection
 
 both = pytest.mark.parametrize("project", [fixed_kl_mixture, geometric_projection])
 UNIT = 2.0**-53
@@ -74,6 +74,55 @@ def test_a_difference_of_three_is_rounded_about_once(x, y, z):
     error = abs(Fraction(kl_kernel.difference(x, y, z)) - exact)
     lost_twice = 2 * UNIT**2 * (abs(x) + abs(y) + abs(z))
     assert error <= Fraction(UNIT) * abs(exact) + Fraction(lost_twice)
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_integers_of_floats_are_in_their_order_and_give_them_back(x, y):
+    x, y = x + 0.0, y + 0.0  # of the two zeros only this one
+    assert (kl_kernel.ordered(x) < kl_kernel.ordered(y)) == (x < y)
+    assert kl_kernel.unordered(kl_kernel.ordered(x)) == x
+
+
+@given(st.floats(-3, 2.3), st.floats(-3, 2.3), st.floats(-9, 2), st.integers(0, 2**32 - 1))
+def test_what_is_left_out_where_no_derivative_is_wanted_changes_no_result(wide, apart, size, seed):
+    rng = np.random.default_rng(seed)
+    log_b = 10**wide * rng.normal(size=(8, 30))
+    log_a = log_b + 10**apart * rng.normal(size=log_b.shape)
+    k = 10**size * rng.uniform(0, 2, size=8)
+    plain, kept = (
+        kl_kernel.solve(
+            log_a, log_b, k, np.ones(8), geometric=True, most_steps=MOST_STEPS, keep=keep
+        )
+        for keep in (False, True)
+    )
+    np.testing.assert_allclose(plain.rows["weight"], kept.rows["weight"], rtol=1e-11)
+    np.testing.assert_allclose(plain.rows["kl"], kept.rows["kl"], rtol=1e-12, atol=1e-24)
+    np.testing.assert_allclose(plain.log_x, kept.log_x, rtol=1e-10, atol=1e-10)
+
+
+@given(st.floats(-3, 1), st.floats(-20, 20), st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
+def test_a_point_of_the_geometric_path_is_the_same_whatever_was_guessed(
+    log_sum, mean, weight, seed
+):
+    log_a, log_b = 3 * np.random.default_rng(seed).normal(size=(2, 20))
+    record, rows = np.empty((3, 1, 20)), np.zeros(1, kl_kernel.ROW)
+    kl_kernel.solve_rows(
+        *(True, log_a[None], log_b[None], np.full(1, 1e-3), np.ones(1), MOST_STEPS),
+        *(record, np.empty((1, 20)), rows),
+    )
+    (base, _, tilt), row = record[:, 0], rows[0]
+    row["log_sum"], row["mean"] = log_sum, mean
+    found = kl_kernel.geometric_point(weight, log_b, base, tilt, np.empty(20), row)
+    with mpmath.workdps(40):
+        b = [mpmath.exp(mpmath.mpf(x)) for x in log_b]
+        s = [mpmath.mpf(x) - mpmath.mpf(y) for x, y in zip(log_a, log_b, strict=True)]
+        x = [q * mpmath.exp(weight * t) for q, t in zip(b, s, strict=True)]
+        b, x = ([p / mpmath.fsum(ps) for p in ps] for ps in (b, x))
+        kl = mpmath.fsum(p * mpmath.log(p / q) for p, q in zip(x, b, strict=True))
+        centre = mpmath.fsum(p * t for p, t in zip(x, s, strict=True))
+        variance = mpmath.fsum(p * (t - centre) ** 2 for p, t in zip(x, s, strict=True))
+        assert relative_error(found[0], kl) <= 1e-12
+        assert relative_error(found[1], weight * variance) <= 1e-11
 
 
 @both

@@ -187,8 +187,10 @@ def test_a_share_lies_above_0_and_up_to_1(share):
 
 def test_logits_that_are_not_numbers_are_refused():
     log_a, log_b = rows(1, 1, 3)
-    for pair in ((log_a * math.nan, log_b), (log_a, log_b * math.nan)):
-        with pytest.raises(InvalidDistributionError, match="are NaN; look for an overflow"):
+    last = torch.tensor([False, False, True])
+    wrong = (log_b * math.nan, log_b - math.inf, log_b.masked_fill(last, math.inf))
+    for pair in ((log_a * math.nan, log_b), *((log_a, each) for each in wrong)):
+        with pytest.raises(InvalidDistributionError, match=r"are NaN, .*; look for an overflow"):
             policy_kl_nats(*pair)
 
 
