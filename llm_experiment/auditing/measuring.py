@@ -74,9 +74,9 @@ def measure(settings: AuditSettings, folder: Path) -> Measured:
             patterns=matched,
             settings=settings,
         )
-        for batch in track(auditor.batches, "batches of prompts", total=len(auditor.batches)):
-            if not part_path(folder, batch.number).exists():
-                write_part(folder, batch.number, auditor.measure(batch))
+        left = [each for each in auditor.batches if not part_path(folder, each.number).exists()]
+        for batch in track(left, "batches of prompts"):
+            write_part(folder, batch.number, auditor.measure(batch))
         arrays = read_parts(folder, len(auditor.batches))
     return Measured(
         prompts=prompts,
