@@ -140,6 +140,7 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
             realized_budgets_nats=(),
             control_shifts=(),
             evaluation_lengths=(256,),
+            n_base_episodes=1024,
         )
         if preset.is_packaged:
             return replace(

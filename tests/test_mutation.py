@@ -90,7 +90,10 @@ def test_a_change_is_tried_by_the_tests_of_its_line_its_own_first_then_the_faste
     own, other = "tests/package/test_one.py", "tests/test_all.py"
     known = Covering(
         seconds={f"{own}::slow": 5.0, f"{own}::fast": 1.0, f"{other}::a": 0.5, f"{other}::b": 2.0},
-        tests={"package/one.py": {3: {f"{own}::slow", f"{own}::fast", f"{other}::a"}}},
+        tests={
+            "package/one.py": {3: {f"{own}::slow", f"{own}::fast", f"{other}::a"}},
+            "package/two.py": {3: {f"{other}::b"}},
+        },
     )
     found = known.selection("package/one.py", 3, seconds=100)
     assert found == [f"{own}::fast", f"{own}::slow", f"{other}::a"]
@@ -98,6 +101,16 @@ def test_a_change_is_tried_by_the_tests_of_its_line_its_own_first_then_the_faste
     # The first is tried whatever it takes; what does not fit is left out.
     assert known.selection("package/one.py", 3, seconds=1.5) == [f"{own}::fast", f"{other}::a"]
     assert known.selection("package/one.py", 3, seconds=0) == [f"{own}::fast"]
+
+
+def test_after_the_tests_of_a_line_come_those_that_a_fixture_may_have_spared():
+    own, other = "tests/package/test_one.py", "tests/test_all.py"
+    known = Covering(
+        seconds={f"{own}::a": 1.0, f"{own}::b": 2.0, f"{other}::c": 9.0, f"{other}::d": 0.1},
+        tests={"package/one.py": {3: {f"{other}::c"}, 4: {f"{own}::b", f"{other}::d"}}},
+    )
+    found = known.selection("package/one.py", 3, seconds=100)
+    assert found == [f"{other}::c", f"{own}::a", f"{own}::b", f"{other}::d"]
 
 
 def test_a_line_that_no_test_is_seen_to_execute_is_tried_by_all_tests_of_its_module():

@@ -4,9 +4,9 @@ where a test file or the code that it executes changed.
 It is measured in portions of a few test files, and kept after each: a measurement that was stopped
 goes on where it was.
 
-Lines that run at import, and compiled functions, are executed by no test that coverage could see.
-For them every test of the module counts: those that execute any line of it, and those in the test
-file of its name.
+Lines that run at import, compiled functions, and what a fixture shares out are executed by no test
+that coverage could see, or by the first one alone. So after the tests of a line come those of its
+module: those that execute any line of it, and those in the test file of its name.
 """
 
 import gzip
@@ -55,7 +55,11 @@ class Covering:
     waiting: set[str] = field(default_factory=set)
 
     def selection(self, path: str, line: int, *, seconds: float) -> list[str]:
-        """The tests of a line: those in the file of the module's name first, then the fast ones.
+        """The tests that may notice a change of a line, the likeliest first.
+
+        First the tests that execute the line, then all others of its module: what a fixture, or
+        whatever else is shared, does for several tests was seen in the first of them alone. Among
+        either those in the file of the module's name come first, then the fast ones.
 
         Args:
             path: of the module.
@@ -64,13 +68,17 @@ class Covering:
         """
         own = test_file_of(path)
         lines = self.tests.get(path, {})
-        chosen = lines.get(line) or {
+        of_line = lines.get(line) or set()
+        of_module = {
             *(test for tests in lines.values() for test in tests),
             *(test for test in self.seconds if test.startswith(own + "::")),
         }
         ordered = sorted(
-            chosen & self.seconds.keys(),
-            key=lambda test: (not test.startswith(own + "::"), self.seconds[test], test),
+            of_module & self.seconds.keys(),
+            key=lambda test: (
+                *(test not in of_line, not test.startswith(own + "::")),
+                *(self.seconds[test], test),
+            ),
         )
         selected, total = [], 0.0
         for test in ordered:
