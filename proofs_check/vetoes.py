@@ -607,7 +607,18 @@ def audit_of_a_mixture(effort: Effort, *, share: Fraction = ONE) -> Outcome:
     def decide(case: tuple[Row, Row, Fraction]) -> Verdict:
         mu, other, weight = case
         found = doubt(mu, other, (weight, 1 - weight), n_steps)
-        return verdict_of(found <= share * LogSum.log(1 / weight), informative=other[2] > 0)
+        # By counts, of which the posterior of memoryless models is a function.
+        by_counts = LogSum.rational(0)
+        for ones, zeros in product(range(n_steps), repeat=2):
+            if ones + zeros < n_steps:
+                kept, gone = (p[0] ** zeros * p[1] ** ones for p in (mu, other))
+                total = weight * kept + (1 - weight) * gone
+                event = (1 - weight) * gone * other[2] / total if kept else ZERO
+                by_counts += math.comb(ones + zeros, ones) * kept * LogSum.log(1 / (1 - event))
+        return verdict_of(
+            found == by_counts and found <= share * LogSum.log(1 / weight),
+            informative=other[2] > 0,
+        )
 
     cases = (
         (mu, other, weight)

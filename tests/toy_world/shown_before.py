@@ -8,6 +8,7 @@ number, a word or a line of a drawing is not overlooked.
 
 import json
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,26 @@ def account_of(name, folder, printed):
     with figure_style():
         drawing = described(result.figure())
     data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["data"]
-    lines = [f"{name} {SMALL[name]}", "", *printed.splitlines(), *drawing, ""]
+    defaults = " ".join(f"{field}={value}" for field, value in _defaults(name))
+    lines = [
+        f"{name} {SMALL[name]}",
+        f"without options: {defaults}",
+        "",
+        *printed.splitlines(),
+        *drawing,
+        "",
+    ]
     for place, numbers in sorted(_leaves(data, "data")):
         values = np.nan_to_num(np.array(numbers, dtype=float), posinf=1e9, neginf=-1e9)
         sums = f"{values.sum():.9g} {(values * np.arange(1, len(values) + 1)).sum():.9g}"
         lines.append(f"{place}: {len(numbers)} numbers {sums}")
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _defaults(name):
+    """The options of a demo that is given none; where it writes depends on the folder."""
+    options = load_demo(name).options_type()
+    return [(f.name, getattr(options, f.name)) for f in fields(options) if f.name != "out"]
 
 
 def _leaves(value, place):

@@ -80,6 +80,16 @@ class World:
             )
         if any(sum(row) != 1 for rows in self.emission for row in rows):
             raise InvalidArgumentError(f"emission must sum to 1, got {self.emission}")
+        states = {state for rows in self.successor for row in rows for state in row}
+        if not states <= {*range(len(self.successor))}:
+            raise InvalidArgumentError(
+                f"successor must name states 0..{len(self.successor) - 1}, got {sorted(states)}"
+            )
+        heard = {observation for come in self.novelty for observation in come}
+        if not heard <= {*range(self.n_observations)}:
+            raise InvalidArgumentError(
+                f"novelty must name observations 0..{self.n_observations - 1}, got {sorted(heard)}"
+            )
 
     def state_after(self, history: History, *, state: int = 0) -> int:
         """The state after a history of even length that begins in `state`."""

@@ -51,6 +51,11 @@ def test_a_policy_cannot_tell_a_history_from_its_sufficient_end(policy, history)
     assert history[len(history) - len(end) :] == end
     function = policy_function(policy, **SIZES)
     assert function(end) == function(history)
+    memory = memory_of(policy)
+    if memory is None:
+        assert end == history
+    else:  # as short as its memory and the clock that it counts by allow
+        assert len(end) // 2 < memory.n_steps + memory.period
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,14 @@ def test_an_impossible_world_is_refused():
         World(**{**good, "novelty": ((1,), (1,))})
     with pytest.raises(InvalidArgumentError, match="emission must sum to 1"):
         World(**{**good, "emission": (((half[0], Fraction(1, 3)),),)})
+    with pytest.raises(
+        InvalidArgumentError, match=r"successor must name states 0\.\.0, got \[0, 1"
+    ):
+        World(**{**good, "successor": (((0, 1),),)})
+    with pytest.raises(
+        InvalidArgumentError, match=r"novelty must name observations 0\.\.1, got \[2"
+    ):
+        World(**{**good, "novelty": ((2,),)})
     with pytest.raises(InvalidHistoryError, match=r"action at position 0 must lie in 0\.\.0"):
         world.state_after((1, 0))
 
