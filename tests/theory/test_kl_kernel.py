@@ -180,3 +180,13 @@ def test_a_row_that_was_overwritten_has_no_gradient(project, rng):
         proposal.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         total.backward()
+
+
+def test_what_is_compiled_beforehand_is_all_that_a_projection_and_its_gradient_call(rng):
+    kl_kernel.warm_up()
+    called = (kl_kernel.solve_rows, kl_kernel.pull_back_rows)
+    before = [len(function.signatures) for function in called]
+    log_a, log_b = tracked_rows(rng)
+    found = fixed_kl_mixture(log_a, log_b, 0.05).log_x
+    torch.autograd.grad((found**2).sum(), log_a)
+    assert [len(function.signatures) for function in called] == before

@@ -328,7 +328,7 @@ def test_a_run_is_planned_as_its_settings_say():
         n_agents=2,
         n_evaluation_episodes=128,
         evaluation_lengths=(256,),
-        n_base_episodes=2048,
+        n_base_episodes=1024,
         n_processes=2,
     )
 
