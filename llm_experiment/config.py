@@ -557,11 +557,19 @@ def differences(first: Any, second: Any, prefix: str = "") -> str:
     """
     a, b = _named(first), _named(second)
     if a is None or b is None:
-        return "" if first == second else f"{prefix} {to_jsonable(first)} and {to_jsonable(second)}"
+        return "" if first == second else f"{prefix} {_shown(first)} and {_shown(second)}"
     dot = f"{prefix}." if prefix else ""
     names = dict.fromkeys([*a, *b])
     found = (differences(a.get(name), b.get(name), f"{dot}{name}") for name in names)
     return ", ".join(difference for difference in found if difference)
+
+
+def _shown(value: Any) -> Any:
+    """A value as JSON has it; a text that a line would not show as it is, in quotes."""
+    plain = to_jsonable(value)
+    if isinstance(plain, str) and (plain.strip() != plain or not plain or not plain.isprintable()):
+        return repr(plain)
+    return plain
 
 
 def _named(value: Any) -> dict[str, Any] | None:

@@ -269,6 +269,13 @@ def test_differences_name_what_differs_and_nothing_else():
     assert differences(TINY, TINY) == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"), [("\n", r"'\n'"), ("", "''"), ("a ", "'a '"), ("a", "a")]
+)
+def test_texts_that_a_line_would_not_show_as_they_are_stand_in_quotes(text, shown):
+    assert differences({"end_text": None}, {"end_text": text}) == f"end_text None and {shown}"
+
+
 def test_differences_are_found_in_mappings_and_lists_of_parts():
     first = replace(TINY, stages=(Stage(agent_steps=5), Stage(agent_steps=6)))
     second = replace(TINY, stages=(Stage(agent_steps=5), Stage(agent_steps=7)))
