@@ -522,6 +522,7 @@ def test_at_the_base_the_weight_is_the_root_of_the_share(project, share, rng):
 
 
 @both
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize(("kl", "limit"), [(0.9e-20, True), (1.1e-20, False), (9e-20, False)])
 def test_the_limit_s_weight_is_taken_below_1e_minus_20_nats_and_no_root_is_sought(
     project, kl, limit, rng
@@ -536,6 +537,7 @@ def test_the_limit_s_weight_is_taken_below_1e_minus_20_nats_and_no_root_is_sough
 
 
 @both
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize("apart", [0.0, 1e-12, 1.0])
 def test_a_share_of_nothing_has_finite_slopes(project, apart, rng):
     log_b = torch.tensor(rng.normal(size=(3, 6))).log_softmax(-1)
@@ -564,7 +566,14 @@ def test_a_budget_that_is_spent_leaves_no_gradient_at_the_base(project):
         assert (gradient == 0).all()
 
 
+@pytest.fixture(params=["kernel", "array operations"])
+def _either_way(request, monkeypatch):
+    if request.param == "array operations":
+        monkeypatch.setattr(theory.projections, "reading_waits", lambda array: True)
+
+
 @both
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize("budget", [1e-3, 0.05, 50.0])
 @pytest.mark.parametrize("result", ["log_x", "weight", "kl_nats", "target_nats"])
 def test_gradients_of_a_share_are_within_1e7_of_finite_differences(project, budget, result, rng):
@@ -588,6 +597,7 @@ def test_gradients_of_a_share_are_within_1e7_of_finite_differences(project, budg
 
 
 @both
+@pytest.mark.usefixtures("_either_way")
 def test_at_the_base_the_gradient_of_a_share_is_that_nearby(project, rng):
     logits = torch.tensor(rng.normal(size=6))
     change, cotangent = torch.tensor(rng.normal(size=6)), torch.tensor(rng.normal(size=6))
