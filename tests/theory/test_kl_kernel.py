@@ -125,6 +125,29 @@ def test_a_point_of_the_geometric_path_is_the_same_whatever_was_guessed(
         assert relative_error(found[1], weight * variance) <= 1e-11
 
 
+@pytest.mark.parametrize("weight", [0.05, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("last", [0.0, 0.2])
+def test_guesses_at_a_point_are_near_it_where_rows_are_not_far_apart(weight, last, rng):
+    """They cost no digits where they are not; but each then takes another pass."""
+    log_b = rng.normal(size=20)
+    log_a = log_b + 0.3 * rng.normal(size=20)
+    record, rows = np.empty((3, 1, 20)), np.zeros(1, kl_kernel.ROW)
+    kl_kernel.solve_rows(
+        *(True, log_a[None], log_b[None], np.full(1, 1e-3), np.ones(1), MOST_STEPS),
+        *(record, np.empty((1, 20)), rows),
+    )
+    (base, _, tilt), row = record[:, 0], rows[0]
+    slope = 0.0
+    if last:
+        kl_kernel.guess_sums(0.0, last, 0.0, row)
+        _, slope = kl_kernel.geometric_point(last, log_b, base, tilt, np.empty(20), row)
+    kl_kernel.guess_sums(last, weight, slope, row)
+    guessed = row["log_sum"], row["mean"]
+    kl_kernel.exact_point(weight, log_b, base, tilt, np.empty(20), row)
+    near = 2e-3 if last == 0 else 0.05 * (weight - last) ** 2
+    assert guessed == pytest.approx((row["log_sum"], row["mean"]), abs=near)
+
+
 @both
 def test_rows_that_may_not_be_written_to_or_are_not_contiguous_are_read_all_the_same(project, rng):
     logits = rng.normal(size=(2, 7, 5))

@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 from theory.arguments import as_member
 from theory.arrays import FULL_MASS_ROUNDING
 from theory.constraints import expected_chi_squared, expected_reverse_kl_nats
+from theory.divergences import exp_minus_tangent
 from theory.errors import InvalidArgumentError, InvalidBudgetError, SolverError
 from theory.process import (
     EnvironmentTable,
@@ -77,8 +78,6 @@ CENTRING: Final = 0.2
 NEAR_EDGE: Final = 0.99
 """How much of the way to the edge of the feasible cone a step may go."""
 MOST_STEPS: Final = 100
-SERIES_BELOW: Final = 1e-3
-"""Six terms of `u - ln(1 + u)` are exact to 1e-16 below this."""
 LARGE: Final = 1.0
 """Reverse-KL budgets above this leave some probabilities far below beta's."""
 LEAST_LOG_SHARE: Final = math.log(1e-16)
@@ -367,18 +366,10 @@ def _measure(flows: _Flows, divergence: Divergence, x: Floats) -> tuple[float, F
         return float(w @ (apart**2 / b)), 2 * w * apart / b, 2 * w / b
     taken = (b > 0) & (w > 0)
     ratio = np.where(taken, apart / np.where(taken, b, 1.0), 0.0)  # x / b - 1
-    # b (u - ln(1 + u)) = b ln(b / x) + x - b; where beta never comes, x.
-    terms = np.where(taken, b * _less_logarithm(ratio), x)
-    return float(w @ terms), w * apart / x, w * b / x**2
-
-
-def _less_logarithm(u: Floats) -> Floats:
-    """`u - ln(1 + u) >= 0`, with its digits where u is near 0."""
+    # b (u - ln(1 + u)) = b ln(b / x) + x - b = b phi(ln(1 + u)); where beta never comes, x.
     with np.errstate(divide="ignore"):
-        plain = u - np.log1p(u)
-    small = np.where(np.abs(u) < SERIES_BELOW, u, 0.0)
-    series = small**2 * (0.5 - small * (1 / 3 - small * (0.25 - small * (0.2 - small / 6))))
-    return np.where(np.abs(u) < SERIES_BELOW, series, plain)
+        terms = np.where(taken, b * exp_minus_tangent(np.log1p(ratio)), x)
+    return float(w @ terms), w * apart / x, w * b / x**2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -229,8 +229,8 @@ def power_discounts_bits(prices: Sequence[DeviationPrice]) -> list[tuple[int, fl
     """
     discounts = []
     for p in prices:
-        if p.is_power_of_two and p.n >= FIRST_LARGE and 1.5 * p.n < len(prices):
-            low, high = p.n / math.sqrt(2), p.n * math.sqrt(2)
+        low, high = p.n / math.sqrt(2), p.n * math.sqrt(2)
+        if p.is_power_of_two and p.n >= FIRST_LARGE and high < len(prices):
             others = [q.estimate_bits for q in prices if low <= q.n <= high and q.n != p.n]
             discounts.append((p.n, float(np.median(others)) - p.estimate_bits))
     return [(n, bits) for n, bits in discounts if math.isfinite(bits)]

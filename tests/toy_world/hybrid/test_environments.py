@@ -109,3 +109,9 @@ def test_what_is_no_grid_or_river_is_refused():
     with pytest.raises(InvalidArgumentError, match="n_states must be >= 2, got 1"):
         river_swim(n_states=1)
     assert math.isclose(sum(river_swim().initial), 1)
+
+
+@pytest.mark.parametrize("name", ["n_states", "n_actions"])
+def test_a_random_process_has_states_and_actions(name, rng):
+    with pytest.raises(InvalidArgumentError, match=f"{name} must be >= 1, got 0"):
+        random_mdp(**{name: 0}, rng=rng)
