@@ -97,8 +97,8 @@ LEAST_EXPONENT: Final = -746.0
 """e^s is 0 in float64 from here down."""
 ROUGH_NATS: Final = 1e-9
 CERTAINLY: Final = 1.0 + 1e-6
-"""KL(a||b) as `read_masses` has it, right to about 1e-14, is surely above k if it is above k times
-the one and the other."""
+"""KL(a||b) as `masses_and_means` has it, right to about 1e-14, is surely above k if it is above
+k times the one and the other."""
 POLYNOMIAL_STEPS: Final = 5
 """Of Newton's, on single numbers, for the first guess."""
 MOST_CHANGE: Final = 0.5
@@ -264,7 +264,22 @@ def tops(log_a: Floats, log_b: Floats, floor: float) -> tuple[float, float, floa
 
 
 @summing
-def read_masses(
+def masses(
+    log_a: Floats, log_b: Floats, floor: float, top_a: float, top_b: float, base: Floats
+) -> tuple[float, float]:
+    """The masses of a and b over e^top; fills `base` with b over it."""
+    mass_a, mass_b = 0.0, 0.0
+    for i in range(log_a.size):
+        p, q = cleaned(log_a[i], log_b[i], floor)
+        b = exponential(q - top_b)
+        base[i] = b
+        mass_a += exponential(p - top_a)
+        mass_b += b
+    return mass_a, mass_b
+
+
+@summing
+def masses_and_means(
     log_a: Floats,
     log_b: Floats,
     floor: float,
@@ -272,8 +287,8 @@ def read_masses(
     top_b: float,
     base: Floats,
     row: Record,
-) -> None:
-    """Fill `base` with b over e^top, and note what is a sum over a and b alone."""
+) -> tuple[float, float]:
+    """As `masses`; notes what the geometric path begins with, and KL(a||b) roughly."""
     mass_a, mass_b, lost, kept, first_a, first_b = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(log_a.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
@@ -287,15 +302,10 @@ def read_masses(
         kept += b_kept
         first_a += a * from_top
         first_b += b_kept * from_top
-    row.meets = 1.0 if mass_a > 0.0 else 0.0
-    mass_a = mass_a if mass_a > 0.0 else 1.0
     log_masses = math.log(mass_a) - math.log(mass_b)
-    row.floor, row.top_a, row.mass_a, row.mass_b = floor, top_a, mass_a, mass_b
-    row.log_mass_b = top_b + math.log(mass_b)
-    row.shift = top_a + math.log(mass_a) - row.log_mass_b
     row.lost, row.kept = lost / mass_b, kept / mass_b
-    row.end = first_a / mass_a - log_masses
-    row.mean = first_b / kept - log_masses
+    row.end, row.mean = first_a / mass_a - log_masses, first_b / kept - log_masses
+    return mass_a, mass_b
 
 
 @summing
@@ -346,15 +356,24 @@ def compare(
 
 @numeric
 def read_ends(geometric: bool, log_a: Floats, log_b: Floats, base: Floats, row: Record) -> None:
-    """Fill `base` but for its mass, and note what `row` says of both ends, of KL(a||b) roughly."""
+    """Fill `base` but for its mass, and note what `row` says of both ends but for `compare`'s."""
     floor = IMPOSSIBLE
     top_a, top_b, bottom_b = tops(log_a, log_b, floor)
     if geometric:
         floor = top_b + GEOMETRIC_ZERO
         if bottom_b < floor:
             top_a, top_b, _ = tops(log_a, log_b, floor)
-    top_a = top_a if top_a > IMPOSSIBLE else 0.0
-    read_masses(log_a, log_b, floor, top_a, top_b, base, row)
+    meets = top_a > IMPOSSIBLE
+    top_a = top_a if meets else 0.0
+    if geometric:
+        mass_a, mass_b = masses_and_means(log_a, log_b, floor, top_a, top_b, base, row)
+    else:
+        mass_a, mass_b = masses(log_a, log_b, floor, top_a, top_b, base)
+    mass_a = mass_a if meets else 1.0
+    row.meets = 1.0 if meets else 0.0
+    row.floor, row.top_a, row.mass_a, row.mass_b = floor, top_a, mass_a, mass_b
+    row.log_mass_b = top_b + math.log(mass_b)
+    row.shift = top_a + math.log(mass_a) - row.log_mass_b
     row.jump = 0.0
 
 
