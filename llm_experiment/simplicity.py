@@ -44,7 +44,7 @@ class Options:
     """Base models, trained with seeds 0, 1, ..."""
     recipe: LanguageModelRecipe = field(
         default_factory=lambda: LanguageModelRecipe(
-            n_tokens=1_000_000, sequence_length=256, batch_size=4, n_heldout=32
+            n_tokens=2_000_000, sequence_length=256, batch_size=4, n_heldout=128
         )
     )
     """How each is trained, but for its seed."""
