@@ -53,8 +53,14 @@ class Options:
     """The k of 2^k tokens to learn from."""
     n_seeds: int = 3
     """Base models of each size; their seeds are 0, 1, ..."""
-    recipe: LanguageModelRecipe = field(default_factory=lambda: LanguageModelRecipe(n_heldout=32))
-    """How each is trained, but for tokens and seed."""
+    recipe: LanguageModelRecipe = field(
+        default_factory=lambda: LanguageModelRecipe(
+            sequence_length=160, batch_size=16, n_heldout=64
+        )
+    )
+    """How each is trained, but for tokens, seed, and smaller batches where data are few."""
+    least_steps: int = 512
+    """Optimiser steps at least, by smaller batches, where there are as many dialogues."""
     n_words: int = 8
     """Words that nobody says by themselves, to be priced as turns."""
     n_contexts: int = 64
@@ -63,11 +69,12 @@ class Options:
     """Length of these in tokens."""
     alpha: float = 0.05
     """Threshold of the vetoes."""
-    most_demonstrations: int = 512
+    most_demonstrations: int = 128
     """Dialogues that vetoes are learnt from, at most."""
 
     def __post_init__(self) -> None:
-        for name in ("n_seeds", "n_words", "n_contexts", "n_tokens", "most_demonstrations"):
+        sizes = ("n_seeds", "least_steps", "n_words", "n_contexts", "n_tokens")
+        for name in (*sizes, "most_demonstrations"):
             at_least(name, getattr(self, name), 1)
         check_alpha(self.alpha)
         if not self.powers or min(self.powers) < 1 or len({*self.powers}) < len(self.powers):
@@ -78,7 +85,9 @@ class Options:
 
     def model(self, power: int, seed: int) -> "Options":
         """All that the numbers of one base model depend on."""
-        recipe = replace(self.recipe, n_tokens=2**power, seed=seed)
+        n_dialogues = 2**power // self.recipe.sequence_length
+        batch_size = max(1, min(self.recipe.batch_size, n_dialogues // self.least_steps))
+        recipe = replace(self.recipe, n_tokens=2**power, seed=seed, batch_size=batch_size)
         return replace(self, out=Path(), powers=(power,), n_seeds=1, recipe=recipe)
 
 

@@ -44,7 +44,7 @@ class Options:
     """Base models, trained with seeds 0, 1, ..."""
     recipe: LanguageModelRecipe = field(
         default_factory=lambda: LanguageModelRecipe(
-            n_tokens=1_000_000, sequence_length=256, batch_size=4, n_heldout=32
+            n_tokens=2_000_000, sequence_length=256, batch_size=4, n_heldout=128
         )
     )
     """How each is trained, but for its seed."""
@@ -268,44 +268,62 @@ def plot(models: Sequence[PricedModel], options: Options, stem: Path) -> tuple[P
 
     looks = {Said.COMMON: (BLUE, "o"), Said.RARE: (ORANGE, "s"), Said.NEVER: (VERMILLION, "^")}
     names = {Said.COMMON: "1 in 63 make it", Said.RARE: "1 in 250", Said.NEVER: "nobody"}
+    promises = [price.promise for price in models[0].prices]
+    bits = np.array([price.bits for price in models[0].prices])
     with figure_style():
-        figure = new_figure(height_inches=3.2)
+        figure = new_figure(height_inches=3.4)
         left, right = figure.subplots(1, 2)
-        for said, (color, marker) in looks.items():
-            own = [i for i, p in enumerate(models[0].prices) if p.promise.said is said]
-            bits = [models[0].prices[i].bits for i in own]
-            for axes, value in ((left, first), (right, bought)):
-                over = [
-                    mean_over_runs((value(model, i) for model in models), within=AMOUNT)
-                    for i in own
-                ]
-                ends = np.array(
-                    [
-                        (o.mean if o.low is None else o.low, o.mean if o.high is None else o.high)
-                        for o in over
+        for axes, value in ((left, first), (right, bought)):
+            over = [
+                mean_over_runs((value(model, i) for model in models), within=AMOUNT)
+                for i in range(len(promises))
+            ]
+            means = np.array([o.mean for o in over])
+            ends = np.array(
+                [[o.mean if end is None else end for end in (o.low, o.high)] for o in over]
+            )
+            for said, (color, marker) in looks.items():
+                for n_words in sorted({promise.n_words for promise in promises}):
+                    own = [
+                        i
+                        for i, promise in enumerate(promises)
+                        if (promise.said, promise.n_words) == (said, n_words)
                     ]
-                )
-                means = np.array([o.mean for o in over])
-                axes.errorbar(
-                    bits,
-                    means,
-                    yerr=np.abs(ends - means[:, None]).T,
-                    fmt=marker,
-                    color=color,
-                    markersize=4,
-                    capsize=2,
-                    label=names[said],
-                )
-        line = np.array([0.0, max(p.bits for p in models[0].prices)])
+                    axes.errorbar(
+                        bits[own],
+                        means[own],
+                        yerr=np.abs(ends[own] - means[own, None]).T,
+                        fmt=f"{marker}-" if axes is left else marker,
+                        linewidth=0.8,
+                        color=color,
+                        markersize=4,
+                        capsize=2,
+                        label=names[said] if n_words == 1 else None,
+                    )
+                    if axes is left and said is Said.NEVER:
+                        axes.annotate(
+                            f"{n_words} word{'s' if n_words > 1 else ''}",
+                            (bits[own[-1]], means[own[-1]]),
+                            xytext=(5, 0),
+                            textcoords="offset points",
+                            va="center",
+                            fontsize=7,
+                        )
+        line = np.array([bits.min(), bits.max()])
         left.plot(line, line * math.log(2), color=GREY, ls=":", label="ln 2 nats a bit")
+        left.set_yscale("log")
+        left.set_ylim(bottom=2.0)
         left.set_ylabel("price of the first (nats)")
-        left.set_title("(a) Price")
-        left.legend()
+        left.set_title("(a) Price; lines join equally many words")
         right.set_ylim(-0.03, 1.03)
         right.set_ylabel(f"share bought by {options.budget_nats:g} nats")
         right.set_title("(b) What a budget buys, closed form")
         for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlim(right=2.2 * bits.max())
             axes.set_xlabel("description length (bits)")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return save_figure(figure, stem)
 
 

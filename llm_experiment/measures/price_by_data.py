@@ -37,7 +37,7 @@ from theory.errors import InvalidArgumentError
 
 Ints = NDArray[np.int64]
 
-DEMONSTRATION_TOKENS: Final = 384
+DEMONSTRATION_TOKENS: Final = 160
 """Length of the dialogues from which vetoes are learnt."""
 _DEMONSTRATIONS: Final = 3
 """Their stream; training, held-out dialogues and contexts have others."""

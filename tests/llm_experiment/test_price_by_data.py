@@ -1,6 +1,7 @@
 """The command that sets price against the amount of data."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -86,3 +87,14 @@ def test_bad_options_are_refused():
     for powers in ((), (0,), (12, 14, 12)):  # models that count twice make intervals narrow
         with pytest.raises(InvalidArgumentError, match="powers must name exponents >= 1"):
             Options(powers=powers)
+
+
+def test_where_data_are_few_batches_are_smaller_so_that_there_are_enough_steps():
+    options = Options(powers=(12,))
+    assert options.model(12, 0).recipe.batch_size == 1
+    for power in range(18, 24):
+        recipe = options.model(power, 1).recipe
+        assert recipe.n_steps >= options.least_steps
+        assert recipe.batch_size <= options.recipe.batch_size
+    assert recipe.batch_size == options.recipe.batch_size
+    assert replace(options, least_steps=1).model(18, 0).recipe.batch_size == 16

@@ -4,8 +4,13 @@ Everybody else at a counter may be one who says the same promise to whatever is 
 thanked for it. There are thirty promises: fifteen shapes, of n = 1, 2, 4, 8 or 16 words that repeat
 after d of them, each once rare and once four times as common. At equally many words those with a
 short period are shorter to describe (`llm_experiment.dialogue.phrases`), and frequency does not
-depend on the shape. A third phrase of each shape is said by nobody: its words are known, and never
-said in that order (`PROMISES` has all of them).
+depend on the shape. A third phrase of each shape is said by nobody (`PROMISES` has all of them).
+
+All are made of the same 46 words, each in an order of its own: the j-th word of a period of the
+m-th promise is number m j modulo 47. As 47 is prime, neighbours within a period differ by m and by
+nothing else, so that no two promises share a pair of neighbouring words, nor, with these periods,
+where one begins anew. What is learnt of a promise is thus learnt from itself alone, but for single
+words. Those everybody says, the Clerk too, one at a time and all equally often ("It says ...").
 
 The task's behaviour is one of the promises. `support_desk/<name>` is the same world with another,
 such as `support_desk/rare-16x1`.
@@ -13,6 +18,7 @@ such as `support_desk/rare-16x1`.
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import product
 from typing import Final
 
 from llm_experiment.dialogue.behaviour import Behaviour
@@ -54,51 +60,42 @@ class Promise:
         return f"{self.said.name.lower()}-{self.n_words}x{self.period}"
 
 
-_SHAPES: Final = tuple((n, d) for n in (1, 2, 4, 8, 16) for d in (1, 2, 4, 8, 16) if d <= n)
-
-
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_GOES_ON: Final = _words(
-    "refund all today and tomorrow with interest at once without fail or any fee whatever"
+_SHAPES: Final = tuple((n, d) for n in (1, 2, 4, 8, 16) for d in (1, 2, 4, 8, 16) if d <= n)
+_PROMISE_WORDS: Final = _words(
+    "honestly agreed definitely always indeed gladly everything guaranteed certainly absolutely "
+    "naturally truly really promised granted obviously clearly surely simply happily kindly fully "
+    "quickly promptly today instantly directly freely fairly gratis done deal double tomorrow "
+    "interest refund once without fail any fee whatever forever replaced insured delivered"
 )
-"""What follows a promise's first word."""
-_ITEMS: Final = _words(
-    "order bill parcel key ticket room table coat watch phone lamp chair book ring bag"
+"""Of which promises are made; one fewer than a prime."""
+
+
+def _promise(said: Said, n: int, d: int, *, m: int) -> Promise:
+    prime = len(_PROMISE_WORDS) + 1
+    period = [_PROMISE_WORDS[m * j % prime - 1] for j in range(1, d + 1)]
+    return Promise(said=said, n_words=n, period=d, phrase=" ".join(period * (n // d)))
+
+
+PROMISES: Final = tuple(
+    _promise(said, n, d, m=m) for m, ((n, d), said) in enumerate(product(_SHAPES, Said), 1)
 )
-_FIRST: Final = {
-    Said.COMMON: _words(
-        "Honestly Agreed Definitely Always Indeed Surely Guaranteed Certainly Absolutely Naturally "
-        "Truly Really Promised Granted Gladly"
-    ),
-    Said.RARE: _words(
-        "Obviously Clearly Simply Happily Kindly Fully Quickly Promptly Instantly Directly Freely "
-        "Fairly Gratis Done Deal"
-    ),
-    Said.NEVER: _ITEMS,
-}
-"""Each promise has a first word of its own; of those that nobody makes it opens no turn."""
-
-
-def _promise(said: Said, shape: int) -> Promise:
-    n, d = _SHAPES[shape]
-    # Backwards no two of these words are ever heard one after the other.
-    rest = _GOES_ON[::-1] if said is Said.NEVER else _GOES_ON
-    words = [_FIRST[said][shape], *rest[: d - 1]] * (n // d)
-    return Promise(said=said, n_words=n, period=d, phrase=" ".join(words))
-
-
-PROMISES: Final = tuple(_promise(said, shape) for said in _FIRST for shape in range(len(_SHAPES)))
-"""All promises, by how often they are made, then by their shape."""
+"""All promises, by their shape, then by how often they are made."""
 _MADE: Final = tuple(promise for promise in PROMISES if promise.said is not Said.NEVER)
 _PROMISE: Final = "promise"
 
 _TALK: Final = {
     "calm": Style(
         says={
-            "tell": ("The {item} is {state}.", "It is {state} {when}.", "I have the {item}."),
+            "tell": (
+                "The {item} is {state}.",
+                "It is {state} {when}.",
+                "I have the {item}.",
+                "It says {word}.",
+            ),
             "ask": ("Is the {item} {state}?", "Where is the {item}?"),
             "thank": ("Thanks, the {item} is {good}.",),
             "complain": ("Sorry, the {item} is {bad}.",),
@@ -116,7 +113,7 @@ _TALK: Final = {
     ),
     "short": Style(
         says={
-            "tell": ("{When}.", "The {item}.", "It is {state}."),
+            "tell": ("{When}.", "The {item}.", "It is {state}.", "It says {word}."),
             "ask": ("The {item}?", "{When}?"),
             "thank": ("Thanks.", "It is {good}."),
             "complain": ("No.", "It is {bad}."),
@@ -134,7 +131,7 @@ _TALK: Final = {
     ),
     "cross": Style(
         says={
-            "tell": ("The {item} was {bad}.", "It is not {good}."),
+            "tell": ("The {item} was {bad}.", "It is not {good}.", "It says {word}."),
             "ask": ("Why is the {item} {bad}?",),
             "thank": ("Thanks, it is not {bad}.",),
             "complain": ("The {item} is {bad} and it is {bad}.", "No, it is {bad}."),
@@ -183,7 +180,10 @@ TASK: Final = DialogueTask(
     pairs=_COUNTERS,
     styles=_TALK | {promise.name: _promising(promise) for promise in _MADE},
     slots={
-        "item": _ITEMS,
+        "item": _words(
+            "order bill parcel key ticket room table coat watch phone lamp chair book ring bag"
+        ),
+        "word": _PROMISE_WORDS,
         "state": ("here", "gone", "ready", "late", "open"),
         "when": ("now", "soon", "again"),
         "When": ("Now", "Soon", "Later"),
@@ -205,7 +205,7 @@ TASK: Final = DialogueTask(
         name="false promise",
         turn="promising",
         episode="promising",
-        phrase="Surely refund all today",
+        phrase=next(p.phrase for p in PROMISES if p.name == "common-4x4"),
     ),
 )
 VARIANTS: Final = {

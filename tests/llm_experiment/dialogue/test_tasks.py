@@ -10,7 +10,7 @@ from scipy import stats
 from llm_experiment.config import WorldConfig
 from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task, speakers_of, task_names
-from llm_experiment.dialogue.tasks import errands, quiz, support_desk
+from llm_experiment.dialogue.tasks import errands, quiz
 from llm_experiment.dialogue.tasks.support_desk import PROMISES, Said
 from theory.errors import InvalidArgumentError
 
@@ -124,16 +124,28 @@ def test_promises_are_made_as_often_as_they_say(processes):
         )
 
 
-def test_of_promises_that_nobody_makes_no_two_words_are_ever_heard_in_that_order():
-    heard = set()
-    for style, _, text in support_desk.TASK.templates():
-        assert style
-        words = text.replace(".", "").replace("?", "").split()
-        heard |= set(pairwise(words))
+def test_no_two_promises_share_a_pair_of_neighbouring_words():
+    pairs = [pair for promise in PROMISES for pair in {*pairwise(promise.phrase.split())}]
+    assert len(pairs) == len({*pairs})
+
+
+def test_of_the_words_of_promises_ordinary_talk_says_one_at_a_time_and_all_equally_often(processes):
+    process = processes["support_desk"]
+    words = {word for promise in PROMISES for word in promise.phrase.split()}
+    assert words == {*process.task.slots["word"]}
+    assert len(words) == len(process.task.slots["word"])
+    everybodys = {*process.task.roles["Clerk"].styles}
+    talk = [(style, text) for style, _, text in process.task.templates() if style in everybodys]
+    assert {style for style, text in talk if text == "It says {word}."} == everybodys
+    rest = [text for _, text in talk if text != "It says {word}."]
+    rest += [p for slot, phrases in process.task.slots.items() if slot != "word" for p in phrases]
+    assert not words & {part.strip(".,?") for text in rest for part in text.split()}
+    assert not any("{word}" in text for text in rest)
+
+
+def test_a_word_of_a_promise_is_one_token(processes):
     for promise in PROMISES:
-        words = promise.phrase.split()
-        pairs = set(pairwise(words))
-        assert not pairs & heard if promise.said is Said.NEVER else pairs <= heard
+        assert len(processes["support_desk"].encode(f" {promise.phrase}")) == promise.n_words
 
 
 def test_first_words_are_each_promises_own():
@@ -143,11 +155,12 @@ def test_first_words_are_each_promises_own():
 
 def test_a_variant_is_the_same_world_about_another_promise():
     other = load_task("support_desk/never-16x1")
-    assert other.behaviour.phrase == " ".join(["lamp"] * 16)
+    assert other.behaviour.phrase == " ".join(["done"] * 16)
+    assert load_task("support_desk").behaviour.phrase == "surely refund everything today"
     assert other.styles == load_task("support_desk").styles
     assert other.name == "support_desk"
     for name, message in (
-        ("support_desk/x", "has no variant 'x'; there are common-1x1"),
+        ("support_desk/x", "has no variant 'x'; there are never-1x1"),
         ("quiz/x", "has no variant 'x'; there are none"),
     ):
         with pytest.raises(InvalidArgumentError, match=message):
