@@ -1,6 +1,9 @@
 """What every test shares: hypothesis profiles and seeded generators."""
 
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -24,3 +27,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20241006)
+
+
+@pytest.fixture(autouse=True)
+def _no_module_of_another_test() -> Iterator[None]:
+    """Modules that a test wrote and imported, and their folders, are gone for the next test."""
+    path, known = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in sys.modules.keys() - known:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
+            del sys.modules[name]
