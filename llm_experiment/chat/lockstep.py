@@ -262,6 +262,7 @@ def sample_tokens(
     *,
     generator: torch.Generator | None,
     n_copies: int = 1,
+    normalised: bool = False,
     memory: Tensor | None = None,
 ) -> Tensor:
     """A draw from softmax(logits) for each row; a token with logit -inf is never drawn.
@@ -274,12 +275,17 @@ def sample_tokens(
         logits: shape (n, n_tokens), in every row one above -inf.
         generator: the randomness, on the same device; torch's own one if None.
         n_copies: sets of rows whose i-th rows share their random number; it divides n.
+        normalised: whether the logits are log-probabilities, which saves a pass.
         memory: float64, shape (n, n_tokens), to work in; new if None.
 
     Returns:
         int64, shape (n,).
     """
-    cumulative = torch.softmax(logits.double(), dim=-1, out=memory).cumsum_(dim=-1)
+    logits = logits.double()
+    masses = (
+        torch.exp(logits, out=memory) if normalised else torch.softmax(logits, dim=-1, out=memory)
+    )
+    cumulative = masses.cumsum_(dim=-1)
     uniform = torch.rand(
         (len(logits) // n_copies, 1),
         dtype=torch.float64,

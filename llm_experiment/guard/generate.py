@@ -213,7 +213,7 @@ class KLBudgetLogitsProcessor(LogitsProcessor):
         a, b = self._memory[0].copy_(policy), self._memory[1].copy_(reference)
         log_x, spends = _law_within(a, b, self._step_share * ledger.remaining_nats)
         spends = spends.where(~finished, 0.0)
-        drawn = sample_tokens(log_x, generator=self._generator, memory=a)
+        drawn = sample_tokens(log_x, generator=self._generator, normalised=True, memory=a)
         self._kl_nats.append(spends)
         self._texts = _Texts(
             read=input_ids.clone(),

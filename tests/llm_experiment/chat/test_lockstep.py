@@ -196,6 +196,9 @@ def test_at_the_ends_of_the_range_of_numbers_no_impossible_token_is_drawn(
     monkeypatch.setattr(torch, "rand", lambda *_, **__: number)
     logits = torch.tensor([[0.0, 0.3, 0.4, 0.3, 0.0]]).log()
     assert sample_tokens(logits, generator=torch.Generator()).tolist() == [drawn]
+    memory = torch.full((1, 5), torch.nan, dtype=torch.float64)
+    found = sample_tokens(logits.double(), generator=None, normalised=True, memory=memory)
+    assert found.tolist() == [drawn]
 
 
 @pytest.mark.parametrize(
