@@ -43,7 +43,13 @@ def progress_bar() -> Progress:
         return Progress(
             *columns, console=console, transient=True, speed_estimate_period=SECONDS_OF_SPEED
         )
-    return _Lines(console=console, disable=True, speed_estimate_period=SECONDS_OF_SPEED)
+    # With a refresh of its own a bar that is not shown counts no steps of `track`.
+    return _Lines(
+        console=console,
+        disable=True,
+        auto_refresh=False,
+        speed_estimate_period=SECONDS_OF_SPEED,
+    )
 
 
 def track(items: Iterable[ItemT], description: str, *, total: int | None = None) -> Iterator[ItemT]:

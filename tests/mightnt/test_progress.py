@@ -19,12 +19,12 @@ def test_tracking_yields_the_items_and_short_work_writes_nothing_without_a_termi
 @pytest.mark.parametrize("total", [3, None])
 def test_long_work_says_how_far_it_is_without_a_terminal(capsys, monkeypatch, total):
     monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.01)
-    for number in track((n for n in range(3)), "counting", total=total):
-        if number == 1:
-            time.sleep(0.2)
+    for _ in track((n for n in range(3)), "counting", total=total):
+        time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()
-    amount = "1 of 3" if total else "1"
-    assert any(line.startswith(f"counting: {amount} after 0:00:00") for line in lines)
+    for done in range(3):
+        amount = f"{done} of 3" if total else f"{done}"
+        assert any(line.startswith(f"counting: {amount} after 0:00:0") for line in lines)
 
 
 def test_nothing_is_written_about_what_is_over(capsys, monkeypatch):
