@@ -322,13 +322,8 @@ def compare(
     Divides `base` by its mass and fills `ratio`. Where a/b > e^40 only right if `far`; how often
     that is it notes too.
     """
-    floor, shift, top_a, mass_a, by_mass_b = (
-        row.floor,
-        row.shift,
-        row.top_a,
-        row.mass_a,
-        1.0 / row.mass_b,
-    )
+    floor, shift, by_mass_b = row.floor, row.shift, 1.0 / row.mass_b
+    top_a, mass_a = row.top_a, row.mass_a
     end, half_chi2, excesses, n_far = 0.0, 0.0, 0.0, 0.0
     for i in range(log_a.size):
         p, q = cleaned(log_a[i], log_b[i], floor)
@@ -345,13 +340,9 @@ def compare(
         half_chi2 += 0.5 * b * u * u
         excesses += excess
         n_far += 1.0 if s > EXP_MODERATE else 0.0
-    row.end, row.half_chi2, row.excesses, row.n_far, row.mass_b = (
-        end,
-        half_chi2,
-        excesses,
-        n_far,
-        1.0,
-    )
+    row.end, row.half_chi2 = end, half_chi2
+    row.excesses, row.n_far = excesses, n_far
+    row.mass_b = 1.0
 
 
 @numeric

@@ -195,7 +195,7 @@ class KLBudgetLogitsProcessor(LogitsProcessor):
         Raises:
             InvalidArgumentError: texts that do not go on with the tokens drawn.
             ModelError: the reference has another vocabulary.
-            InvalidDistributionError: NaN logits.
+            InvalidDistributionError: logits that are NaN, infinite, or -inf throughout.
             InvalidShapeError: an attention mask that is not the prompts'.
         """
         ledger, finished = self._go_on(input_ids)
