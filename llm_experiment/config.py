@@ -416,6 +416,9 @@ class AgentConfig:
     """How the actor gives every token a number: `low-rank` where a vocabulary is large."""
     actor_rank: int = 64
     """Rank of a `low-rank` actor."""
+    actor_tokens: int | None = None
+    """How many tokens the actor gives numbers to, the likeliest on base rollouts; the others keep
+    the base model's proportions. None for all; a few thousand where a vocabulary is large."""
     n_episodes: int = 64
     """Episodes of a rollout, played in lockstep."""
     standardise_features: Annotated[
@@ -437,6 +440,13 @@ class AgentConfig:
             raise InvalidArgumentError("stages must name at least 1 stage, got 0")
         at_least("n_episodes", self.n_episodes, 1)
         at_least("actor_rank", self.actor_rank, 1)
+        if self.actor_tokens is not None:
+            at_least("actor_tokens", self.actor_tokens, 1)
+            if self.actor is ActorForm.THROUGH_HEAD:
+                raise InvalidArgumentError(
+                    "actor through-head moves every token; leave out --actor-tokens, or choose "
+                    "actor low-rank"
+                )
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("seed", self.seed, 0)
 
@@ -520,6 +530,7 @@ def _packaged_config(preset: Preset, *, n_episodes: int, micro_batch_size: int) 
         ppo=PPOConfig(micro_batch_size=micro_batch_size),
         stages=(Stage(agent_steps=1875 * n_episodes, ramp_fraction=0.4),),
         actor=ActorForm.LOW_RANK,
+        actor_tokens=4096,
         n_episodes=n_episodes,
     )
 
@@ -543,8 +554,9 @@ def with_fidelity(config: AgentConfig, fidelity: Fidelity) -> AgentConfig:
         target_rule=TargetRule.PUBLISHED if published else TargetRule.ATTAINABLE,
         auxiliary_coefficient=1.0 if published else 0.0,
     )
-    actor = ActorForm.LINEAR if published else config.actor
-    return replace(config, constraint=constraint, actor=actor)
+    if published:
+        config = replace(config, actor=ActorForm.LINEAR, actor_tokens=None)
+    return replace(config, constraint=constraint)
 
 
 def differences(first: Any, second: Any, prefix: str = "") -> str:

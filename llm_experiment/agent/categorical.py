@@ -11,7 +11,8 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from llm_experiment.agent.policy import NO_MODE, StepPolicy
+from llm_experiment.agent.policy import NO_MODE
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.base.protocol import Head
 from llm_experiment.chat.observation import LARGEST, unpack_observation
 from theory.divergences import kl_nats

@@ -1,28 +1,18 @@
-"""The agent's policy: a proposal near the base policy, projected onto what the budget allows.
+"""The agent: actor and critic, from what it sees to the policy of a step.
 
 At a step the agent sees features `f` of the transcript, the share of the episode left and the
-remaining budget `B` in nats; the base policy is `b`. The actor (`llm_experiment.agent.actor`), zero
-at the start, maps what it sees to a residual `r` of one number a token and to a number `h`, the
-*budget neuron*.
-The *proposal* is `a = softmax(log b + r)`. With `s = sigmoid(h - log 16)` the step aims at
+remaining budget in nats. The actor (`llm_experiment.agent.actor`), zero at the start, maps these to
+a residual and the budget neuron, of which `llm_experiment.agent.step_policy` makes a law of the
+next token. An actor of large vocabularies may move few tokens only, and all others together
+(`llm_experiment.agent.few_tokens`).
 
-    k = s min(B, KL(a||b))        (`TargetRule.ATTAINABLE`)
-    k = s B + 1e-6                (`TargetRule.PUBLISHED`)
-
-and the *step policy* is the mixture `x = alpha a + (1 - alpha) b` with `KL(x||b) = k`, or `a`
-itself where `KL(a||b) <= k` (`theory.projections`). An agent without a budget plays `a`.
-
-Where the proposal equals the base policy, as it does everywhere at the start, every derivative of
-`k` vanishes and with it, read literally, that of `x`. But `alpha` tends to `sqrt(s)` there and `x`
-to the smooth `b + sqrt(s) (a - b)`, whose gradient is the one that training starts with.
-
-Everything the policy depends on is in the observation, and one function, `FixedKLPolicy.act_on`,
-maps an observation to the distribution, for acting and for learning alike. The critic's values
-are needed for learning only.
+Everything the policy depends on is in the observation, and one function maps it to the
+distribution, for acting and for learning alike. The critic's values are needed for learning only.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 import torch
@@ -33,113 +23,28 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from llm_experiment.agent.actor import make_actor
-from llm_experiment.agent.fused import FusedFunction
+from llm_experiment.agent.few_tokens import (
+    N_LUMPED,
+    Learnable,
+    LumpedStep,
+    choose_tokens,
+    learnable,
+    lump,
+    parts,
+    spread,
+)
+from llm_experiment.agent.step_policy import StepPolicy, fused_step_policy, step_policy
 from llm_experiment.base.protocol import Head
-from llm_experiment.chat.lockstep import sample_tokens
 from llm_experiment.chat.observation import LARGEST, N_SCALARS, Observation, unpack_observation
 from llm_experiment.config import ActorForm, TargetRule
-from theory.divergences import kl_nats
 from theory.errors import InvalidArgumentError, InvalidShapeError
-from theory.projections import fixed_kl_mixture
 
-PUBLISHED_FLOOR_NATS: Final = 1e-6
-"""The published target's floor."""
-LOG_INITIAL_DIVISOR: Final = math.log(16.0)
-"""A new agent's step aims at 1/17 of what it may spend."""
-SHARE_BOUNDS: Final = (1e-300, 1.0 - 1e-12)
-"""What s is kept within: so that its square root has a derivative, and that an exact budget also
-covers the rounding of what is spent."""
-LEAST_LOG: Final = -1000.0
-"""e to it is 0 in float64."""
 CRITIC_WIDTH: Final = 128
 NO_MODE: Final = (
     "an agent with a budget must draw its tokens: always writing the likeliest one "
     "(deterministic=True) is another policy, which the budget does not bound; pass "
     "deterministic=False"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepPolicy:
-    """What the agent does next in n episodes; float64, differentiable.
-
-    Attributes:
-        log_probs: log x, shape (n, n_tokens).
-        base_log_probs: log b, shape (n, n_tokens).
-        kl_nats: KL(x||b), shape (n,).
-        target_nats: the k that was aimed at, shape (n,); infinite without a budget.
-    """
-
-    log_probs: Tensor
-    base_log_probs: Tensor
-    kl_nats: Tensor
-    target_nats: Tensor
-
-    def sample(self, *, generator: torch.Generator | None) -> Tensor:
-        """A token for each episode, int64, shape (n,); see `lockstep.sample_tokens`.
-
-        Args:
-            generator: the randomness, on the tensors' device; torch's own one if None.
-        """
-        return sample_tokens(self.log_probs, generator=generator)
-
-    def log_prob(self, tokens: Tensor) -> Tensor:
-        """`log x` of `tokens`, shape (n,)."""
-        return self.log_probs.gather(-1, tokens[..., None]).squeeze(-1)
-
-    def log_ratio_nats(self, tokens: Tensor) -> Tensor:
-        """`log x - log b` of `tokens`, shape (n,)."""
-        return self.log_prob(tokens) - self.base_log_probs.gather(-1, tokens[..., None]).squeeze(-1)
-
-    def entropy_nats(self) -> Tensor:
-        """-sum x log x, shape (n,)."""
-        # Where log x is lower x is 0, and 0 (-inf) would be NaN.
-        return -(self.log_probs.exp() * self.log_probs.clamp(min=LEAST_LOG)).sum(dim=-1)
-
-
-def step_policy(
-    base_log_probs: Tensor,
-    residual: Tensor,
-    budget_neuron: Tensor,
-    budget_nats: Tensor,
-    *,
-    rule: TargetRule | None,
-) -> StepPolicy:
-    """The policy of a step; see the module's docstring.
-
-    Args:
-        base_log_probs: log b, any float, -inf allowed, normalised here; shape (n, n_tokens).
-        residual: r, finite, shape (n, n_tokens).
-        budget_neuron: h, finite, shape (n,).
-        budget_nats: what the step may spend at most, >= 0, shape (n,).
-        rule: how the target is set; None for an agent without a budget, which plays `a`.
-
-    Returns:
-        The step policy. With `TargetRule.ATTAINABLE` its KL never exceeds `budget_nats` (1 +
-        1e-12); with the published rule it may, by the published floor of 1e-6 nats.
-    """
-    log_b = base_log_probs.double().log_softmax(dim=-1)
-    log_a = log_b + residual.double()
-    if rule is None:
-        log_a = log_a.log_softmax(dim=-1)
-        kl = kl_nats(log_a, log_b, unchecked=True)
-        unlimited = torch.full_like(kl, math.inf)
-        return StepPolicy(log_probs=log_a, base_log_probs=log_b, kl_nats=kl, target_nats=unlimited)
-    share = torch.sigmoid(budget_neuron.double() - LOG_INITIAL_DIVISOR).clamp(*SHARE_BOUNDS)
-    budget = budget_nats.double()
-    if rule is TargetRule.PUBLISHED:
-        target = share * budget + PUBLISHED_FLOOR_NATS
-        x = fixed_kl_mixture(log_a, log_b, target, unchecked=True)
-    else:
-        x = fixed_kl_mixture(log_a, log_b, budget, share=share, unchecked=True)
-        target = x.target_nats
-    return StepPolicy(
-        log_probs=x.log_x, base_log_probs=log_b, kl_nats=x.kl_nats, target_nats=target
-    )
-
-
-_fused_step_policy: Final = FusedFunction(step_policy)
-"""The same in few passes over the vocabulary."""
 
 
 class FixedKLDistribution(Distribution):
@@ -228,11 +133,13 @@ class FixedKLPolicy(ActorCriticPolicy):
             gives.
         actor_form: of the actor.
         actor_rank: its rank, if it has one.
+        actor_tokens: how many tokens it moves, chosen by `choose_tokens`; all if None.
         use_sde: is handed on by stable-baselines3; must be False.
     """
 
     feature_mean: Tensor
     feature_scale: Tensor
+    acted: Tensor | None
 
     def __init__(
         self,
@@ -246,6 +153,7 @@ class FixedKLPolicy(ActorCriticPolicy):
         head: Head | None = None,
         actor_form: ActorForm = ActorForm.LINEAR,
         actor_rank: int = 64,
+        actor_tokens: int | None = None,
         use_sde: bool = False,
     ) -> None:
         if not isinstance(action_space, spaces.Discrete) or not isinstance(
@@ -268,6 +176,7 @@ class FixedKLPolicy(ActorCriticPolicy):
         self.target_rule = target_rule
         self._actor_form = actor_form
         self._actor_rank = actor_rank
+        self._actor_tokens = actor_tokens
         super().__init__(
             observation_space,
             action_space,
@@ -280,11 +189,14 @@ class FixedKLPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         """The layers, and one optimiser with a group for each; the base class calls this."""
         inputs = self._n_features + 2
+        few = self._actor_tokens is not None and self._actor_tokens < self._n_tokens
+        n_acted = self._actor_tokens if few else None
         self.action_dist = FixedKLDistribution()
+        self.register_buffer("acted", None if n_acted is None else torch.arange(n_acted))
         self.actor = make_actor(
             self._actor_form,
             n_inputs=inputs,
-            n_tokens=self._n_tokens,
+            n_tokens=n_acted or self._n_tokens,
             rank=self._actor_rank,
             head=self._head,
         )
@@ -320,6 +232,7 @@ class FixedKLPolicy(ActorCriticPolicy):
             "head": self._head,
             "actor_form": self._actor_form,
             "actor_rank": self._actor_rank,
+            "actor_tokens": self._actor_tokens,
         }
 
     def standardise(self, features: Tensor) -> None:
@@ -331,30 +244,76 @@ class FixedKLPolicy(ActorCriticPolicy):
         self.feature_mean.copy_(features.mean(dim=0))
         self.feature_scale.copy_(torch.where(deviation > 0, 1 / deviation, 1.0))
 
+    def choose_tokens(self, observation: Tensor, *, always: Sequence[int]) -> None:
+        """Let an actor of few tokens move those that were likeliest where the agent acted.
+
+        Args:
+            observation: rows of `pack_observation`.
+            always: tokens to be among them: what hands over a turn.
+
+        Raises:
+            InvalidArgumentError: more of these than tokens that it moves.
+        """
+        if self.acted is None:
+            return
+        log_probs = (seen.log_probs for seen, _ in self._parts(observation))
+        n_acted = len(self.acted)
+        self.acted.copy_(choose_tokens(log_probs, n_acted, n_tokens=self._n_tokens, always=always))
+
     def act_on(self, observation: Tensor) -> StepPolicy:
         """The step policy in n episodes.
 
         Args:
             observation: rows of `pack_observation`.
         """
-        return self._decide(*self._read(observation))
-
-    def learn_on(self, observation: Tensor) -> tuple[StepPolicy, Tensor]:
-        """What `act_on` says, and the critic's values, shape (n,)."""
         seen, inputs = self._read(observation)
-        return self._decide(seen, inputs), self.critic(inputs).squeeze(-1)
+        log_b = _possible(seen.log_probs)
+        if self.acted is None:
+            return self._decide(log_b, inputs, seen.budget_nats)
+        log_b = log_b.double().log_softmax(dim=-1)
+        step = self._decide(lump(log_b, self.acted), inputs, seen.budget_nats)
+        return spread(step, log_b, self.acted)
+
+    def learnable(self, observation: Tensor, tokens: Tensor) -> Learnable:
+        """Steps as `learn_on` takes them: as they were seen, or of few symbols.
+
+        Args:
+            observation: rows of `pack_observation`.
+            tokens: that were taken, int64, shape (m,).
+        """
+        if self.acted is None:
+            return Learnable(observation, tokens, torch.zeros(len(tokens), dtype=torch.float64))
+        n_seen = self._n_features + N_SCALARS
+        found: list[Learnable] = []
+        for seen, rows in self._parts(observation):
+            taken = tokens[sum(len(part.rows) for part in found) :][: len(rows)]
+            log_probs = _possible(seen.log_probs)
+            found.append(learnable(rows[:, :n_seen], log_probs, self.acted, taken))
+        return Learnable(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def learn_on(self, rows: Tensor) -> tuple[StepPolicy, Tensor]:
+        """The step policy of what `learnable` gives, and the critic's values, shape (n,)."""
+        seen, inputs = self._read(rows, learning=True)
+        values = self.critic(inputs).squeeze(-1)
+        if self.acted is None:
+            return self._decide(_possible(seen.log_probs), inputs, seen.budget_nats), values
+        lumped, entropy = seen.carried[:, :-1], seen.carried[:, -1]
+        step = self._decide(lumped, inputs, seen.budget_nats)
+        numbers = {field.name: getattr(step, field.name) for field in fields(StepPolicy)}
+        return LumpedStep(**numbers, rest_entropy_nats=entropy.double()), values
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, values (n, 1) and log-probabilities, as stable-baselines3 asks for them."""
-        step, values = self.learn_on(obs)
+        step = self.act_on(obs)
         distribution = FixedKLDistribution().proba_distribution(step)
         tokens = distribution.get_actions(deterministic=deterministic)
-        return tokens, values[:, None], step.log_prob(tokens)
+        return tokens, self.predict_values(obs), step.log_prob(tokens)
 
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (n, 1), log-probabilities of `actions`, entropies."""
-        step, values = self.learn_on(_tensor(obs))
-        return values[:, None], step.log_prob(actions.long().flatten()), step.entropy_nats()
+        step = self.act_on(_tensor(obs))
+        log_probs = step.log_prob(actions.long().flatten())
+        return self.predict_values(obs), log_probs, step.entropy_nats()
 
     def get_distribution(self, obs: PyTorchObs) -> FixedKLDistribution:
         """The distribution of the next token."""
@@ -366,27 +325,36 @@ class FixedKLPolicy(ActorCriticPolicy):
         values: Tensor = self.critic(inputs)
         return values
 
-    def _decide(self, seen: Observation, inputs: Tensor) -> StepPolicy:
-        """The step policy, from what `_read` gives."""
+    def _decide(self, log_b: Tensor, inputs: Tensor, budget_nats: Tensor) -> StepPolicy:
+        """The step policy on all tokens, or on those that the actor moves and the rest."""
         outputs = self.actor(inputs)
-        log_probs = seen.log_probs
-        possible = log_probs > -LARGEST  # a Box of Gymnasium's cannot hold -inf
-        decide = _fused_step_policy if inputs.device.type == "cuda" else step_policy
-        return decide(
-            log_probs.where(possible, -math.inf),
-            outputs[:, :-1],
-            outputs[:, -1],
-            seen.budget_nats,
-            rule=self.target_rule,
-        )
+        residual = outputs[:, :-1]
+        if self.acted is not None:
+            residual = nn.functional.pad(residual, (0, 1))
+        decide = fused_step_policy if inputs.device.type == "cuda" else step_policy
+        return decide(log_b, residual, outputs[:, -1], budget_nats, rule=self.target_rule)
 
-    def _read(self, observation: Tensor) -> tuple[Observation, Tensor]:
+    def _read(self, rows: Tensor, *, learning: bool = False) -> tuple[Observation, Tensor]:
         """The parts of an observation, and what actor and critic make of it, (n, n_inputs)."""
-        seen = unpack_observation(observation, n_tokens=self._n_tokens, head=self._head)
+        if learning and self.acted is not None:
+            seen = unpack_observation(rows, n_tokens=len(self.acted) + N_LUMPED)
+        else:
+            seen = unpack_observation(rows, n_tokens=self._n_tokens, head=self._head)
         features = (seen.features - self.feature_mean) * self.feature_scale
         budget = seen.budget_nats if self.target_rule else torch.zeros_like(seen.budget_nats)
         context = torch.stack([seen.fraction_left, budget], dim=-1)
         return seen, torch.cat([features, context], dim=-1)
+
+    @torch.no_grad()
+    def _parts(self, observation: Tensor) -> Iterator[tuple[Observation, Tensor]]:
+        """Some observations at a time, read and as they are."""
+        for rows in parts(observation, n_tokens=self._n_tokens):
+            yield unpack_observation(rows, n_tokens=self._n_tokens, head=self._head), rows
+
+
+def _possible(log_probs: Tensor) -> Tensor:
+    """With -inf for impossible tokens, which a Box of Gymnasium's cannot hold."""
+    return log_probs.where(log_probs > -LARGEST, -math.inf)
 
 
 def _tensor(observation: PyTorchObs) -> Tensor:

@@ -48,8 +48,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
+from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import Rollout, play_episodes, random_stream
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.chat.gym_env import ChatEnv
 from llm_experiment.chat.world import World
 from llm_experiment.config import AgentConfig, ScheduleEntry, differences
@@ -290,6 +291,7 @@ class LockstepPPO(PPO):
                 "head": head and head.to(get_device(config.world.agent_device)),
                 "actor_form": config.actor,
                 "actor_rank": config.actor_rank,
+                "actor_tokens": config.actor_tokens,
             },
             tensorboard_log=None if tensorboard_log is None else str(tensorboard_log),
             verbose=verbose,
@@ -387,6 +389,9 @@ class LockstepPPO(PPO):
             # of what it just did.
             features = rollout.kept_observations[:, : self.world.base.n_features]
             self.policy.standardise(features)
+        if not self.records:
+            handing_over = (*self.world.parser.partner_opening, *self.world.phrase)
+            self.policy.choose_tokens(rollout.kept_observations, always=handing_over)
         self._fill_buffer(rollout)
         self.num_timesteps += int(rollout.agent_steps.sum())
         self._log_episodes(rollout, schedule)
@@ -486,11 +491,13 @@ class LockstepPPO(PPO):
             gamma=ppo.gamma,
             gae_lambda=ppo.gae_lambda,
         )
+        tokens = torch.from_numpy(rollout.tokens[steps]).to(self.device)
+        taken = self.policy.learnable(rollout.kept_observations, tokens)
         self.rollout_buffer.fill(
-            rollout.kept_observations,
-            rollout.tokens[steps],
+            taken.rows,
+            taken.symbols.cpu().numpy(),
             values=values[steps],
-            log_probs=rollout.log_probs[steps],
+            log_probs=rollout.log_probs[steps] - taken.log_shares.cpu().numpy(),
             advantages=advantages[steps],
             shuffle=random_stream(self.config.seed, self.n_updates, _SHUFFLE),
         )

@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.agent.policy import StepPolicy
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.base.protocol import BaseStep, Head
 from llm_experiment.chat.lockstep import LockstepChat, Reply
-from llm_experiment.chat.observation import pack_observation
+from llm_experiment.chat.observation import pack_observation, without_log_probs
 from llm_experiment.chat.turn_records import Speaker, TurnCounts, Turns, count_turns
 from llm_experiment.chat.turns import turns_between, writers_before
 from llm_experiment.chat.world import World
@@ -401,6 +401,8 @@ def play_positions(
     budgets = ledger.remaining_nats[:, None].repeat(1, n_tokens)
     asked = torch.zeros((n_episodes, n_tokens), dtype=torch.bool, device=base_device)
     help_mass = torch.zeros((n_episodes, n_tokens), dtype=torch.float64, device=base_device)
+    # Log-probabilities are at hand; another device would have to wait for them.
+    carries = head is not None and device == base_device
     everyone = torch.arange(n_episodes, device=base_device)
     observations: list[Tensor] = []
     shown: list[Tensor] = []
@@ -423,7 +425,7 @@ def play_positions(
                 _of_rows(chat.base_step, rows),
                 fraction_left=chat.fraction_left,
                 budget_nats=(remaining - surcharge)[rows].clamp(min=0.0),
-                head=head,
+                head=None if carries else head,
             ).to(device)
             step = agent.act_on(observation)
             chosen = step.sample(generator=generator)
@@ -432,7 +434,11 @@ def play_positions(
             extra = surcharge[rows].to(device)
             dense[:, where, t] = _step_numbers(step, chosen, extra).where(acted, 0.0)
             if keep_observations:
-                observations.append(observation)
+                observations.append(
+                    without_log_probs(observation, n_tokens=chat.base_step.log_probs.shape[-1])
+                    if carries
+                    else observation
+                )
                 shown.append(where)
                 acting.append(acted)
         ledger = ledger.charge(

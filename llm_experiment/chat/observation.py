@@ -2,7 +2,9 @@
 
 A row holds the base policy's features, the share of the episode still to come, the remaining
 budget, and the base policy's log-probabilities unless its head gives them back from the features.
-Acting and learning read the same rows, so that they cannot disagree about what was seen.
+A head has more tokens than features, so that a row's length tells whether it carries them.
+Acting and learning read the same rows, so that they cannot disagree about what was seen; to act
+they may carry log-probabilities that are at hand, and are kept without.
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,11 @@ LARGEST: Final = float(np.finfo(np.float32).max)
 """Stands for infinity where an observation must be finite, as Gymnasium wants it."""
 
 
+def without_log_probs(observation: Tensor, *, n_tokens: int) -> Tensor:
+    """Rows that carry log-probabilities, without them; shape (n, n_features + 2)."""
+    return observation[:, :-n_tokens].clone()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """What the agent sees in n episodes.
@@ -31,7 +38,7 @@ class Observation:
         budget_nats: the remaining budget, shape (n,).
         carried: log-probabilities of the base policy, in nats, shape (n, n_tokens); none, (n, 0),
             where the head gives them.
-        head: the base policy's, or None.
+        head: the base policy's, or None where log-probabilities are carried.
     """
 
     features: Tensor
@@ -79,9 +86,16 @@ def unpack_observation(
 ) -> Observation:
     """The parts of rows that `pack_observation` made, as views.
 
+    Args:
+        observation: shape (n, numbers).
+        n_tokens: size of the vocabulary.
+        head: the base policy's, for rows that do not carry log-probabilities.
+
     Raises:
         InvalidShapeError: rows too short for so many tokens.
     """
+    if observation.ndim == 2 and observation.shape[-1] > n_tokens + N_SCALARS:
+        head = None
     n_carried = 0 if head else n_tokens
     n_features = observation.shape[-1] - N_SCALARS - n_carried
     if observation.ndim != 2 or n_features < 0:

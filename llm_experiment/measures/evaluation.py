@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_experiment.agent.policy import StepPolicy
 from llm_experiment.agent.rollout import Agent, Rollout, batches, join_rollouts, play_episodes
 from llm_experiment.agent.scripts import Say, play_script
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.chat.observation import unpack_observation
 from llm_experiment.chat.world import World
 from llm_experiment.dialogue.process import DialogueProcess

@@ -28,8 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy, step_policy
+from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import play_episodes
+from llm_experiment.agent.step_policy import StepPolicy, step_policy
 from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession, OutputHead
 from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.world import World

@@ -20,9 +20,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from llm_experiment.agent.policy import StepPolicy
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.agent.rollout import Rollout, play_episodes
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.base.loading import compute_dtype, find_devices, settle
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.chat.world import World, load_world

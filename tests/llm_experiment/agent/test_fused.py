@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llm_experiment.agent.fused import FusedFunction
-from llm_experiment.agent.policy import step_policy
+from llm_experiment.agent.step_policy import step_policy
 from llm_experiment.config import TargetRule
 
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
+from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import play_episodes
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat import lockstep
 from llm_experiment.chat.observation import pack_observation

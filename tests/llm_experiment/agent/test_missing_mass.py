@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_experiment.agent.policy import step_policy
 from llm_experiment.agent.rollout import play_episodes
+from llm_experiment.agent.step_policy import step_policy
 from llm_experiment.base.ensemble import EnsembleBase, pessimistic
 from llm_experiment.base.helped import HelpedBase
 from llm_experiment.base.protocol import step_from_semi_distribution

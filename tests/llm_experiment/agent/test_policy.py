@@ -8,12 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llm_experiment.agent.policy import (
-    PUBLISHED_FLOOR_NATS,
-    FixedKLDistribution,
-    FixedKLPolicy,
-    step_policy,
-)
+from llm_experiment.agent.policy import FixedKLDistribution, FixedKLPolicy
+from llm_experiment.agent.step_policy import PUBLISHED_FLOOR_NATS, step_policy
 from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat.observation import LARGEST, pack_observation
 from llm_experiment.config import TargetRule

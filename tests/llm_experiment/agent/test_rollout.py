@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm_experiment.agent.policy import FixedKLPolicy, StepPolicy
+from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import (
     BATCH_STREAM,
     Rollout,
@@ -16,6 +16,7 @@ from llm_experiment.agent.rollout import (
     play_episodes,
     random_stream,
 )
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.base.protocol import BaseStep
 from llm_experiment.chat.observation import LARGEST, pack_observation, unpack_observation
 from llm_experiment.chat.turn_records import Speaker

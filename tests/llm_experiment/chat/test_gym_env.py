@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env as check_env_of_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from torch import Tensor
 
-from llm_experiment.agent.policy import StepPolicy
+from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.base.process import ProcessBase
 from llm_experiment.base.protocol import BaseModel
 from llm_experiment.chat.gym_env import ChatEnv

@@ -17,8 +17,8 @@ from transformers import (
     MixtralConfig,
 )
 
-from llm_experiment.agent.policy import step_policy
 from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.agent.step_policy import step_policy
 from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession
 from llm_experiment.base.loading import compute_dtype, settle
 from llm_experiment.base.shipped import language_model_folder, reward_model_folder
