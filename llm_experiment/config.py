@@ -450,6 +450,10 @@ class AgentConfig:
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("seed", self.seed, 0)
 
+    def n_acted(self, n_tokens: int) -> int:
+        """How many tokens of a vocabulary the actor gives numbers to."""
+        return n_tokens if self.actor_tokens is None else min(self.actor_tokens, n_tokens)
+
     @property
     def total_agent_steps(self) -> int:
         """Steps of all stages, apart from how far the last update of each overshoots."""

@@ -29,7 +29,7 @@ from theory.errors import InvalidArgumentError
 
 N_LUMPED: Final = 2
 """Numbers of a step to learn from beside those of S: the rest's mass and its entropy."""
-_AT_ONCE: Final = 2**23
+AT_ONCE: Final = 2**23
 """Numbers of float64 that are worked on together: 64 MB."""
 
 
@@ -91,7 +91,7 @@ def choose_tokens(
 
 def parts(rows: Tensor, *, n_tokens: int) -> Iterator[Tensor]:
     """Rows, so many at a time that one number for each token of each is not too much."""
-    return iter(torch.split(rows, max(1, _AT_ONCE // n_tokens)))
+    return iter(torch.split(rows, max(1, AT_ONCE // n_tokens)))
 
 
 def lump(log_probs: Tensor, acted: Tensor) -> Tensor:

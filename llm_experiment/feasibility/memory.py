@@ -32,6 +32,7 @@ from transformers import (
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from llm_experiment.agent.actor import actor_parameters
+from llm_experiment.agent.few_tokens import AT_ONCE, N_LUMPED
 from llm_experiment.agent.policy import CRITIC_WIDTH
 from llm_experiment.base.hugging_face import N_FEATURE_LAYERS
 from llm_experiment.base.loading import (
@@ -62,6 +63,10 @@ ADAM_COPIES: Final = 4
 _OPTIMISER_WORKSPACE_COPIES: Final = 1
 _BUFFER_COPIES: Final = 3
 """What the agent saw: as it came, joined, and in order."""
+_LUMPED_COPIES: Final = 2
+"""What an actor of few tokens learns from: some at a time, and joined."""
+_LUMPING_ARRAYS: Final = 6
+"""Arrays of float64, steps x vocabulary, alive at once while that is made."""
 _ACT_ARRAYS: Final = 12
 """Arrays of float64, episodes x vocabulary, alive at once while the agent acts."""
 _UPDATE_ARRAYS: Final = 22
@@ -277,21 +282,30 @@ def estimate_memory(run: PlannedRun, shapes: Shapes) -> MemoryEstimate:
             # What a pessimist leaves out cannot be told from features.
             has_head=has_head and not agent.world.is_pessimistic,
         )
+        carried = FLOAT32_BYTES * observation_width(
+            n_features=n_features, n_tokens=n_tokens, has_head=False
+        )
+        few = agent.n_acted(n_tokens) < n_tokens
+        n_symbols = agent.n_acted(n_tokens) + N_LUMPED if few else n_tokens
+        learnt = carried - FLOAT32_BYTES * (n_tokens - n_symbols) if few else row
         steps = max(agent.n_episodes * stage.n_tokens for stage in agent.stages)
         yield Part(
             what="what the agent saw in a rollout",
             device=agent_device,
-            n_bytes=_BUFFER_COPIES * steps * row,
+            n_bytes=_BUFFER_COPIES * steps * row + (_LUMPED_COPIES * steps * learnt if few else 0),
         )
         yield Part(
             what="an update's workspace, or a step's",
             device=agent_device,
             n_bytes=max(
                 FLOAT32_BYTES * _OPTIMISER_WORKSPACE_COPIES * actor,
-                act_workspace_bytes(n_episodes=most, n_tokens=n_tokens, row_bytes=row),
-                min(agent.ppo.batch_size, steps) * row
+                act_workspace_bytes(n_episodes=most, n_tokens=n_tokens, row_bytes=carried),
+                lumping_workspace_bytes() if few else 0,
+                min(agent.ppo.batch_size, steps) * learnt
                 + update_workspace_bytes(
-                    n_steps=min(agent.ppo.micro_batch_size, steps), n_tokens=n_tokens, row_bytes=row
+                    n_steps=min(agent.ppo.micro_batch_size, steps),
+                    n_tokens=n_symbols,
+                    row_bytes=learnt,
                 ),
             ),
         )
@@ -518,7 +532,11 @@ def agent_parameters(
     """
     inputs = n_features + N_SCALARS
     actor = actor_parameters(
-        config.actor, n_inputs=inputs, n_tokens=n_tokens, rank=config.actor_rank, width=width
+        config.actor,
+        n_inputs=inputs,
+        n_tokens=config.n_acted(n_tokens),
+        rank=config.actor_rank,
+        width=width,
     )
     critic = (inputs + 1) * CRITIC_WIDTH + (CRITIC_WIDTH + 1) * CRITIC_WIDTH + CRITIC_WIDTH + 1
     return actor, critic
@@ -527,6 +545,11 @@ def agent_parameters(
 def act_workspace_bytes(*, n_episodes: int, n_tokens: int, row_bytes: int) -> int:
     """Bytes that a step of the agent in all episodes needs beside what stays."""
     return n_episodes * (_ACT_ARRAYS * FLOAT64_BYTES * n_tokens + 2 * row_bytes)
+
+
+def lumping_workspace_bytes() -> int:
+    """Bytes that making what an actor of few tokens learns from needs beside what stays."""
+    return _LUMPING_ARRAYS * FLOAT64_BYTES * AT_ONCE
 
 
 def update_workspace_bytes(*, n_steps: int, n_tokens: int, row_bytes: int) -> int:

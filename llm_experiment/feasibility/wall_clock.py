@@ -155,16 +155,19 @@ def update_flops_per_agent_step(
         has_head: whether log-probabilities are made anew of features, and not kept.
     """
     n_inputs = n_features + N_SCALARS
+    n_acted = config.n_acted(n_tokens)
     budget = 4 * n_inputs * N_BUDGET_NEURONS
     match config.actor:
         case ActorForm.LINEAR:
-            residual = 4 * n_inputs * n_tokens
+            residual = 4 * n_inputs * n_acted
         case ActorForm.LOW_RANK:
-            residual = 4 * n_inputs * config.actor_rank + 6 * config.actor_rank * n_tokens
+            residual = 4 * n_inputs * config.actor_rank + 6 * config.actor_rank * n_acted
         case ActorForm.THROUGH_HEAD:
             residual = 4 * n_inputs * width + 4 * width * n_tokens
     head = 2 * width * n_tokens if has_head else 0
-    return float(config.ppo.n_epochs * (residual + budget + head))
+    # An actor of few tokens has what it learns from made once, not at every pass.
+    n_heads = config.ppo.n_epochs if n_acted == n_tokens else 1
+    return float(config.ppo.n_epochs * (residual + budget) + n_heads * head)
 
 
 def floor_seconds(

@@ -17,6 +17,7 @@ from transformers import (
     MixtralConfig,
 )
 
+from llm_experiment.agent.few_tokens import AT_ONCE, learnable
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.agent.step_policy import step_policy
 from llm_experiment.base.hugging_face import HuggingFaceBase, HuggingFaceSession
@@ -42,6 +43,7 @@ from llm_experiment.feasibility.memory import (
     estimate_memory,
     feature_width,
     free_bytes,
+    lumping_workspace_bytes,
     module_bytes,
     observation_width,
     read_shapes,
@@ -271,6 +273,34 @@ def test_an_actor_of_low_rank_is_counted_as_one():
     name = "actor and critic, gradients, Adam"
     sizes = [part(estimate_memory(each, PUBLISHED), name) for each in (run, low)]
     assert sizes[1] < sizes[0] / 50
+
+
+def test_an_actor_of_few_tokens_is_counted_as_one():
+    run = planned()
+    few = replace(run, agent=replace(run.agent, actor_tokens=2000))
+    name = "actor and critic, gradients, Adam"
+    sizes = [part(estimate_memory(each, PUBLISHED), name) for each in (run, few)]
+    assert sizes[1] < sizes[0] / 15
+    as_many = replace(run, agent=replace(run.agent, actor_tokens=32_000))
+    assert estimate_memory(as_many, PUBLISHED) == estimate_memory(run, PUBLISHED)
+
+
+def test_an_agent_of_few_tokens_takes_what_was_counted():
+    world, config = small_world(), replace(small_config(), actor_tokens=4)
+    agent = LockstepPPO(world, config).finish()
+    actor, _ = agent_parameters(
+        config, n_features=world.base.n_features, n_tokens=world.base.n_tokens, width=0
+    )
+    assert sum(p.numel() for p in agent.policy.actor.parameters()) == actor
+
+
+def test_what_an_actor_of_few_tokens_learns_from_needs_the_workspace_that_was_counted():
+    n_tokens, n_steps = 2**15, 2**8
+    log_probs = torch.randn(n_steps, n_tokens).log_softmax(dim=-1)
+    acted, tokens = torch.arange(100), torch.zeros(n_steps, dtype=torch.int64)
+    most = peak_bytes(lambda: learnable(torch.zeros(n_steps, 5), log_probs, acted, tokens))
+    assert n_steps * n_tokens == AT_ONCE
+    assert lumping_workspace_bytes() / 4 <= most <= lumping_workspace_bytes()
 
 
 def test_the_published_run_needs_what_the_published_sizes_say():

@@ -123,6 +123,15 @@ def test_an_updates_products_are_those_that_torch_counts(form):
     assert made - kept == n_epochs * 2 * 4 * 10
 
 
+def test_an_actor_of_few_tokens_has_shorter_products_and_one_head():
+    config = replace(preset_config(Preset.TINY), actor_tokens=5)
+    sizes = {"n_features": 6, "n_tokens": 10, "width": 4}
+    actor = counted_flops(ActorForm.LINEAR, 6 + N_SCALARS, 5, rank=3, width=4)
+    kept = update_flops_per_agent_step(config, has_head=False, **sizes)
+    assert kept == config.ppo.n_epochs * actor
+    assert update_flops_per_agent_step(config, has_head=True, **sizes) - kept == 2 * 4 * 10
+
+
 def test_twice_the_bandwidth_halves_the_rollouts_floor():
     work = protocol_work(preset_config(Preset.TINY), prompt_tokens=20, agent_share=0.5)
     slow = Machine(bytes_per_second=1e9, flops_per_second=1e12)
