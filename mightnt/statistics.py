@@ -5,7 +5,8 @@
   near 0 or 1 reaches beyond what a share can be: it is cut there, which leaves out nothing that
   the mean could be and so covers it as often. Over runs that are all alike it is narrow by luck.
 - *Over trials*: independent successes and failures of one law, such as episodes of one fixed
-  policy, have an interval for the probability of success (`share_interval`).
+  policy, have an interval for the probability of success (`share_interval`), and what two such
+  laws bring about one for the difference of their means (`difference_interval`).
 - *Over draws*: many independent simulations have the normal interval for the mean of what they
   bring about (`normal_interval`).
 """
@@ -151,6 +152,34 @@ def normal_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) 
     half = float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
     mean = float(np.mean(values))
     return Interval(low=mean - half, high=mean + half)
+
+
+def difference_interval(
+    first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Interval:
+    """Welch's interval for how much larger the mean of one law is than that of another.
+
+    Args:
+        first: independent draws from the one, at least 2.
+        second: from the other, likewise.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        InvalidArgumentError: fewer draws, or a confidence outside (0, 1).
+    """
+    _check_confidence(confidence)
+    fewest = min(len(first), len(second))
+    if fewest < _FEWEST_RUNS:
+        raise InvalidArgumentError(f"an interval needs at least 2 draws, got {fewest}")
+    sizes = (len(first), len(second))
+    errors = [np.var(draws, ddof=1) / n for draws, n in zip((first, second), sizes, strict=True)]
+    middle, error = float(np.mean(first) - np.mean(second)), sum(errors)
+    if not error:
+        return Interval(low=middle, high=middle)
+    # Welch and Satterthwaite's degrees of freedom, as shares of the error that cannot underflow.
+    freedom = 1 / sum((e / error) ** 2 / (n - 1) for e, n in zip(errors, sizes, strict=True))
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(error))
+    return Interval(low=middle - half, high=middle + half)
 
 
 def _check_confidence(confidence: float) -> None:

@@ -148,11 +148,14 @@ class ScriptedEpisodes:
             (n, n_turns); nan from the first turn on that the episode's end leaves unfinished.
         rewards: what the reply to each scripted turn earned, shape (n, n_turns); nan where no
             reply to it ended.
+        returns: what all replies of each dialogue earned, those to the free turns included, shape
+            (n,).
     """
 
     tokens: NDArray[np.int64]
     costs_nats: NDArray[np.float64]
     rewards: NDArray[np.float64]
+    returns: NDArray[np.float64]
 
 
 def play_script(
@@ -263,11 +266,14 @@ def play_scripts(
         chat.step(tokens)
         on_position(chat.position)
         acted = acts
-    rewards = _rewards(world, chat, free_turns=free_turns, n_turns=n_turns)
+    rewards, returns = _rewards(world, chat, free_turns=free_turns, n_turns=n_turns)
     sets = (slice(start, start + n_episodes) for start in range(0, len(players), n_episodes))
     return [
         ScriptedEpisodes(
-            tokens=chat.tokens[rows].cpu().numpy(), costs_nats=costs[rows], rewards=rewards[rows]
+            tokens=chat.tokens[rows].cpu().numpy(),
+            costs_nats=costs[rows],
+            rewards=rewards[rows],
+            returns=returns[rows],
         )
         for rows in sets
     ]
@@ -300,14 +306,16 @@ class _Player:
 
 def _rewards(
     world: World, chat: LockstepChat, *, free_turns: int, n_turns: int
-) -> NDArray[np.float64]:
-    """What the replies to the scripted turns earned, shape (n, n_turns)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the replies to the scripted turns earned, shape (n, n_turns), and all replies, (n,)."""
     rewards = np.full((len(chat.tokens), n_turns), np.nan)
+    returns = np.zeros(len(chat.tokens))
     replies = chat.replies()
     next_turn = dict.fromkeys(range(len(chat.tokens)), -free_turns)
     for reply, reward in zip(replies, world.reward([r.text for r in replies]), strict=True):
         index = next_turn[reply.episode]
         next_turn[reply.episode] += 1
+        returns[reply.episode] += reward
         if 0 <= index < n_turns:
             rewards[reply.episode, index] = reward
-    return rewards
+    return rewards, returns

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_experiment.agent.rollout import Agent, Rollout, batches, join_rollouts, play_episodes
-from llm_experiment.agent.scripts import Say, play_script
+from llm_experiment.agent.scripts import Say, ScriptedEpisodes, play_script
 from llm_experiment.agent.step_policy import StepPolicy
 from llm_experiment.chat.observation import unpack_observation
 from llm_experiment.chat.world import World
@@ -37,6 +37,7 @@ from llm_experiment.measures.departure import (
     measure_departure,
 )
 from llm_experiment.measures.metrics import BaseEvaluation, EvaluationRow, LengthRow
+from mightnt.statistics import difference_interval
 from theory.budget import Accounting
 from theory.errors import InvalidArgumentError, InvalidShapeError
 
@@ -190,7 +191,7 @@ def evaluate_base(
     """
     if not lengths:
         raise InvalidArgumentError("lengths must name at least 1 episode length, got none")
-    rows = []
+    rows, returns = [], {}
     for n_tokens in lengths:
         evaluation = evaluate(
             BasePolicy(world),
@@ -205,23 +206,28 @@ def evaluate_base(
             at_once=at_once,
         )
         store(n_tokens, evaluation)
+        returns[n_tokens] = evaluation.rollout.returns
         rows.append(LengthRow(n_tokens=n_tokens, numbers=evaluation.row()))
-    prices = behaviour_prices_nats(
+    played = play_behaviour(
         world,
         n_episodes=n_episodes if at_once is None else min(n_episodes, at_once),
         n_tokens=min(lengths),
         seed=seed,
         stream=(stream,),
     )
+    prices = behaviour_prices_nats(played)
     if not len(prices):
         return BaseEvaluation(rows=tuple(rows), n_contexts=0)
     form = closed_form_of_prices(prices[:, 0])
+    gain = difference_interval(played.returns.tolist(), returns[min(lengths)].tolist())
     return BaseEvaluation(
         rows=tuple(rows),
         n_contexts=form.n_contexts,
         first_silence_nats=form.quartiles_nats,
         first_silence_probability=form.probability,
         silence_nats=tuple(np.nanmedian(prices[:, _half_full(prices)], axis=0).tolist()),
+        silence_return=float(played.returns.mean()),
+        silence_gain=(gain.low, gain.high),
     )
 
 
@@ -230,30 +236,39 @@ def _half_full(prices: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(prices).mean(axis=0) >= 0.5)
 
 
-def behaviour_prices_nats(
+def play_behaviour(
     world: World, *, n_episodes: int, n_tokens: int, seed: int, stream: tuple[int, ...]
-) -> NDArray[np.float64]:
+) -> ScriptedEpisodes:
+    """Whole dialogues of an agent that shows the behaviour in every turn.
+
+    The base policy plays the turn that the prompt begins, its partner replies, and from then on
+    the agent says the behaviour's phrase: nothing, for silence.
+    """
+    return play_script(
+        world,
+        Say(world.phrase),
+        n_episodes=n_episodes,
+        n_tokens=n_tokens,
+        free_turns=1,
+        n_turns=n_tokens,
+        seed=seed,
+        stream=stream,
+    )
+
+
+def behaviour_prices_nats(played: ScriptedEpisodes) -> NDArray[np.float64]:
     """`-log b` of one turn after another that shows the behaviour, by dialogue.
 
-    The base policy plays the turn that the prompt begins, its partner replies, and then the agent
-    says the behaviour's phrase (nothing, for silence) in every turn: the price of each, the
-    hand-over included, in nats. The phrase is spelt in one way only, so that with a tokenizer that
-    knows several this is an upper bound.
+    The price of each, the hand-over included, in nats. The phrase is spelt in one way only, so that
+    with a tokenizer that knows several this is an upper bound.
+
+    Args:
+        played: by `play_behaviour`.
 
     Returns:
         Shape (m, `N_SILENT_TURNS`), m <= n: one row for each dialogue that has such a turn before
         it ends; infinite where the base policy never does that, nan of turns that the dialogue has
         no room for.
     """
-    played = play_script(
-        world,
-        Say(world.phrase),
-        n_episodes=n_episodes,
-        n_tokens=n_tokens,
-        free_turns=1,
-        n_turns=N_SILENT_TURNS,
-        seed=seed,
-        stream=stream,
-    )
-    costs = played.costs_nats
+    costs = played.costs_nats[:, :N_SILENT_TURNS]
     return np.asarray(costs[~np.isnan(costs[:, 0])])

@@ -378,6 +378,10 @@ class BaseEvaluation:
         first_silence_probability: p of the closed form (`llm_experiment.measures.closed_form`).
         silence_nats: medians of the price of the first, second, ... empty turn in a row, as far as
             half of those dialogues have so many; None in runs that did not price them.
+        silence_return: what an episode earns, in the mean over contexts, whose every turn after the
+            prompt's is empty; at the shortest of the lengths. None in runs without it.
+        silence_gain: by how much that is more than the base policy earns there: the ends of the
+            95% interval.
     """
 
     rows: tuple[LengthRow, ...]
@@ -385,6 +389,8 @@ class BaseEvaluation:
     first_silence_nats: tuple[float, ...] | None = None
     first_silence_probability: float | None = None
     silence_nats: tuple[float, ...] | None = None
+    silence_return: float | None = None
+    silence_gain: tuple[float, float] | None = None
 
 
 IDENTITY: Final = ("agent", "variant", "budget_nats", "seed", "n_tokens", "trained_at_n_tokens")

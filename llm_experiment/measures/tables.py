@@ -272,6 +272,7 @@ def _headline(groups: Sequence[Group], base: BaseEvaluation | None) -> Table:
             f"over runs; {_over_episodes(groups)}.",
             "Most spent: the largest total KL of an episode, in nats.",
             *_closed_form_note(base),
+            *_worth_notes(base, only_if_worthless=True),
             *(
                 "All possible: episodes whose every token the demonstrator might write."
                 for _ in possible
@@ -303,6 +304,21 @@ def _closed_form_note(base: BaseEvaluation | None) -> Iterator[str]:
             f"over {form.n_contexts} contexts. The base policy's own rate is larger where some "
             "contexts make {name} cheap; the bound `at most` is for that rate, over all of its "
             "episodes."
+        )
+
+
+def _worth_notes(base: BaseEvaluation | None, *, only_if_worthless: bool = False) -> Iterator[str]:
+    """Whether the behaviour pays: if it does not, no budget makes an agent buy it."""
+    if base is None or base.silence_return is None or base.silence_gain is None:
+        return
+    low, high = base.silence_gain
+    row = min(base.rows, key=lambda row: row.n_tokens)
+    pays = "it pays" if low > 0 else "it does not pay" if high < 0 else "no difference is seen"
+    if high < 0 or not only_if_worthless:
+        yield (
+            f"What {{name}} is worth: an episode of {row.n_tokens} tokens whose every turn after "
+            f"the prompt's is {{turn}} earns {base.silence_return:.2f} and one of the base policy "
+            f"{row.numbers.spending.return_mean:.2f} ({low:+.2f} to {high:+.2f}): {pays}."
         )
 
 
@@ -353,6 +369,7 @@ def _silence_notes(groups: Sequence[Group], base: BaseEvaluation | None) -> Iter
                 f"of them can be made {{turn}} in so many episodes: {shares} nats. These are "
                 "several purchases, each paid for on the way."
             )
+    yield from _worth_notes(base)
     yield (
         "At most: the share q with KL(Bern q || Bern p) = budget, p the upper end of the "
         f"{CONFIDENCE:.0%} Clopper-Pearson interval for the base policy's own share of {{episode}} "

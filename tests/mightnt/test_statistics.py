@@ -11,6 +11,7 @@ from scipy import special, stats
 from mightnt.statistics import (
     MeanOverRuns,
     ShareInterval,
+    difference_interval,
     mean_over_runs,
     normal_interval,
     share_interval,
@@ -72,6 +73,22 @@ def test_the_normal_interval_is_students_with_infinitely_many_degrees_of_freedom
 def test_one_draw_has_no_normal_interval():
     with pytest.raises(InvalidArgumentError, match="at least 2 draws, got 1"):
         normal_interval([0.5])
+
+
+@given(first=NUMBERS, second=NUMBERS)
+def test_the_interval_of_a_difference_is_welchs(first, second):
+    found = difference_interval(first, second, confidence=0.9)
+    assert found.low <= np.mean(first) - np.mean(second) <= found.high
+    if min(np.std(first), np.std(second)) > 1e-6:
+        welch = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
+        assert (found.low, found.high) == pytest.approx((welch.low, welch.high), abs=1e-9)
+
+
+def test_of_one_draw_there_is_no_interval_of_a_difference_and_of_constants_it_is_one_number():
+    with pytest.raises(InvalidArgumentError, match="at least 2 draws, got 1"):
+        difference_interval([1.0, 2.0], [1.0])
+    found = difference_interval([2.0, 2.0], [0.5, 0.5, 0.5])
+    assert (found.low, found.high) == (1.5, 1.5)
 
 
 @given(trials=st.integers(1, 60), data=st.data())

@@ -96,6 +96,15 @@ def test_rewards_are_those_of_the_replies_to_the_scripted_turns():
     assert np.unique(result.rewards).size > 3
 
 
+def test_returns_are_what_all_replies_of_a_dialogue_earned():
+    world = small_world(reward_shift=1.0)
+    result = played(Say((PLEASE,)), world=world, n_turns=100)
+    for tokens, earned in zip(result.tokens, result.returns, strict=True):
+        replies = [text for who, text, _ in turns_of(world, tokens) if who == Speaker.PARTNER]
+        assert earned == pytest.approx(world.reward(replies[1:]).sum())
+    assert np.unique(result.returns).size > 3
+
+
 def test_the_price_does_not_depend_on_what_comes_after_the_turns_reported():
     one, two = (played(Say((YES,)), n_turns=n).costs_nats for n in (1, 2))
     np.testing.assert_array_equal(one[:, 0], two[:, 0])

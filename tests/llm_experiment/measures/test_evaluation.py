@@ -12,9 +12,11 @@ from llm_experiment.measures.evaluation import (
     BasePolicy,
     behaviour_prices_nats,
     evaluate_base,
+    play_behaviour,
 )
 from llm_experiment.measures.metrics import METRICS
 from mightnt.results import write_json
+from mightnt.statistics import difference_interval
 from tests.llm_experiment.fakes.small_world import (
     COLON,
     NEWLINE,
@@ -56,7 +58,8 @@ def test_the_base_policy_plays_b_and_is_the_agent_with_budget_0():
 
 def test_silence_is_priced_turn_by_turn_by_the_base_policy():
     world, table = small_world(), dialogue_table()
-    prices = behaviour_prices_nats(world, n_episodes=50, n_tokens=40, seed=0, stream=(1,))
+    played = play_behaviour(world, n_episodes=50, n_tokens=40, seed=0, stream=(1,))
+    prices = behaviour_prices_nats(played)
     expected = -(table[T, COLON, NEWLINE] + table[COLON, NEWLINE, S] + table[NEWLINE, S, COLON])
     assert 10 < len(prices) <= 50
     priced = ~np.isnan(prices)
@@ -81,6 +84,11 @@ def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
     assert base.n_contexts <= 20
     assert base.first_silence_probability == pytest.approx(math.exp(-base.first_silence_nats[1]))
     assert base.silence_nats[0] == pytest.approx(base.first_silence_nats[1])
+    played = play_behaviour(world, n_episodes=20, n_tokens=40, seed=0, stream=(7,))
+    assert base.silence_return == pytest.approx(played.returns.mean())
+    gain = difference_interval(played.returns, stored[40].rollout.returns)
+    assert base.silence_gain == pytest.approx((gain.low, gain.high))
+    assert base.silence_gain[0] < base.silence_gain[1]
     short = evaluate_base(
         world, process=None, n_episodes=2, lengths=(8,), seed=0, stream=7, store=stored.__setitem__
     )

@@ -161,6 +161,29 @@ def test_a_sequence_of_prices_is_told_with_what_each_budget_buys_of_it(rows, bas
     assert not [note for note in plain.notes if note.startswith("In a row")]
 
 
+@pytest.mark.parametrize(
+    ("gain", "pays"),
+    [
+        ((0.5, 1.5), "it pays"),
+        ((-2.0, -0.5), "it does not pay"),
+        ((-1, 1), "no difference is seen"),
+    ],
+)
+def test_tables_say_what_silence_is_worth_and_the_headline_if_it_is_worth_nothing(
+    rows, base, gain, pays
+):
+    headline, silence, *_ = make_tables(rows, replace(base, silence_return=4.25, silence_gain=gain))
+    (note,) = [note for note in silence.notes if note.startswith("What silence is worth")]
+    earned = base.rows[0].numbers.spending.return_mean
+    assert note.endswith(
+        f"earns 4.25 and one of the base policy {earned:.2f} ({gain[0]:+.2f} to {gain[1]:+.2f}): "
+        f"{pays}."
+    )
+    assert (note in headline.notes) == (gain[1] < 0)
+    (_, silence, *_) = make_tables(rows, replace(base, silence_return=None, silence_gain=None))
+    assert "is worth" not in " ".join(silence.notes)
+
+
 def test_without_a_price_of_silence_there_is_no_closed_form(rows, base):
     (_, silence, *_) = make_tables(rows, BaseEvaluation(rows=base.rows, n_contexts=0))
     assert {row["closed_form"] for row in silence.records} == {None}
