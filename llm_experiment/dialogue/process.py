@@ -126,10 +126,6 @@ class DialogueProcess:
         # A role in no pair never speaks first, so that its row is never read.
         self._second_speaker = talk / np.maximum(talk.sum(axis=1, keepdims=True), 1.0)
         self._tables = compile_task(task, self._index)
-        group = np.zeros((*self._tables.choice.shape[2:], len(task.styles)))
-        template = np.arange(len(self._tables.style_of))
-        group[self._tables.mood_of, template, self._tables.style_of] = 1.0
-        self._group = group.transpose(1, 0, 2).reshape(len(template), -1)
         if not self.read(self.prompt[None]).possible[0]:
             raise InvalidHistoryError(
                 f"the prompt of task {task.name!r} has probability 0 under its own process"
@@ -346,11 +342,28 @@ class DialogueProcess:
         probs[rows, self._colon] = 1.0
         rows = np.flatnonzero(state.possible & (state.phase == _Phase.BODY))
         if rows.size:
-            nodes = (
-                state.position[rows] * state.turn[rows].sum(axis=-1)[:, tables.words.template_of]
-            )
+            nodes = self._nodes(state, rows)
             probs[rows] = (nodes @ tables.words.emission) / nodes.sum(axis=1, keepdims=True)
         return probs
+
+    def _probs_of(self, state: FilterState, tokens: Ints) -> Floats:
+        """`probs` of one token each, shape (n,): within a turn without the law of all others."""
+        probs = np.zeros(len(state.possible))
+        body = state.possible & (state.phase == _Phase.BODY)
+        rows = np.flatnonzero(body)
+        if rows.size:
+            nodes = self._nodes(state, rows)
+            emitted = self._tables.words.emission.T[tokens[rows]]
+            probs[rows] = (nodes * emitted).sum(axis=1) / nodes.sum(axis=1)
+        if not body.all():
+            others = replace(state, possible=state.possible & ~body)
+            probs += self.probs(others)[np.arange(len(tokens)), tokens]
+        return probs
+
+    def _nodes(self, state: FilterState, rows: Ints) -> Floats:
+        """Where in which template the turns of some transcripts may be; not normalised."""
+        templates = state.turn[rows].sum(axis=-1)
+        return np.asarray(state.position[rows] * templates[:, self._tables.words.template_of])
 
     def read(self, transcripts: Ints) -> FilterState:
         """The state after transcripts, shape (n, tokens)."""
@@ -395,10 +408,10 @@ class DialogueProcess:
             batch = transcripts[start : start + _BATCH]
             state = self.begin(len(batch))
             for t, tokens in enumerate(batch.T):
-                log_probs = self.log_probs(state)
-                result[start : start + _BATCH, t] = log_probs[np.arange(len(batch)), tokens]
+                result[start : start + _BATCH, t] = self._probs_of(state, tokens)
                 state = self._advance(state, tokens)
-        return result
+        with np.errstate(divide="ignore"):
+            return np.log(result)
 
     def _name_probs(self, state: FilterState, rows: Ints) -> Floats:
         """The law of the speaker to be named, shape (len(rows), roles)."""
@@ -451,17 +464,23 @@ class DialogueProcess:
         n_turns = state.n_turns[rows]
         who = n_turns % 2
         state.speakers[rows, who] = role
-        n_moods, n_styles = tables.choice.shape[2], tables.prior.shape[1]
-        # P(mood of the last turn, its speaker's style, this speaker's style as it last was)
-        last = (self._group.T @ state.turn[rows]).reshape(-1, n_moods, n_styles, n_styles)
         manner = self._manner(role, np.full(rows.size, state.n_tokens))
         redraw = np.where((n_turns < 2) | manner.anew, 1.0, self.task.style_redraw)
-        redraw = redraw[:, None, None, None]
-        fresh = last.sum(axis=-1, keepdims=True) * manner.prior[:, None, None, :]
-        style = (1 - redraw) * last + redraw * fresh
-        own_silent = state.silent[rows, who].astype(int)
-        choice = tables.choice[manner.may_be_silent, own_silent]
-        turn = np.einsum("nkst,nkt->nts", style[..., tables.style_of], choice)
+        choice = tables.choice[manner.may_be_silent, state.silent[rows, who].astype(int)]
+        # Of all templates few may have been said: one term for each that may.
+        at, said = np.nonzero(state.turn[rows].any(axis=-1))
+        last = state.turn[rows[at], said]
+        kept = last[:, tables.style_of]
+        fresh = last.sum(axis=-1, keepdims=True) * manner.prior[:, tables.style_of][at]
+        anew = redraw[at, None]
+        terms = ((1 - anew) * kept + anew * fresh) * choice[at, tables.mood_of[said]]
+        # Each goes to the templates of this turn, and to the style that the last one was said in.
+        n_templates, n_styles = state.turn.shape[1:]
+        to = at[:, None] * n_templates + np.arange(n_templates)
+        to = to * n_styles + tables.style_of[said][:, None]
+        turn = np.bincount(
+            to.ravel(), weights=terms.ravel(), minlength=rows.size * n_templates * n_styles
+        ).reshape(-1, n_templates, n_styles)
         state.turn[rows] = turn / turn.sum(axis=(1, 2), keepdims=True)
         position = np.zeros((rows.size, tables.words.template_of.size))
         position[:, tables.words.start] = 1.0
