@@ -513,13 +513,13 @@ def preset_config(preset: Preset, fidelity: Fidelity = Fidelity.OURS) -> AgentCo
                 checkpoint_every=10,
             )
         case Preset.SMOLLM2:
-            config = _packaged_config(preset, n_episodes=64, micro_batch_size=128)
+            config = _packaged_config(preset, n_episodes=64)
         case Preset.GEMMA3_270M:
-            config = _packaged_config(preset, n_episodes=16, micro_batch_size=32)
+            config = _packaged_config(preset, n_episodes=32)
     return with_fidelity(config, fidelity)
 
 
-def _packaged_config(preset: Preset, *, n_episodes: int, micro_batch_size: int) -> AgentConfig:
+def _packaged_config(preset: Preset, *, n_episodes: int) -> AgentConfig:
     """The published prompt and student on a model of the package index, as much as cores can do."""
     return AgentConfig(
         world=WorldConfig(
@@ -531,8 +531,8 @@ def _packaged_config(preset: Preset, *, n_episodes: int, micro_batch_size: int) 
             max_reply_tokens=64,
         ),
         constraint=ConstraintConfig(),
-        ppo=PPOConfig(micro_batch_size=micro_batch_size),
-        stages=(Stage(agent_steps=1875 * n_episodes, ramp_fraction=0.4),),
+        ppo=PPOConfig(micro_batch_size=128),
+        stages=(Stage(agent_steps=120_000, ramp_fraction=0.4),),
         actor=ActorForm.LOW_RANK,
         actor_tokens=4096,
         n_episodes=n_episodes,
