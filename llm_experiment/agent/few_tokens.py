@@ -63,6 +63,20 @@ class Learnable(NamedTuple):
     log_shares: Tensor
 
 
+def check_acted(n_acted: int, always: Sequence[int]) -> None:
+    """Raise if so few tokens leave out some that an agent needs.
+
+    Raises:
+        InvalidArgumentError: they do.
+    """
+    needed = len(set(always))
+    if needed > n_acted:
+        raise InvalidArgumentError(
+            f"actor_tokens must be >= {needed}, as many as the agent needs to hand over its turn "
+            f"and to show the behaviour, got {n_acted}; raise --actor-tokens, or leave it out"
+        )
+
+
 def choose_tokens(
     log_probs: Iterator[Tensor], n_acted: int, *, n_tokens: int, always: Sequence[int]
 ) -> Tensor:
@@ -77,11 +91,7 @@ def choose_tokens(
     Raises:
         InvalidArgumentError: more of these than `n_acted`.
     """
-    if len(set(always)) > n_acted:
-        raise InvalidArgumentError(
-            f"actor_tokens must be >= {len(set(always))}, which the agent needs to hand over its "
-            f"turn, got {n_acted}"
-        )
+    check_acted(n_acted, always)
     mass = torch.zeros(n_tokens, dtype=torch.float64)
     for part in log_probs:
         mass += part.double().softmax(dim=-1).sum(dim=0).cpu()

@@ -48,6 +48,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
+from llm_experiment.agent.few_tokens import check_acted
 from llm_experiment.agent.policy import FixedKLPolicy
 from llm_experiment.agent.rollout import Rollout, play_episodes, random_stream
 from llm_experiment.agent.step_policy import StepPolicy
@@ -251,6 +252,9 @@ class LockstepPPO(PPO):
         config: how to train.
         tensorboard_log: folder of TensorBoard logs, or None.
         verbose: as in stable-baselines3.
+
+    Raises:
+        InvalidArgumentError: an actor of fewer tokens than it takes to hand over a turn.
     """
 
     policy: FixedKLPolicy
@@ -269,6 +273,8 @@ class LockstepPPO(PPO):
         self.records: list[UpdateRecord] = []
         self.last_rollout: Rollout | None = None
         constraint, ppo, head = config.constraint, config.ppo, world.base.head
+        if config.actor_tokens is not None:
+            check_acted(config.actor_tokens, self._needed_tokens)
         super().__init__(
             FixedKLPolicy,
             world.env(config),
@@ -299,6 +305,11 @@ class LockstepPPO(PPO):
             device=config.world.agent_device,
         )
         self._bind()
+
+    @property
+    def _needed_tokens(self) -> tuple[int, ...]:
+        """What an agent writes to hand over its turn, and to show the behaviour."""
+        return (*self.world.parser.partner_opening, *self.world.phrase)
 
     def act_on(self, observation: Tensor) -> StepPolicy:
         """See `FixedKLPolicy.act_on`."""
@@ -390,8 +401,7 @@ class LockstepPPO(PPO):
             features = rollout.kept_observations[:, : self.world.base.n_features]
             self.policy.standardise(features)
         if not self.records:
-            handing_over = (*self.world.parser.partner_opening, *self.world.phrase)
-            self.policy.choose_tokens(rollout.kept_observations, always=handing_over)
+            self.policy.choose_tokens(rollout.kept_observations, always=self._needed_tokens)
         self._fill_buffer(rollout)
         self.num_timesteps += int(rollout.agent_steps.sum())
         self._log_episodes(rollout, schedule)

@@ -170,6 +170,11 @@ def test_an_agent_of_few_tokens_learns_within_its_budget_and_is_restored(tmp_pat
         np.testing.assert_array_equal(again.act_on(seen).log_probs, agent.act_on(seen).log_probs)
 
 
+def test_too_few_to_hand_over_a_turn_are_refused_before_anything_is_played():
+    with pytest.raises(InvalidArgumentError, match=r"actor_tokens must be >= 3, .* got 2"):
+        agent_of(2)
+
+
 def test_the_ratio_to_what_acted_is_1_before_anything_is_learnt():
     agent = agent_of(4).finish()
     agent._fill_buffer(agent.last_rollout)
