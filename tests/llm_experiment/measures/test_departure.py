@@ -120,7 +120,7 @@ def test_the_agents_numbers_are_those_of_its_policy_and_the_bases_those_of_b(
 def test_a_transcript_is_possible_up_to_its_first_impossible_token(agent_evaluation):
     departure, tokens = agent_evaluation.departure, agent_evaluation.rollout.tokens
     likelihoods = PROCESS.log_likelihoods(tokens)
-    np.testing.assert_array_equal(departure.demonstrator_log_probs, likelihoods)
+    np.testing.assert_allclose(departure.demonstrator_log_probs, likelihoods, rtol=1e-12)
     for first, possible, row in zip(
         departure.first_impossible, departure.possible, likelihoods, strict=True
     ):
