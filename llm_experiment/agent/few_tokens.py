@@ -18,7 +18,7 @@ policy and the rest's entropy where the log-probabilities would be.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import torch
@@ -125,14 +125,8 @@ def spread(step: StepPolicy, log_b: Tensor, acted: Tensor) -> StepPolicy:
     """
     possible = step.base_log_probs[:, -1:] > -math.inf
     ratio = (step.log_probs[:, -1:] - step.base_log_probs[:, -1:]).where(possible, 0.0)
-    numbers = {field.name: getattr(step, field.name) for field in fields(StepPolicy)}
-    return StepPolicy(
-        **numbers
-        | {
-            "log_probs": (log_b + ratio).index_copy(-1, acted, step.log_probs[:, :-1]),
-            "base_log_probs": log_b,
-        }
-    )
+    log_x = (log_b + ratio).index_copy(-1, acted, step.log_probs[:, :-1])
+    return replace(step, log_probs=log_x, base_log_probs=log_b)
 
 
 def learnable(rows: Tensor, log_probs: Tensor, acted: Tensor, tokens: Tensor) -> Learnable:
