@@ -85,7 +85,12 @@ def progress_line(task: Task) -> str:
     total = "" if task.total is None else f" of {task.total:,.0f}"
     line = f"{task.description}: {task.completed:,.0f}{total} after {_clock(task.elapsed or 0.0)}"
     left = task.time_remaining
-    return line if left is None else f"{line}, about {_clock(left)} left"
+    if left is None:
+        return line
+    # Steps that end together, of workers side by side, look like speed.
+    if task.total and task.completed:
+        left = max(left, (task.elapsed or 0.0) * (task.total / task.completed - 1))
+    return f"{line}, about {_clock(left)} left"
 
 
 def _clock(seconds: float) -> timedelta:

@@ -46,6 +46,17 @@ def test_work_that_fails_leaves_no_writer_behind(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_steps_that_end_together_are_no_speed():
+    """Two workers, four steps of 250 seconds: two are over at once, and two take as long again."""
+    now = 0.0
+    bar = Progress(get_time=lambda: now, disable=True, speed_estimate_period=SECONDS_OF_SPEED)
+    task = bar.add_task("lots", total=4)
+    for now, completed in ((250.0, 1), (252.0, 2), (300.0, 2)):  # noqa: B007 - the bar's clock
+        bar.update(task, completed=completed)
+    (shown,) = bar.tasks
+    assert progress_line(shown) == "lots: 2 of 4 after 0:05:00, about 0:05:00 left"
+
+
 def test_a_line_has_the_time_gone_and_the_time_left():
     now = 0.0
     bar = Progress(get_time=lambda: now, disable=True, speed_estimate_period=SECONDS_OF_SPEED)
