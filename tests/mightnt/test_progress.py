@@ -51,7 +51,8 @@ def test_steps_that_end_together_are_no_speed():
     now = 0.0
     bar = Progress(get_time=lambda: now, disable=True, speed_estimate_period=SECONDS_OF_SPEED)
     task = bar.add_task("lots", total=4)
-    for now, completed in ((250.0, 1), (252.0, 2), (300.0, 2)):  # noqa: B007 - the bar's clock
+    for seconds, completed in ((250.0, 1), (252.0, 2), (300.0, 2)):
+        now = seconds
         bar.update(task, completed=completed)
     (shown,) = bar.tasks
     assert progress_line(shown) == "lots: 2 of 4 after 0:05:00, about 0:05:00 left"
