@@ -219,7 +219,8 @@ def evaluate_base(
     if not len(prices):
         return BaseEvaluation(rows=tuple(rows), n_contexts=0)
     form = closed_form_of_prices(prices[:, 0])
-    gain = difference_interval(played.returns.tolist(), returns[min(lengths)].tolist())
+    earned, others = played.returns.tolist(), returns[min(lengths)].tolist()
+    gain = difference_interval(earned, others) if min(len(earned), len(others)) > 1 else None
     return BaseEvaluation(
         rows=tuple(rows),
         n_contexts=form.n_contexts,
@@ -227,7 +228,7 @@ def evaluate_base(
         first_silence_probability=form.probability,
         silence_nats=tuple(np.nanmedian(prices[:, _half_full(prices)], axis=0).tolist()),
         silence_return=float(played.returns.mean()),
-        silence_gain=(gain.low, gain.high),
+        silence_gain=None if gain is None else (gain.low, gain.high),
     )
 
 

@@ -381,7 +381,7 @@ class BaseEvaluation:
         silence_return: what an episode earns, in the mean over contexts, whose every turn after the
             prompt's is empty; at the shortest of the lengths. None in runs without it.
         silence_gain: by how much that is more than the base policy earns there: the ends of the
-            95% interval.
+            95% interval; None for a single episode too.
     """
 
     rows: tuple[LengthRow, ...]

@@ -89,6 +89,12 @@ def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
     gain = difference_interval(played.returns, stored[40].rollout.returns)
     assert base.silence_gain == pytest.approx((gain.low, gain.high))
     assert base.silence_gain[0] < base.silence_gain[1]
+    single = evaluate_base(
+        world, process=None, n_episodes=1, lengths=(60,), seed=0, stream=7, store=stored.__setitem__
+    )
+    assert single.n_contexts == 1
+    assert single.silence_return is not None
+    assert single.silence_gain is None
     short = evaluate_base(
         world, process=None, n_episodes=2, lengths=(8,), seed=0, stream=7, store=stored.__setitem__
     )
