@@ -291,6 +291,7 @@ def test_the_posterior_in_log_space_follows_bayes_rule(case):
         np.testing.assert_allclose(np.exp(log_w), [float(x) for x in exact], rtol=1e-13)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("n_symbols", [10**5, pytest.param(10**6, marks=pytest.mark.slow)])
 def test_after_many_symbols_the_weights_are_those_of_exact_arithmetic(n_symbols, rng):
     # Near the data's frequency, so that the posterior is not one-sided, and far from it.

@@ -155,7 +155,8 @@ def searched_supremum(budget):
         low, high = -1e5, math.log(win)  # of log p, for a first bet of share * budget
         for _ in range(60):
             log_p = 0.5 * (low + high)
-            kl = kl_nats(np.log([win, 1 - win]), np.array([log_p, math.log1p(-math.exp(log_p))]))
+            other = math.log1p(-win) - math.log1p(-math.exp(log_p))
+            kl = win * (math.log(win) - log_p) + (1 - win) * other
             low, high = (log_p, high) if kl > share * budget else (low, log_p)
         return -ledger_total(budget, win, high)
 

@@ -373,6 +373,7 @@ law_of_3 = (
 )
 
 
+@pytest.mark.no_cover
 @given(
     st.fixed_dictionaries(dict.fromkeys((None, 0, 1, 2), law_of_3)),
     st.tuples(*[st.fractions(F(1, 9), F(1, 3), max_denominator=9)] * 3),
