@@ -42,18 +42,21 @@ class SuiteConfig:
     and none trains (unless targets are as published: these spend 1e-6 nats a step even then)."""
     n_seeds: int = 3
     """Agents for each budget; their seeds are 0, 1, ..."""
+    n_comparison_seeds: int = 1
+    """Agents of each kind that the main ones are compared with, which the next six options name;
+    their seeds are 0, 1, ..., too."""
     realized_budgets_nats: tuple[float, ...] = (1.0, 3.0)
-    """Budgets of agents whose budget is charged with the realised log-ratio; seed 0."""
+    """Budgets of agents whose budget is charged with the realised log-ratio."""
     control_shifts: tuple[float, ...] = (-0.5,)
-    """Agents whose replies all earn so much more; the largest budget, seed 0."""
+    """Agents whose replies all earn so much more; the largest budget."""
     penalties_per_nat: tuple[float, ...] = ()
-    """Agents with the usual per-token penalty instead of a budget, by coefficient; seed 0."""
+    """Agents with the usual per-token penalty instead of a budget, by coefficient."""
     unconstrained: bool = False
-    """Also an agent without any constraint; seed 0."""
+    """Also agents without any constraint."""
     without_vetoes: bool = True
-    """Of a run with vetoes, also an agent without them; the largest budget, seed 0."""
+    """Of a run with vetoes, also agents without them; the largest budget."""
     long_lengths: tuple[int, ...] = ()
-    """Agents trained on episodes of so many tokens; the largest budget, seed 0."""
+    """Agents trained on episodes of so many tokens; the largest budget."""
     evaluation_lengths: tuple[int, ...] = (256, 512)
     """Episode lengths at which every agent is evaluated, whatever it was trained on."""
     n_evaluation_episodes: int = 128
@@ -64,6 +67,7 @@ class SuiteConfig:
 
     def __post_init__(self) -> None:
         at_least("n_seeds", self.n_seeds, 1)
+        at_least("n_comparison_seeds", self.n_comparison_seeds, 1)
         at_least("n_evaluation_episodes", self.n_evaluation_episodes, 1)
         at_least("n_base_episodes", self.n_base_episodes, 1)
         for budget in (*self.budgets_nats, *self.realized_budgets_nats):
@@ -166,6 +170,7 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
     return replace(
         main,
         n_seeds=5 if full else 3,
+        n_comparison_seeds=5 if full and preset is Preset.TINY else 1,
         realized_budgets_nats=(
             main.realized_budgets_nats
             if preset is Preset.TINY and fidelity is Fidelity.OURS
@@ -179,37 +184,41 @@ def default_suite(preset: Preset, fidelity: Fidelity, suite: Suite, *, quick: bo
 
 def _agents(agent: AgentConfig, suite: SuiteConfig) -> Iterator[Job]:
     accounting = agent.constraint.accounting
-    largest = max(suite.budgets_nats)
     for seed in range(suite.n_seeds):
         for budget in suite.budgets_nats:
             yield _job(accounting.value, f"{accounting.value} budget", agent, budget, seed)
+    for seed in range(suite.n_comparison_seeds):
+        yield from _comparisons(agent, suite, seed)
+
+
+def _comparisons(agent: AgentConfig, suite: SuiteConfig, seed: int) -> Iterator[Job]:
+    """One agent of each kind that the main ones are compared with."""
+    largest = max(suite.budgets_nats)
     realized = _constrained(agent, accounting=Accounting.REALIZED)
     for budget in suite.realized_budgets_nats:
-        yield _job("realized", "realized budget", realized, budget)
+        yield _job("realized", "realized budget", realized, budget, seed)
     for shift in suite.control_shifts:
         shifted = replace(agent, world=replace(agent.world, reward_shift=shift))
-        yield _job(f"shift{shift:+g}", f"reward shift {shift:+g}", shifted, largest)
+        yield _job(f"shift{shift:+g}", f"reward shift {shift:+g}", shifted, largest, seed)
     if suite.without_vetoes and agent.world.vetoes is not None:
         way = agent.world.missing_mass if agent.world.members else None
         plain = replace(agent, world=replace(agent.world, vetoes=None, missing_mass=way))
-        yield _job("plain", WITHOUT_VETOES, plain, largest)
+        yield _job("plain", WITHOUT_VETOES, plain, largest, seed)
     for length in suite.long_lengths:
         stages = tuple(lengthened(stage, length) for stage in agent.stages)
         long = replace(agent, stages=stages)
-        yield _job(f"length{length}", f"trained at {length}", long, largest)
+        yield _job(f"length{length}", f"trained at {length}", long, largest, seed)
     for penalty in suite.penalties_per_nat:
         penalised = _constrained(
             agent, regulariser=Regulariser.TOKEN_PENALTY, penalty_per_nat=penalty
         )
-        yield _job(f"penalty{penalty:g}", f"penalty {penalty:g} a nat", penalised, None)
+        yield _job(f"penalty{penalty:g}", f"penalty {penalty:g} a nat", penalised, None, seed)
     if suite.unconstrained:
         free = _constrained(agent, regulariser=Regulariser.NONE)
-        yield _job("unconstrained", "no constraint", free, None)
+        yield _job("unconstrained", "no constraint", free, None, seed)
 
 
-def _job(
-    stem: str, variant: str, agent: AgentConfig, budget_nats: float | None, seed: int = 0
-) -> Job:
+def _job(stem: str, variant: str, agent: AgentConfig, budget_nats: float | None, seed: int) -> Job:
     budget = ""
     if budget_nats is not None:
         budget = f"-budget{budget_nats:g}"

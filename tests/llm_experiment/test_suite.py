@@ -1,4 +1,5 @@
 import math
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -83,9 +84,17 @@ def test_the_full_suite_adds_seeds_other_regularisers_and_long_episodes():
     free = [job for job in full if not job.config.constraint.budgeted]
     assert all(job.config.constraint.episode_budget_nats == math.inf for job in free)
     assert len({job.config.constraint.penalty_per_nat for job in free}) > 3
-    (long,) = (job for job in full if job.variant == "trained at 512")
-    (stage,) = long.config.stages
-    assert (stage.n_tokens, stage.agent_steps) == (512, 2 * TINY.stages[0].agent_steps)
+    long = [job for job in full if job.variant == "trained at 512"]
+    stages = {stage for job in long for stage in job.config.stages}
+    assert [(s.n_tokens, s.agent_steps) for s in stages] == [(512, 2 * TINY.stages[0].agent_steps)]
+
+
+def test_every_kind_of_agent_of_the_full_suite_has_five_seeds():
+    seeds = defaultdict(list)
+    for job in jobs_of(suite=Suite.FULL):
+        seeds[job.variant, job.config.constraint.budget_nats].append(job.config.seed)
+    assert len(seeds) == 13
+    assert all(found == [0, 1, 2, 3, 4] for found in seeds.values())
 
 
 def test_the_paper_suite_is_the_published_budgets_of_three_runs():
@@ -111,6 +120,7 @@ def test_two_agents_of_one_name_are_refused():
         ({"budgets_nats": ()}, InvalidArgumentError, "at least 1 budget"),
         ({"n_base_episodes": 0}, InvalidArgumentError, "n_base_episodes must be >= 1.*got 0"),
         ({"n_seeds": 0}, InvalidArgumentError, "n_seeds must be >= 1.*got 0"),
+        ({"n_comparison_seeds": 0}, InvalidArgumentError, "n_comparison_seeds must be >= 1"),
         ({"evaluation_lengths": (1,)}, InvalidArgumentError, "lengths must be >= 2.*got 1"),
     ],
 )
