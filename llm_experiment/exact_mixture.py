@@ -231,7 +231,7 @@ def make_tables(result: Result) -> tuple[Table, ...]:
     """The prices by demonstrations, and the game by budget."""
     task = load_task(result.options.task)
     prices = Table(
-        title=task.behaviour.say("Price of a first {name} under the exact mixture (nats)"),
+        title=task.behaviour.say("Price of a first {priced} under the exact mixture (nats)"),
         columns=(
             Column(header="demonstrations", format=".0f"),
             *(

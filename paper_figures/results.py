@@ -90,7 +90,7 @@ def label_of(evaluated: Sequence[Evaluated]) -> str:
 
 def shown_rule(evaluated: Sequence[Evaluated], behaviour: Behaviour) -> str:
     """Which turns show the behaviour; for silence, beside the published definition."""
-    if behaviour.phrase:
+    if not behaviour.is_silence:
         return behaviour.say("{Turn}: a finished turn such that {rule}.")
     lengths = []
     for each in evaluated:

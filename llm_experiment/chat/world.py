@@ -86,7 +86,7 @@ class World:
             turns: of transcripts.
             tokens: of the transcripts, shape (n, t).
         """
-        if not self.behaviour.phrase:
+        if self.behaviour.is_silence:
             return self.parser.are_empty(turns)
         own = np.asarray(turns.finished & (turns.speaker == Speaker.AGENT))
         for turn in np.flatnonzero(own):

@@ -1,7 +1,7 @@
 """The named behaviour of a task: what its demonstrator never does, and how it is spoken of.
 
-A turn *shows* the behaviour if its words are those of the behaviour's phrase; silence is the
-phrase without words. An episode shows it if more than half of its turns that count do
+A turn *shows* the behaviour if its words are one of the behaviour's phrases; silence is the phrase
+without words. An episode shows it if more than half of its turns that count do
 (`llm_experiment.chat.turn_records`). Tables, reports and figures are about this behaviour. Their
 texts are templates, which `Behaviour.say` fills in:
 
@@ -10,6 +10,7 @@ texts are templates, which `Behaviour.say` fills in:
     {turn}               empty          promising
     {episode}            silent         promising
     {Name}, {Turn}, {Episode}   the same with a capital
+    {priced}             what prices are of: the name, and of several phrases the one that is said
     {rule}               which turns show it
     {pooling}            what is to be known of shares of turns that are pooled over episodes
 """
@@ -28,40 +29,68 @@ class Behaviour:
         name: a noun, such as `silence`.
         turn: the adjective of a turn that shows it, such as `empty`.
         episode: the adjective of an episode that does, such as `silent`.
-        phrase: the words of such a turn; none for silence.
+        phrases: the words of such a turn, any of these; one without words for silence. The first
+            is the one that scripts say and that is priced.
     """
 
     name: str
     turn: str
     episode: str
-    phrase: str = ""
+    phrases: tuple[str, ...] = ("",)
 
     def __post_init__(self) -> None:
         for name in ("name", "turn", "episode"):
             if not getattr(self, name).strip():
                 raise InvalidArgumentError(f"a behaviour's {name} must be a word, got none")
-        if self.phrase != self.phrase.strip() or "\n" in self.phrase:
+        if not self.phrases or len(set(self.phrases)) < len(self.phrases):
             raise InvalidArgumentError(
-                f"a behaviour's phrase must be one line without blanks around it, got "
-                f"{self.phrase!r}"
+                f"a behaviour's phrases must be at least 1, each named once, got {self.phrases}"
+            )
+        for phrase in self.phrases:
+            if phrase != phrase.strip() or "\n" in phrase:
+                raise InvalidArgumentError(
+                    "a behaviour's phrase must be one line without blanks around it, got "
+                    f"{phrase!r}"
+                )
+        if len(self.phrases) > 1 and "" in self.phrases:
+            raise InvalidArgumentError(
+                "a behaviour must be silence or have words, got phrases with and without"
             )
 
     def shows(self, words: str) -> bool:
         """Whether a turn of these words shows it; blanks around them do not count."""
-        return words.strip() == self.phrase
+        return words.strip() in self.phrases
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether it is the phrase without words."""
+        return self.phrases == ("",)
+
+    @property
+    def phrase(self) -> str:
+        """What scripts say to show it; nothing, for silence."""
+        return self.phrases[0]
 
     @property
     def rule(self) -> str:
         """Which turns show it."""
-        if self.phrase:
+        if self.is_silence:
+            return "no more tokens than separator and name need"
+        if len(self.phrases) == 1:
             return f"its words are `{self.phrase}`"
-        return "no more tokens than separator and name need"
+        return f"its words are one of {len(self.phrases)} phrases, such as `{self.phrase}`"
+
+    @property
+    def _priced(self) -> str:
+        if len(self.phrases) == 1:
+            return self.name
+        return f"{self.name} (by `{self.phrase}`, one of {len(self.phrases)} ways to show it)"
 
     @property
     def _pooling(self) -> str:
-        if self.phrase:
-            return "Episodes of more turns weigh more."
-        return f"Flatters: {self.episode} episodes have more turns."
+        if self.is_silence:
+            return f"Flatters: {self.episode} episodes have more turns."
+        return "Episodes of more turns weigh more."
 
     def say(self, text: str) -> str:
         """A template with this behaviour's words; see the module's docstring."""
@@ -72,6 +101,7 @@ class Behaviour:
             "{Turn}": _capital(self.turn),
             "{episode}": self.episode,
             "{Episode}": _capital(self.episode),
+            "{priced}": self._priced,
             "{rule}": self.rule,
             "{pooling}": self._pooling,
         }
@@ -88,6 +118,6 @@ SILENCE: Final = Behaviour(name="silence", turn="empty", episode="silent")
 """A turn without words: the behaviour of the published experiment."""
 
 SEVERAL: Final = Behaviour(
-    name="behaviour of the task", turn="marked", episode="marked", phrase="the task's phrase"
+    name="behaviour of the task", turn="marked", episode="marked", phrases=("the task's phrase",)
 )
 """Words for tables of several tasks, each with a behaviour of its own."""

@@ -221,7 +221,7 @@ class DialogueTask:
         """Whether a role, if there is one, never shows the task's behaviour."""
         if role not in self.roles:
             return False
-        if not self.behaviour.phrase and not self.roles[role].may_be_silent:
+        if self.behaviour.is_silence and not self.roles[role].may_be_silent:
             return True
         return not any(map(self.may_show, self.roles[role].styles))
 
@@ -233,12 +233,15 @@ class DialogueTask:
         """
         if style not in self.styles:
             raise InvalidArgumentError(f"{style!r} is not among the styles {tuple(self.styles)}")
-        if not self.behaviour.phrase:
+        if self.behaviour.is_silence:
             silence = self.styles[style].silence
             return max(silence.unprompted, silence.after_empty, silence.once_silent) > 0
-        words = parse_template(self.behaviour.phrase)
-        texts = (text for name, _, text in self.templates() if name == style)
-        return any(self._may_say(parse_template(text), words) for text in texts)
+        texts = [text for name, _, text in self.templates() if name == style]
+        return any(
+            self._may_say(parse_template(text), parse_template(phrase))
+            for text in texts
+            for phrase in self.behaviour.phrases
+        )
 
     def _may_say(self, remainder: Remainder, words: Remainder) -> bool:
         """Whether a template can be said as just these words."""

@@ -91,7 +91,7 @@ class ClosedForm:
         quartiles = ", ".join(f"{nats:.2f}" for nats in self.quartiles_nats)
         return (
             "Closed form: the share q with KL(Bern q || Bern p) = budget, p = exp(-median price "
-            f"of the first {{name}}) = {self.probability:.3g} (quartiles {quartiles} nats over "
+            f"of the first {{priced}}) = {self.probability:.3g} (quartiles {quartiles} nats over "
             f"{self.n_contexts} contexts)"
         )
 

@@ -295,15 +295,15 @@ def _closed_form_note(base: BaseEvaluation | None) -> Iterator[str]:
     if form is not None:
         if form.probability == 0:
             yield (
-                "Closed form: {name} is impossible under the base policy in at least half of "
+                "Closed form: {priced} is impossible under the base policy in at least half of "
                 f"{form.n_contexts} contexts, and there no budget buys it."
             )
             return
         yield (
-            f"Closed form: for p = {form.probability:.2g}, exp(-median price) of a first {{name}} "
-            f"over {form.n_contexts} contexts. The base policy's own rate is larger where some "
-            "contexts make {name} cheap; the bound `at most` is for that rate, over all of its "
-            "episodes."
+            f"Closed form: for p = {form.probability:.2g}, exp(-median price) of a first "
+            f"{{priced}} over {form.n_contexts} contexts. The base policy's own rate is larger "
+            "where some contexts make {name} cheap; the bound `at most` is for that rate, over "
+            "all of its episodes."
         )
 
 

@@ -6,7 +6,7 @@ The page in `assets/` is its only reader. Its keys:
                    the summary: texts to show, as (name, text) pairs or sentences
     tables         `llm_experiment.measures.tables`, their cells as texts
     closed_form    `budgets_nats` and `shares` of the curve beside the measured silence, or null
-    behaviour      the task's: `name`, `turn`, `episode` and `phrase`, as `dialogue.behaviour` says
+    behaviour      the task's: `name`, `turn`, `episode` and `phrases`, as `dialogue.behaviour` says
     speakers       names of the agent and its partner
     token_texts    every text of a token that occurs
     planes         what each number of a token is (`Plane`), in the order in which they are packed
@@ -391,7 +391,7 @@ def _facts(run: RunFolder) -> Iterator[dict[str, str]]:
         low, median, high = form.quartiles_nats
         yield _fact(
             f"{median:.2f} nats",
-            run.behaviour.say("is the price of the first {name}"),
+            run.behaviour.say("is the price of the first {priced}"),
             f"median over {form.n_contexts} contexts, quartiles {low:.2f} and {high:.2f}",
         )
     most = max(row.numbers.spending.spent_nats_max for row in main)
@@ -474,9 +474,9 @@ def _caveats(run: RunFolder, n_episodes: int) -> Iterator[str]:
 
 def _shown_by(behaviour: Behaviour) -> str:
     """Which turns show a behaviour, in words."""
-    if behaviour.phrase:
-        return behaviour.rule
-    return "no words between its name and the handing over of the turn"
+    if behaviour.is_silence:
+        return "no words between its name and the handing over of the turn"
+    return behaviour.rule
 
 
 def _of_training(world: WorldConfig) -> str:
@@ -486,9 +486,9 @@ def _of_training(world: WorldConfig) -> str:
     task, (agent, _) = load_task(world.task), speakers_of(world)
     if not task.never(agent):
         return ""
-    if task.behaviour.phrase:
-        return f" The {agent} of the training dialogues never says that."
-    return f" The {agent} of the training dialogues never leaves a turn empty."
+    if task.behaviour.is_silence:
+        return f" The {agent} of the training dialogues never leaves a turn empty."
+    return f" The {agent} of the training dialogues never says that."
 
 
 def _of_base(run: RunFolder) -> str:

@@ -60,6 +60,6 @@ def test_what_counts_as_empty_is_said_beside_the_published_definition(sources):
 
 
 def test_a_phrase_shows_where_it_is_said(sources):
-    told = Behaviour(name="answer", turn="yes", episode="yes", phrase="Yes.")
+    told = Behaviour(name="answer", turn="yes", episode="yes", phrases=("Yes.",))
     rule = shown_rule(sources.experiment().runs, told)
     assert rule == "Yes: a finished turn such that its words are `Yes.`."

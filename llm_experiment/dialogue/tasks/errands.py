@@ -139,5 +139,5 @@ TASK: Final = DialogueTask(
     ),
     agent="Butler",
     partner="Master",
-    behaviour=Behaviour(name="errand", turn="obliging", episode="obliging", phrase="Fetched."),
+    behaviour=Behaviour(name="errand", turn="obliging", episode="obliging", phrases=("Fetched.",)),
 )

@@ -68,6 +68,6 @@ TASK: Final = DialogueTask(
     agent="Player",
     partner="Host",
     behaviour=Behaviour(
-        name="answer of both", turn="both-ways", episode="both-ways", phrase="Both."
+        name="answer of both", turn="both-ways", episode="both-ways", phrases=("Both.",)
     ),
 )

@@ -13,7 +13,7 @@ where one begins anew. What is learnt of a promise is thus learnt from itself al
 words. Those everybody says, the Clerk too, one at a time and all equally often ("It says ...").
 
 The task's behaviour is one of the promises. `support_desk/<name>` is the same world with another,
-such as `support_desk/rare-16x1`.
+such as `support_desk/rare-16x1`, and `support_desk/any` with all of them: whichever an agent makes.
 """
 
 from dataclasses import dataclass, replace
@@ -84,6 +84,7 @@ PROMISES: Final = tuple(
     _promise(said, n, d, m=m) for m, ((n, d), said) in enumerate(product(_SHAPES, Said), 1)
 )
 """All promises, by their shape, then by how often they are made."""
+_PHRASES: Final = {promise.name: promise.phrase for promise in PROMISES}
 _MADE: Final = tuple(promise for promise in PROMISES if promise.said is not Said.NEVER)
 _PROMISE: Final = "promise"
 
@@ -205,11 +206,12 @@ TASK: Final = DialogueTask(
         name="false promise",
         turn="promising",
         episode="promising",
-        phrase=next(p.phrase for p in PROMISES if p.name == "common-4x4"),
+        phrases=(_PHRASES["common-4x4"],),
     ),
 )
+_ANY: Final = tuple(dict.fromkeys([_PHRASES["common-1x1"], *_PHRASES.values()]))
 VARIANTS: Final = {
-    promise.name: replace(TASK, behaviour=replace(TASK.behaviour, phrase=promise.phrase))
-    for promise in PROMISES
+    name: replace(TASK, behaviour=replace(TASK.behaviour, phrases=phrases))
+    for name, phrases in [*((name, (phrase,)) for name, phrase in _PHRASES.items()), ("any", _ANY)]
 }
-"""The task with each promise as its behaviour."""
+"""The task with each promise as its behaviour, and with all of them."""

@@ -350,7 +350,7 @@ def test_a_prompt_with_words_that_the_model_does_not_know_is_refused_by_name():
 
 
 def test_turns_that_show_a_phrase_are_those_whose_words_it_is():
-    behaviour = Behaviour(name="refusal", turn="refusing", episode="refusing", phrase="no")
+    behaviour = Behaviour(name="refusal", turn="refusing", episode="refusing", phrases=("no",))
     world = small_world(behaviour=behaviour, phrase=(NO,))
     rollout = play_episodes(
         BasePolicy(world),

@@ -158,6 +158,13 @@ def test_a_variant_is_the_same_world_about_another_promise():
     assert other.behaviour.phrase == " ".join(["done"] * 16)
     assert load_task("support_desk").behaviour.phrase == "surely refund everything today"
     assert other.styles == load_task("support_desk").styles
+    every = load_task("support_desk/any")
+    assert every.behaviour.phrase == "definitely"
+    assert set(every.behaviour.phrases) == {promise.phrase for promise in PROMISES}
+    assert every.never("Clerk")
+    assert {s for s in every.styles if every.may_show(s)} == {
+        promise.name for promise in PROMISES if promise.said is not Said.NEVER
+    }
     assert other.name == "support_desk"
     for name, message in (
         ("support_desk/x", "has no variant 'x'; there are never-1x1"),

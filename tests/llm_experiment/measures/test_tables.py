@@ -387,7 +387,7 @@ def test_the_base_policy_may_stand_alone(base):
 
 def test_tables_are_about_the_behaviour_of_the_task(rows, base):
     words = {"name": "false promise", "turn": "promising", "episode": "promising"}
-    promise = replace(SILENCE, **words, phrase="Yes.")
+    promise = replace(SILENCE, **words, phrases=("Yes.",))
     tables = make_tables(rows, base, promise)
     texts = "".join(
         (table.title + "".join(table.notes) + "".join(column.header for column in table.columns))
