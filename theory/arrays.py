@@ -29,7 +29,7 @@ what they are is said in words.
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import array_api_compat
@@ -85,9 +85,18 @@ SINGLE_PRECISION_ROUNDING: Final = 1e-5
 INF: Final = float("inf")
 
 
+_NAMESPACES: Final[dict[type, Namespace]] = {}
+_FLOAT_NAMESPACES: Final[dict[tuple[tuple[type, Any], ...], Namespace]] = {}
+"""What was found before, by type, and by types and dtypes that passed the checks: for a row of few
+symbols looking it up again takes longer than its divergence."""
+
+
 def array_namespace(array: Array) -> Namespace:
     """The namespace of an array that is known to be one."""
-    return array_api_compat.array_namespace(array)
+    xp = _NAMESPACES.get(type(array))
+    if xp is None:
+        xp = _NAMESPACES[type(array)] = array_api_compat.array_namespace(array)
+    return xp
 
 
 def common_namespace(**arrays: Array) -> Namespace:
@@ -97,6 +106,14 @@ def common_namespace(**arrays: Array) -> Namespace:
         InvalidArgumentError: something that is no array of real floating-point numbers, or
             arrays of two libraries.
     """
+    kinds = tuple((type(array), getattr(array, "dtype", None)) for array in arrays.values())
+    xp = _FLOAT_NAMESPACES.get(kinds)
+    if xp is None:
+        xp = _FLOAT_NAMESPACES[kinds] = _checked_namespace(arrays)
+    return xp
+
+
+def _checked_namespace(arrays: Mapping[str, Array]) -> Namespace:
     for name, array in arrays.items():
         if not array_api_compat.is_array_api_obj(array):
             raise InvalidArgumentError(
@@ -135,6 +152,8 @@ def common_shape(**arrays: Array) -> tuple[int, ...]:
             raise InvalidShapeError(
                 f"{name} must have shape (..., d) with d >= 1 symbols, got {shape}"
             )
+    if len(set(shapes.values())) == 1:
+        return next(iter(shapes.values()))
     if len({shape[-1] for shape in shapes.values()}) > 1:
         raise InvalidShapeError(f"rows must have the same number of symbols, got shapes {shapes}")
     return broadcast_shape(**shapes)
@@ -177,23 +196,25 @@ def check_log_probabilities(*, full: bool = False, **arrays: Array) -> None:
     """
     for name, log_p in arrays.items():
         xp = array_namespace(log_p)
-        if xp.any(xp.isnan(log_p)):
-            raise InvalidDistributionError(f"{name} must not be NaN; write -inf for probability 0")
         tolerance = SINGLE_PRECISION_ROUNDING if is_single_precision(log_p) else MASS_TOLERANCE
-        above = log_p[log_p > tolerance]
-        if array_api_compat.size(above):
+        if not (log_p <= tolerance).all():
+            if xp.any(xp.isnan(log_p)):
+                raise InvalidDistributionError(
+                    f"{name} must not be NaN; write -inf for probability 0"
+                )
+            above = log_p[log_p > tolerance]
             raise InvalidDistributionError(
                 f"{name} must hold log-probabilities, at most 0, got {float(above[0])}; "
                 "take log_softmax of logits first"
             )
-        mass = xp.reshape(xp.sum(xp.exp(to_float64(log_p)), axis=-1), (-1,))
-        excess = mass[mass > 1 + tolerance]
-        if array_api_compat.size(excess):
+        mass = xp.sum(xp.exp(to_float64(log_p)), axis=-1)
+        if not (mass <= 1 + tolerance).all():
+            excess = xp.reshape(mass, (-1,))[xp.reshape(mass > 1 + tolerance, (-1,))]
             raise InvalidDistributionError(
                 f"probabilities of {name} must sum to at most 1, got {float(excess[0])!r}"
             )
-        short = mass[mass < 1 - tolerance]
-        if full and array_api_compat.size(short):
+        if full and not (mass >= 1 - tolerance).all():
+            short = xp.reshape(mass, (-1,))[xp.reshape(mass < 1 - tolerance, (-1,))]
             raise InvalidDistributionError(
                 f"probabilities of {name} must sum to 1, got {float(short[0])!r}; say where the "
                 "missing mass goes (with_missing_outcome), or divide by the sum"
@@ -210,7 +231,12 @@ def check_budgets(**arrays: Array) -> None:
 
 def is_single_precision(array: Array) -> bool:
     """Whether `array` is coarser than float64."""
-    return bool(array_namespace(array).finfo(array.dtype).bits < 64)
+    return _bits(array_namespace(array), array.dtype) < 64
+
+
+@functools.cache
+def _bits(xp: Namespace, dtype: Any) -> int:
+    return int(xp.finfo(dtype).bits)
 
 
 def to_float64(array: Array) -> Array:
@@ -240,12 +266,12 @@ def like(model: Array, value: Array | float, *, name: str) -> Array:
 
 def at_least(array: Array, bound: float) -> Array:
     """The larger of every entry and `bound`, without copying `bound` to a device."""
-    return array_namespace(array).clip(array, bound, None)
+    return array.clip(bound, None)
 
 
 def at_most(array: Array, bound: float) -> Array:
     """The smaller of every entry and `bound`, without copying `bound` to a device."""
-    return array_namespace(array).clip(array, None, bound)
+    return array.clip(None, bound)
 
 
 def row_dot(x: Array, y: Array) -> Array:

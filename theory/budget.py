@@ -32,6 +32,8 @@ from theory.arrays import (
     Bool,
     Float,
     array_namespace,
+    at_least,
+    broadcast,
     check_budgets,
     common_namespace,
     is_single_precision,
@@ -113,7 +115,7 @@ class BudgetLedger:
         limited = self.initial_nats < INF
         initial = xp.where(limited, self.initial_nats, 0.0)
         excess = (self.spent_nats - initial) + self.rounding_nats
-        return xp.where(limited, xp.clip(excess, 0.0, None), 0.0)
+        return xp.where(limited, at_least(excess, 0.0), 0.0)
 
     def charge(
         self,
@@ -169,7 +171,7 @@ class BudgetLedger:
             remaining = self.remaining_nats - xp.where(limited, ratio, 0.0)
         charged = replace(
             self,
-            remaining_nats=xp.where(limited, xp.clip(remaining, 0.0, None), INF),
+            remaining_nats=xp.where(limited, at_least(remaining, 0.0), INF),
             spent_nats=spent,
             rounding_nats=rounding,
         )
@@ -188,12 +190,12 @@ class BudgetLedger:
         single = is_single_precision(self.initial_nats)
         tolerance = OVERSPENDING_TOLERANCE_SINGLE if single else OVERSPENDING_TOLERANCE
         over = self.leak_nats > tolerance * self.initial_nats
-        _refuse(
-            self.spent_nats,
-            over,
-            f"an exact budget of {_first(self.initial_nats, over)} nats must not be overspent; "
-            "project each step's policy onto remaining_nats, a floor on its target included",
-        )
+        if over.any():
+            raise InvalidBudgetError(
+                f"an exact budget of {_first(self.initial_nats, over)} nats must not be overspent; "
+                "project each step's policy onto remaining_nats, a floor on its target included; "
+                f"got {_first(self.spent_nats, over)}"
+            )
 
     def _amount(
         self,
@@ -211,7 +213,7 @@ class BudgetLedger:
                     f"{part} must have the ledger's shape {tuple(self.initial_nats.shape)} or (), "
                     f"got {tuple(given.shape)}"
                 )
-        amount = xp.broadcast_to(amount, self.initial_nats.shape)
+        amount = broadcast(amount, tuple(self.initial_nats.shape))
         return amount if active is None else xp.where(active, amount, 0.0)
 
 
@@ -279,13 +281,11 @@ def _compensated_sum(
 
 
 def _refuse(values: Array, wrong: Array, requirement: str) -> None:
-    xp = array_namespace(values)
-    if xp.any(wrong):
+    if wrong.any():
         raise InvalidBudgetError(f"{requirement}; got {_first(values, wrong)}")
 
 
-def _first(values: Array, where: Array) -> float | None:
-    """The first of `values` where `where` holds."""
+def _first(values: Array, where: Array) -> float:
+    """The first of `values` where `where` holds, somewhere."""
     xp = array_namespace(values)
-    chosen = xp.reshape(values, (-1,))[xp.reshape(where, (-1,))]
-    return float(chosen[0]) if chosen.shape[0] else None
+    return float(xp.reshape(values, (-1,))[xp.reshape(where, (-1,))][0])
