@@ -1,6 +1,7 @@
 """`make mutants` measures only what changed, goes on where it was stopped, and picks the tests."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -84,6 +85,19 @@ def test_a_test_file_that_is_gone_is_forgotten(repository, portions):
     known = measure(repository)
     assert "tests/test_3.py::test" not in known.seconds
     assert "tests/test_3.py::test" not in known.tests["package/one.py"][1]
+
+
+def test_what_leaves_counting_off_is_measured_all_the_same(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "one.py").write_text("def one():\n    return 1\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_one.py").write_text(
+        "import pytest\nfrom package.one import one\n\n\n"
+        "@pytest.mark.no_cover\ndef test_one():\n    assert one() == 1\n"
+    )
+    (tmp_path / "tests" / "mutation").symlink_to(Path(covering.__file__).parent)
+    known = measured(tmp_path, tmp_path, packages=PACKAGES, n_workers=0)
+    assert known.tests["package/one.py"][2] == {"tests/test_one.py::test_one"}
 
 
 def test_a_change_is_tried_by_the_tests_of_its_line_its_own_first_then_the_fastest():
