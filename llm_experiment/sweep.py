@@ -157,7 +157,7 @@ def sweep_runs(settings: SweepSettings) -> tuple[SweepRun, ...]:
 def _run(shared: Settings, task: str, length: int | None, fidelity: Fidelity | None) -> SweepRun:
     agent, agents = shared.agent, shared.agents
     agent = replace(agent, world=replace(agent.world, task=task))
-    name = task
+    name = task.replace("/", "-")  # of a variant; runs stand side by side
     if length is not None:
         agent = replace(agent, stages=tuple(lengthened(stage, length) for stage in agent.stages))
         name += f"-length{length}"

@@ -2,6 +2,8 @@
 
 An agent that buys silence once, at a context where the base policy is silent with probability p,
 reaches with B nats the share q with `KL(Bern q || Bern p) = B`. That predicts, and does not bound.
+Where later turns cost something too, the closed form of several purchases is the share of episodes
+in which all turns that were priced in a row can be silent (`llm_experiment.measures.closed_form`).
 The bound takes for p the base policy's own share of silent episodes: no policy within the budget
 can make an event of probability p likelier than q (`theory.bounds.largest_share`).
 """
@@ -12,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from llm_experiment.measures.closed_form import most_silent
+from llm_experiment.measures.closed_form import ClosedForm, most_silent
 from llm_experiment.measures.metrics import METRICS, SHARE
 from llm_experiment.measures.tables import over_episodes
 from llm_experiment.records.reading import Evaluated, Experiment, grouped
@@ -67,11 +69,18 @@ def build(sources: Sources) -> Product:
         }
         for n in panels
     }
+    if form.turn_nats:
+        in_a_row = [form.sequence_share(b) for b in budgets.tolist()]
+        for drawn in curves.values():
+            drawn[_in_a_row(form)] = in_a_row
     figure = new_figure(PAGE_INCHES if len(panels) > 1 else 4.2, 2.9)
     axes_row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for number, (n, axes) in enumerate(zip(panels, axes_row, strict=True)):
         axes.plot(budgets, curves[n]["bound"], color=GREY, linestyle="--", label="upper bound")
         axes.plot(budgets, curves[n]["closed form"], color=BLACK, label="closed form")
+        if form.turn_nats:
+            row = curves[n][_in_a_row(form)]
+            axes.plot(budgets, row, color=BLACK, linestyle="-.", label=_in_a_row(form))
         _draw(axes, experiment, panels[n])
         if base_is_budget_0(experiment):
             _draw_base(axes, bases[n])
@@ -95,7 +104,8 @@ def build(sources: Sources) -> Product:
             behaviour.say(
                 f"Figure 9. {{Name}} against budget. {METRICS['silent_share'].about} Small marks: "
                 "runs; large marks: mean over runs, with Student's 95% interval where there are "
-                f"two or more. {form.about}: a prediction for one purchase at one context. Upper "
+                f"two or more. {form.about}: a prediction for one purchase at one context."
+                f"{_say_in_a_row(form)} Upper "
                 "bound: the same q for p the upper end of the 95% Clopper-Pearson interval for the "
                 "base policy's own share of {episode} episodes; it holds for exact budgets, up to "
                 f"the error in p.{_say_base(experiment)} Runs: {label_of(shown)}."
@@ -125,13 +135,27 @@ def build(sources: Sources) -> Product:
                 ),
                 *(
                     (n, name, budget, share, None, None, None)
-                    for n, both in curves.items()
-                    for name, shares in both.items()
+                    for n, drawn in curves.items()
+                    for name, shares in drawn.items()
                     for budget, share in zip(budgets.tolist(), shares, strict=True)
                 ),
                 *(_base_row(experiment, bases[n]) for n in panels),
             ),
         ),
+    )
+
+
+def _in_a_row(form: ClosedForm) -> str:
+    return f"{len(form.turn_nats)} turns, each bought"
+
+
+def _say_in_a_row(form: ClosedForm) -> str:
+    """What is said of the closed form of several purchases in the caption: a template."""
+    if not form.turn_nats:
+        return ""
+    return (
+        f" {_in_a_row(form)}: the share of episodes in which {len(form.turn_nats)} turns in a row "
+        f"can be {{turn}}, at their median prices, {sum(form.turn_nats):.2f} nats in all."
     )
 
 

@@ -94,6 +94,12 @@ def test_a_sweep_is_the_product_of_its_lists(settings):
         assert found.settings.fidelity is fidelity
 
 
+def test_runs_of_variants_of_a_task_stand_side_by_side():
+    runs = sweep_runs(SweepSettings(tasks=("support_desk", "support_desk/any")))
+    assert [run.name for run in runs] == ["support_desk", "support_desk-any"]
+    assert [run.settings.agent.world.task for run in runs] == ["support_desk", "support_desk/any"]
+
+
 def test_the_published_constraint_is_not_compared_with_itself():
     whole = SweepSettings(fidelities=tuple(Fidelity))
     ours, published = sweep_runs(whole)

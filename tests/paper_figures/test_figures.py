@@ -18,6 +18,7 @@ from scipy import stats
 from llm_experiment.base.loading import load_tokenizer
 from llm_experiment.base.shipped import language_model_folder
 from llm_experiment.judge import main as judge
+from llm_experiment.measures.closed_form import sequence_shares
 from llm_experiment.measures.metrics import METRICS, SMOOTHINGS
 from llm_experiment.measures.tables import BASE_ROW
 from llm_experiment.records.reading import read_experiment
@@ -348,6 +349,18 @@ def test_figure_9_has_silent_shares_below_the_bound_and_a_closed_form(sources, r
         spent = q * math.log(q / p) + rest
         assert spent <= budget + 1e-9
         assert spent == pytest.approx(budget, abs=1e-9) or q == 1
+
+
+def test_figure_9_has_the_closed_form_of_several_purchases(sources, run_folder):
+    product = built(figure_9.build, sources)
+    prices = json.loads((run_folder / "base" / "result.json").read_text())["silence_nats"]
+    name = f"{len(prices)} turns, each bought"
+    rows = [row for row in records(product) if row["series"] == name]
+    assert {row["tokens"] for row in rows} == {"64", "80"}
+    for row in rows:
+        share = float(row["silent share"])
+        assert close(share, sequence_shares(prices, float(row["budget (nats)"])).prod())
+    assert f"{sum(prices):.2f} nats in all" in product.caption
 
 
 def test_figure_9_has_the_base_policy_at_budget_0_where_no_agent_stands(sources, run_folder):
