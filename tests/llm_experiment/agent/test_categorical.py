@@ -1,5 +1,7 @@
 """A budget holds for whoever acts, through whichever interface."""
 
+from functools import cache
+
 import cloudpickle
 import gymnasium
 import numpy as np
@@ -23,8 +25,12 @@ from theory.errors import InvalidArgumentError, InvalidBudgetError
 N_POSITIONS = 30
 ROUNDING_NATS = 1e-13
 """Of this test's own sums of a few numbers below 1."""
+SINGLE_PRECISION = 1e-6
+"""Of a law that is computed again, for one row where it was drawn from among several: products of
+float32 matrices of other sizes differ in their last digits, on some processors."""
 
 
+@cache
 def possible_table():
     """The small world's law with a little of everything, so that every agent's KL is finite."""
     law = np.exp(dialogue_table()) + 0.02
@@ -71,7 +77,7 @@ def law(policy, observation):
 
 def true_kl(probabilities, transcript):
     """From the table and the last two tokens alone."""
-    base = np.exp(possible_table().astype(np.float32)[tuple(transcript[-2:])].astype(float))
+    base = np.exp(possible_table()[tuple(transcript[-2:])].astype(np.float32).astype(float))
     return rel_entr(probabilities / probabilities.sum(), base / base.sum()).sum()
 
 
@@ -125,7 +131,7 @@ def test_a_budget_holds_for_any_agent_through_any_interface(kind, interface, bud
     except InvalidBudgetError:
         refused = True
     totals = np.concatenate([meter.totals for meter in meters])
-    assert (totals <= budget_nats * (1 + 1e-9) + ROUNDING_NATS).all()
+    assert (totals <= budget_nats * (1 + SINGLE_PRECISION) + ROUNDING_NATS).all()
     may_be_refused = (kind == "mlp" and budget_nats < 400) or interface == "unbound"
     assert refused == may_be_refused
     if kind == "fixed KL" and 0 < budget_nats < 400 and not refused:
@@ -189,7 +195,10 @@ def test_a_budget_holds_in_lockstep(kind, budget_nats):
         with pytest.raises(InvalidBudgetError, match="must not be overspent"):
             play()
         return
-    assert totals_of(play(), model.policy).max() <= budget_nats * (1 + 1e-9) + ROUNDING_NATS
+    assert (
+        totals_of(play(), model.policy).max()
+        <= budget_nats * (1 + SINGLE_PRECISION) + ROUNDING_NATS
+    )
 
 
 @pytest.mark.parametrize("budget_nats", [0.0, 0.3, 5.0])
@@ -206,7 +215,7 @@ def test_a_budget_holds_in_every_rollout_that_an_agent_is_trained_on(budget_nats
     )
     Watched(small_world(possible_table()), config).finish()
     assert len(totals) > 1
-    assert max(map(max, totals)) <= budget_nats * (1 + 1e-9) + ROUNDING_NATS
+    assert max(map(max, totals)) <= budget_nats * (1 + SINGLE_PRECISION) + ROUNDING_NATS
 
 
 def totals_of(played, policy):
