@@ -84,9 +84,10 @@ def on_cluster(name: str, purpose: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         match cluster.system:
             case System.RAY:
-                stack.enter_context(ray_cluster(cluster, purpose))
-                importlib.import_module("ray.util.joblib").register_ray()
-                stack.enter_context(parallel_config("ray", n_jobs=-1))
+                from mightnt.ray_backend import RayTasks  # noqa: PLC0415 - the same
+
+                ray = stack.enter_context(ray_cluster(cluster, purpose))
+                stack.enter_context(parallel_config(RayTasks(ray), n_jobs=-1))
             case System.DASK:
                 client = stack.enter_context(dask_cluster(cluster, purpose))
                 stack.enter_context(parallel_config("dask", client=client, n_jobs=-1))
@@ -144,18 +145,28 @@ def call_on_ray(
     remote = ray.remote(**options)(_call)
     results = [remote.remote(task) for task in tasks]
     waiting = results
-    try:
+    with plain_errors(ray, "the same command goes on where it stopped", retries=retries):
         while waiting:
             (ended,), waiting = ray.wait(waiting, num_returns=1)
             ray.get(ended)  # raises here what the task raised
         return list(ray.get(results))
+
+
+@contextlib.contextmanager
+def plain_errors(ray: Any, remedy: str, *, retries: int) -> Iterator[None]:
+    """What a task of Ray's raised is raised as it was, and a lost one is one clear error.
+
+    Raises:
+        ClusterError: a task died once too often, or the cluster was lost; with `remedy`.
+    """
+    try:
+        yield
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, MightntError) else error) from None
     except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ClusterError(
-            f"the cluster gave up a task after {retries} retries ({reason}); the same command "
-            "goes on where it stopped"
+            f"the cluster gave up a task after {retries} retries ({reason}); {remedy}"
         ) from error
 
 

@@ -2,8 +2,8 @@
 
 Threads of this process do the work unless the surrounding `joblib.parallel_config` names another
 backend: processes, or a cluster (`mightnt.clusters`). Results come back one by one, so that no
-worker waits for another; from a backend that cannot do that (those built on
-`multiprocessing.Pool`, Ray's for one) they come back in batches.
+worker waits for another; from a backend that cannot do that (joblib's `multiprocessing`) they come
+back in batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence

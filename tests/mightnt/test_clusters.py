@@ -70,9 +70,24 @@ def test_joblib_works_on_a_dask_cluster():
 
 @pytest.mark.slow
 @needs("ray")
-def test_joblib_works_on_a_ray_cluster():
-    with ray_head(n_cpus=2) as address:
-        assert os.getpid() not in processes_at_work(f"ray:{address}")
+@pytest.mark.parametrize("n_cpus", [1, 2])
+def test_joblib_works_on_a_ray_cluster_whose_processes_stay_for_the_next_call(n_cpus):
+    with ray_head(n_cpus=n_cpus) as address, on_cluster(f"ray:{address}", "this test"):
+        first, second = (
+            set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8))) for _ in range(2)
+        )
+        assert os.getpid() not in first | second
+        assert len(first | second) <= n_cpus
+        squares = joblib.Parallel(return_as="generator")(
+            joblib.delayed(pow)(n, 2) for n in range(20)
+        )
+        assert list(squares) == [n * n for n in range(20)]
+        with pytest.raises(InvalidArgumentError, match="'slurm' is no cluster"):
+            joblib.Parallel()([joblib.delayed(Cluster.parse)("slurm")])
+        with pytest.raises(ZeroDivisionError):
+            joblib.Parallel()([joblib.delayed(divmod)(1, 0)])
+        with pytest.raises(ClusterError, match=r"gave up a task after 3 retries .*start the comm"):
+            joblib.Parallel()([joblib.delayed(os._exit)(1)])
 
 
 @pytest.mark.slow
