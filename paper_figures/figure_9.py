@@ -94,7 +94,7 @@ def build(sources: Sources) -> Product:
         axes.set_ylim(-0.03, 1.05)
     behaviour = experiment.behaviour
     axes_row[0].set_ylabel(f"{behaviour.episode} episodes (share)")
-    axes_row[-1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
+    axes_row[-1].legend(loc="best", frameon=True, framealpha=0.8, edgecolor="none")
     shown = _shown(experiment, panels)
     counts = [len(over.values) for points in panels.values() for _, _, over in points]
     stamp(figure, f"{label_of(shown)}; {say_runs(counts)}")
