@@ -109,11 +109,11 @@ def common_namespace(**arrays: Array) -> Namespace:
     kinds = tuple((type(array), getattr(array, "dtype", None)) for array in arrays.values())
     xp = _FLOAT_NAMESPACES.get(kinds)
     if xp is None:
-        xp = _FLOAT_NAMESPACES[kinds] = _checked_namespace(arrays)
+        xp = _FLOAT_NAMESPACES[kinds] = _float_namespace(arrays)
     return xp
 
 
-def _checked_namespace(arrays: Mapping[str, Array]) -> Namespace:
+def _float_namespace(arrays: Mapping[str, Array]) -> Namespace:
     for name, array in arrays.items():
         if not array_api_compat.is_array_api_obj(array):
             raise InvalidArgumentError(
