@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import joblib
 import numpy as np
@@ -27,6 +27,7 @@ from rich.progress import Progress
 from stable_baselines3.common.callbacks import BaseCallback
 
 from llm_experiment.agent.ppo import LockstepPPO
+from llm_experiment.agent.scripts import ScriptedEpisodes
 from llm_experiment.base import mixtral_kernel
 from llm_experiment.base.own import part_fingerprints
 from llm_experiment.base.shipped import member_names, model_names
@@ -42,7 +43,16 @@ from llm_experiment.feasibility.memory import (
     read_shapes,
 )
 from llm_experiment.measures.departure import known_demonstrator
-from llm_experiment.measures.evaluation import Evaluation, evaluate, evaluate_base
+from llm_experiment.measures.evaluation import (
+    BasePart,
+    Evaluation,
+    base_evaluation,
+    base_parts,
+    evaluate,
+    join_parts,
+    play_base,
+    play_behaviour,
+)
 from llm_experiment.measures.metrics import (
     AgentRow,
     base_from_json,
@@ -228,36 +238,83 @@ def evaluate_job(
     return row_to_json(row)
 
 
-def run_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, Any]:
-    """Evaluate the base policy itself, for comparison with every agent.
+def base_tasks(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> list[Task]:
+    """The parts of the base policy's evaluation, which `conclude_base` joins; none if it is done.
 
     Args:
         agent: what all agents of the run share.
         suite: how to evaluate.
-        folder: for its episodes and its result.
+        folder: of the base policy.
+
+    Raises:
+        ResultsError: the folder holds something else.
+    """
+    if _done_base(agent, suite, folder) is not None:
+        return []
+    return [
+        *(partial(_play_base, agent, part) for part in _parts(suite)),
+        partial(_play_behaviour, agent, suite),
+    ]
+
+
+def _parts(suite: SuiteConfig) -> tuple[BasePart, ...]:
+    """Of the base policy's evaluation."""
+    return base_parts(
+        suite.n_base_episodes,
+        suite.evaluation_lengths,
+        at_once=suite.n_evaluation_episodes,
+        stream=EVALUATION_STREAM,
+    )
+
+
+def _done_base(agent: AgentConfig, suite: SuiteConfig, folder: Path) -> dict[str, Any] | None:
+    """The base policy's result, if there is one."""
+    return done_result(folder, base_origin(agent, suite), base_from_json)
+
+
+def _play_base(agent: AgentConfig, part: BasePart) -> Evaluation:
+    """Some of the base policy's episodes."""
+    torch.set_num_threads(1)
+    world = WORLDS.world(agent.world)
+    return play_base(world, part, process=known_demonstrator(agent.world, world), seed=agent.seed)
+
+
+def _play_behaviour(agent: AgentConfig, suite: SuiteConfig) -> ScriptedEpisodes:
+    """The behaviour's price under the base policy, in as many contexts as are played together."""
+    torch.set_num_threads(1)
+    return play_behaviour(
+        WORLDS.world(agent.world),
+        n_episodes=min(suite.n_base_episodes, suite.n_evaluation_episodes),
+        n_tokens=min(suite.evaluation_lengths),
+        seed=agent.seed,
+        stream=(EVALUATION_STREAM,),
+    )
+
+
+def conclude_base(
+    agent: AgentConfig, suite: SuiteConfig, folder: Path, played: Sequence[Any]
+) -> dict[str, Any]:
+    """Write what the base policy's evaluation amounts to.
+
+    Args:
+        agent: as for `base_tasks`.
+        suite: the same.
+        folder: the same.
+        played: the results of `base_tasks`.
 
     Returns:
         A `measures.metrics.BaseEvaluation` as JSON.
     """
-    origin = base_origin(agent, suite)
-    found = done_result(folder, origin, base_from_json)
-    if found is None:
-        torch.set_num_threads(1)
-        with exclusive(folder, patience_seconds=ORPHAN_SECONDS):
-            world = WORLDS.world(agent.world)
-            evaluation = evaluate_base(
-                world,
-                process=known_demonstrator(agent.world, world),
-                n_episodes=suite.n_base_episodes,
-                at_once=suite.n_evaluation_episodes,
-                lengths=suite.evaluation_lengths,
-                seed=agent.seed,
-                stream=EVALUATION_STREAM,
-                store=partial(_store, folder),
-            )
-            found = base_to_json(evaluation)
-            write_result(folder, origin, found)
-    return found
+    if not played:
+        return cast("dict[str, Any]", _done_base(agent, suite, folder))
+    *parts, behaviour = played
+    episodes = join_parts(parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    for n_tokens, evaluation in episodes.items():
+        _store(folder, n_tokens, evaluation)
+    numbers = base_to_json(base_evaluation(episodes, behaviour))
+    write_result(folder, base_origin(agent, suite), numbers)
+    return numbers
 
 
 def _store(folder: Path, n_tokens: int, evaluation: Evaluation) -> None:
@@ -291,14 +348,14 @@ def run_suite(
     """
     with exclusive(out):
         started = time.monotonic()
-        tasks = run_tasks(settings, out, partial(run_job, run_pid=os.getpid()))
-        n_processes = min(n_processes, len(tasks))
         check_machine(settings, n_processes, console)
         begin(settings, out)
+        tasks = run_tasks(settings, out, partial(run_job, run_pid=os.getpid()))
         _warm_up(settings)  # here, where it is said, and once for all processes
         with watch([("", settings, out)], console):
-            *results, base = call_here(tasks, n_processes)
-        return conclude(settings, out, results, base, seconds=time.monotonic() - started)
+            results = call_here(tasks, n_processes)
+            rows, base = conclude_tasks(settings, out, results)
+        return conclude(settings, out, rows, base, seconds=time.monotonic() - started)
 
 
 def _warm_up(settings: Settings) -> None:
@@ -311,18 +368,29 @@ def _warm_up(settings: Settings) -> None:
 def run_tasks(
     settings: Settings, out: Path, train: Callable[[Job, SuiteConfig, Path], Any]
 ) -> list[Task]:
-    """Every job of a run, in the order of `suite_jobs`; the base policy's evaluation is the last.
+    """Every job of a run, in the order of `suite_jobs`, and after them the base policy's parts.
 
     Args:
         settings: of the run.
         out: its folder.
         train: trains and evaluates an agent in its folder, such as `run_job`.
     """
-    tasks: list[Task] = [
-        partial(train, job, settings.agents, out / AGENTS / job.name)
-        for job in suite_jobs(settings.agent, settings.agents)
+    return [
+        *(
+            partial(train, job, settings.agents, out / AGENTS / job.name)
+            for job in suite_jobs(settings.agent, settings.agents)
+        ),
+        *base_tasks(settings.agent, settings.agents, out / BASE),
     ]
-    return [*tasks, partial(run_base, settings.agent, settings.agents, out / BASE)]
+
+
+def conclude_tasks(
+    settings: Settings, out: Path, results: Sequence[Any]
+) -> tuple[Sequence[list[dict[str, Any]]], dict[str, Any]]:
+    """The rows of every agent and the base policy's numbers, from the results of `run_tasks`."""
+    n_jobs = len(suite_jobs(settings.agent, settings.agents))
+    base = conclude_base(settings.agent, settings.agents, out / BASE, results[n_jobs:])
+    return results[:n_jobs], base
 
 
 def call_here(tasks: Sequence[Task], n_processes: int) -> list[Any]:
@@ -330,7 +398,7 @@ def call_here(tasks: Sequence[Task], n_processes: int) -> list[Any]:
 
     With one process it is this one. Otherwise this one loads no model: each worker has its own.
     """
-    workers = joblib.Parallel(n_jobs=n_processes)
+    workers = joblib.Parallel(n_jobs=max(min(n_processes, len(tasks)), 1))
     results: list[Any] = workers(joblib.delayed(task)() for task in tasks)
     return results
 
@@ -362,7 +430,7 @@ def conclude(
         settings: of the run.
         out: its folder.
         results: of its jobs, as `run_job` gives them.
-        base: as `run_base` gives it.
+        base: as `conclude_base` gives it.
         seconds: how long it took.
     """
     jobs = suite_jobs(settings.agent, settings.agents)
@@ -396,7 +464,8 @@ def check_machine(settings: Settings, n_processes: int, console: Console) -> Non
     """
     world = settings.agent.world
     check_world(world, lengths=settings.episode_lengths)
-    planned = PlannedRun.of(settings, n_processes=n_processes)
+    n_tasks = len(suite_jobs(settings.agent, settings.agents)) + len(_parts(settings.agents)) + 1
+    planned = PlannedRun.of(settings, n_processes=min(n_processes, n_tasks))
     shapes = read_shapes(*model_names(world))
     estimate = estimate_memory(planned, shapes)
     free = free_bytes(estimate.needed())

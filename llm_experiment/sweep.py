@@ -26,7 +26,7 @@ command dies, its jobs are ended by Ray.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -194,7 +194,7 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
         ModelError: a model cannot be loaded.
         ClusterError: the cluster cannot be used.
     """
-    from llm_experiment.jobs import begin, check_machine, conclude, watch
+    from llm_experiment.jobs import begin, check_machine, conclude, conclude_tasks, watch
     from llm_experiment.records.folder import claim_folder, exclusive
     from llm_experiment.sweep_tables import FinishedRun, write_sweep_tables
 
@@ -205,9 +205,8 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
             stack.enter_context(exclusive(folder))
         started = time.monotonic()
         if options.cluster is None:
-            n_tasks = sum(len(run.jobs) + 1 for run in runs)
             for run in runs:
-                check_machine(run.settings, min(options.processes, n_tasks), console)
+                check_machine(run.settings, options.processes, console)
         claim_folder(
             out, options.settings, label=_label(runs), models={}, only_adds=only_adds_agents
         )
@@ -215,11 +214,13 @@ def sweep(options: Options, console: Console) -> "tuple[Table, ...]":
             begin(run.settings, out / run.name)
         work = _here if options.cluster is None else _on_cluster
         with watch([(f"{run.name}/", run.settings, out / run.name) for run in runs], console):
-            results = iter(work(options, runs, out))
-        for run in runs:
-            of_jobs = [next(results) for _ in run.jobs]
+            concluded = [
+                conclude_tasks(run.settings, out / run.name, results)
+                for run, results in zip(runs, work(options, runs, out), strict=True)
+            ]
+        for run, (rows, base) in zip(runs, concluded, strict=True):
             seconds = time.monotonic() - started
-            conclude(run.settings, out / run.name, of_jobs, next(results), seconds=seconds)
+            conclude(run.settings, out / run.name, rows, base, seconds=seconds)
         finished = [
             FinishedRun(
                 folder=out / run.name,
@@ -237,16 +238,16 @@ def _label(runs: Sequence[SweepRun]) -> str:
     return f"sweep of {len(runs)} runs, {n_agents} agents; each run: {runs[0].settings.label}"
 
 
-def _here(options: Options, runs: Sequence[SweepRun], out: Path) -> list[Any]:
-    """The results of every run's tasks, run by run, from processes of this machine."""
+def _here(options: Options, runs: Sequence[SweepRun], out: Path) -> list[list[Any]]:
+    """The results of every run's tasks, from processes of this machine."""
     from llm_experiment.jobs import call_here, run_job, run_tasks
 
     train = partial(run_job, run_pid=os.getpid())
-    tasks = [task for run in runs for task in run_tasks(run.settings, out / run.name, train)]
-    return call_here(tasks, min(options.processes, len(tasks)))
+    tasks = [run_tasks(run.settings, out / run.name, train) for run in runs]
+    return _together(tasks, lambda flat: call_here(flat, options.processes))
 
 
-def _on_cluster(options: Options, runs: Sequence[SweepRun], out: Path) -> list[Any]:
+def _on_cluster(options: Options, runs: Sequence[SweepRun], out: Path) -> list[list[Any]]:
     """The same from the cluster."""
     from llm_experiment.attempts import attempt_job, with_versions
     from llm_experiment.jobs import run_tasks
@@ -254,13 +255,28 @@ def _on_cluster(options: Options, runs: Sequence[SweepRun], out: Path) -> list[A
     from mightnt.clusters import Cluster, call_on_ray, ray_cluster
 
     here = versions()
-    tasks: list[Task] = [
-        partial(with_versions, here, task)
-        for run in runs
-        for task in run_tasks(run.settings, out / run.name, attempt_job)
+    tasks: list[list[Task]] = [
+        [
+            partial(with_versions, here, task)
+            for task in run_tasks(run.settings, folder, attempt_job)
+        ]
+        for run, folder in ((run, out / run.name) for run in runs)
     ]
     with ray_cluster(Cluster.parse(str(options.cluster)), "--cluster") as ray:
-        return call_on_ray(ray, tasks, cpus=1, gpus=options.gpus_per_agent, retries=options.retries)
+        return _together(
+            tasks,
+            lambda flat: call_on_ray(
+                ray, flat, cpus=1, gpus=options.gpus_per_agent, retries=options.retries
+            ),
+        )
+
+
+def _together(
+    tasks: "Sequence[Sequence[Task]]", call: "Callable[[Sequence[Task]], Sequence[Any]]"
+) -> list[list[Any]]:
+    """The results of every run's tasks, from one call of all of them."""
+    results = iter(call([task for run in tasks for task in run]))
+    return [[next(results) for _ in run] for run in tasks]
 
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:

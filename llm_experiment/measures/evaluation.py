@@ -13,7 +13,7 @@ demonstrator, those of `Departure`. `Evaluation.row` gives the numbers of `resul
 by one in `llm_experiment.measures.metrics`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -111,9 +111,8 @@ def evaluate(
     accounting: Accounting,
     seed: int,
     stream: tuple[int, ...],
-    at_once: int | None = None,
 ) -> Evaluation:
-    """Play episodes and measure them.
+    """Play episodes together and measure them.
 
     Args:
         agent: whose.
@@ -125,7 +124,6 @@ def evaluate(
         accounting: what a step costs it.
         seed: of the run; see `rollout.random_stream`.
         stream: the path of this evaluation's randomness.
-        at_once: episodes that are played together at most, which bounds memory; all if None.
 
     Raises:
         InvalidBudgetError, InvalidArgumentError: as `play_episodes` does.
@@ -136,98 +134,133 @@ def evaluate(
             f"the demonstrator has {len(process.vocabulary)} tokens and the base policy "
             f"{world.base.n_tokens}; evaluate against the process that the base model learnt from"
         )
-    rollouts, departures = [], []
-    at_once = n_episodes if at_once is None else at_once
-    for n_together, path in batches(n_episodes, at_once, stream=stream):
-        rollout = play_episodes(
-            agent,
-            world,
-            n_episodes=n_together,
-            n_tokens=n_tokens,
-            budget_nats=budget_nats,
-            accounting=accounting,
-            seed=seed,
-            stream=path,
-            keep_observations=process is not None,
-        )
-        if process is not None:
-            departures.append(measure_departure(agent, rollout, process))
-        rollouts.append(
-            rollout if n_together == n_episodes else replace(rollout, observations=None)
-        )
-    return Evaluation(
-        rollout=join_rollouts(rollouts),
+    rollout = play_episodes(
+        agent,
+        world,
+        n_episodes=n_episodes,
+        n_tokens=n_tokens,
         budget_nats=budget_nats,
+        accounting=accounting,
+        seed=seed,
+        stream=stream,
+        keep_observations=process is not None,
+    )
+    departure = None if process is None else measure_departure(agent, rollout, process)
+    return Evaluation(rollout=rollout, budget_nats=budget_nats, departure=departure)
+
+
+def join_evaluations(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of the episodes of several, in their order.
+
+    Args:
+        evaluations: at least one, of one agent and one length.
+    """
+    departures = [one.departure for one in evaluations if one.departure is not None]
+    return Evaluation(
+        rollout=join_rollouts([one.rollout for one in evaluations]),
+        budget_nats=evaluations[0].budget_nats,
         departure=join_departures(departures) if departures else None,
     )
 
 
-def evaluate_base(
-    world: World,
-    *,
-    process: DialogueProcess | None,
-    n_episodes: int,
-    lengths: Sequence[int],
-    seed: int,
-    stream: int,
-    store: Callable[[int, Evaluation], None],
-    at_once: int | None = None,
-) -> BaseEvaluation:
-    """Evaluate the base policy at some lengths, and price the behaviour (the first silence, ...).
+@dataclass(frozen=True, kw_only=True)
+class BasePart:
+    """Episodes of the base policy that are played together, without the rest of its evaluation.
+
+    Attributes:
+        n_episodes: how many.
+        n_tokens: of each, the prompt included.
+        stream: the path of their randomness.
+    """
+
+    n_episodes: int
+    n_tokens: int
+    stream: tuple[int, ...]
+
+
+def base_parts(
+    n_episodes: int, lengths: Sequence[int], *, at_once: int, stream: int
+) -> tuple[BasePart, ...]:
+    """The parts of the base policy's evaluation, length by length.
 
     Args:
-        world: where.
-        process: the demonstrator, if known.
         n_episodes: at each length.
-        lengths: of the episodes, in tokens; the price is taken in episodes of the shortest.
-        seed: of the run.
+        lengths: of the episodes, in tokens.
+        at_once: episodes of a part at most, which bounds memory.
         stream: the first part of the path of all randomness of this evaluation.
-        store: called with each length and its episodes.
-        at_once: episodes that are played together at most, which bounds memory; also the number of
-            contexts in which the behaviour is priced. All if None.
 
     Raises:
-        InvalidArgumentError: as `play_episodes` does, or no length.
+        InvalidArgumentError: no length, no episode, or none at once.
     """
     if not lengths:
         raise InvalidArgumentError("lengths must name at least 1 episode length, got none")
-    rows, returns = [], {}
-    for n_tokens in lengths:
-        evaluation = evaluate(
-            BasePolicy(world),
-            world,
-            process=process,
-            n_episodes=n_episodes,
-            n_tokens=n_tokens,
-            budget_nats=0.0,
-            accounting=Accounting.EXACT,
-            seed=seed,
-            stream=(stream, n_tokens, _OWN_STREAM),
-            at_once=at_once,
-        )
-        store(n_tokens, evaluation)
-        returns[n_tokens] = evaluation.rollout.returns
-        rows.append(LengthRow(n_tokens=n_tokens, numbers=evaluation.row()))
-    played = play_behaviour(
-        world,
-        n_episodes=n_episodes if at_once is None else min(n_episodes, at_once),
-        n_tokens=min(lengths),
-        seed=seed,
-        stream=(stream,),
+    return tuple(
+        BasePart(n_episodes=n_together, n_tokens=n_tokens, stream=path)
+        for n_tokens in dict.fromkeys(lengths)
+        for n_together, path in batches(n_episodes, at_once, stream=(stream, n_tokens, _OWN_STREAM))
     )
-    prices = behaviour_prices_nats(played)
+
+
+def play_base(
+    world: World, part: BasePart, *, process: DialogueProcess | None, seed: int
+) -> Evaluation:
+    """A part of the base policy's evaluation, without what it saw.
+
+    Args:
+        world: where.
+        part: which.
+        process: the demonstrator, if known.
+        seed: of the run.
+
+    Raises:
+        InvalidArgumentError, InvalidShapeError: as `evaluate` does.
+    """
+    played = evaluate(
+        BasePolicy(world),
+        world,
+        process=process,
+        n_episodes=part.n_episodes,
+        n_tokens=part.n_tokens,
+        budget_nats=0.0,
+        accounting=Accounting.EXACT,
+        seed=seed,
+        stream=part.stream,
+    )
+    return replace(played, rollout=replace(played.rollout, observations=None))
+
+
+def join_parts(parts: Sequence[Evaluation]) -> dict[int, Evaluation]:
+    """The base policy's episodes of each length, in the order of `base_parts`."""
+    by_length: dict[int, list[Evaluation]] = {}
+    for part in parts:
+        by_length.setdefault(part.rollout.tokens.shape[1], []).append(part)
+    return {n_tokens: join_evaluations(same) for n_tokens, same in by_length.items()}
+
+
+def base_evaluation(
+    episodes: Mapping[int, Evaluation], behaviour: ScriptedEpisodes
+) -> BaseEvaluation:
+    """What the base policy does, and what the behaviour (the first silence, ...) costs under it.
+
+    Args:
+        episodes: of the base policy, by length; at least one.
+        behaviour: as `play_behaviour` gives it, of the shortest of these lengths.
+    """
+    rows = tuple(LengthRow(n_tokens=n, numbers=one.row()) for n, one in episodes.items())
+    prices = behaviour_prices_nats(behaviour)
     if not len(prices):
-        return BaseEvaluation(rows=tuple(rows), n_contexts=0)
+        return BaseEvaluation(rows=rows, n_contexts=0)
     form = closed_form_of_prices(prices[:, 0])
-    earned, others = played.returns.tolist(), returns[min(lengths)].tolist()
+    earned = behaviour.returns.tolist()
+    others = episodes[min(episodes)].rollout.returns.tolist()
     gain = difference_interval(earned, others) if min(len(earned), len(others)) > 1 else None
     return BaseEvaluation(
-        rows=tuple(rows),
+        rows=rows,
         n_contexts=form.n_contexts,
         first_silence_nats=form.quartiles_nats,
         first_silence_probability=form.probability,
         silence_nats=tuple(np.nanmedian(prices[:, _half_full(prices)], axis=0).tolist()),
-        silence_return=float(played.returns.mean()),
+        silence_return=float(behaviour.returns.mean()),
         silence_gain=None if gain is None else (gain.low, gain.high),
     )
 

@@ -11,7 +11,7 @@ import torch
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.chat.world import load_world
 from llm_experiment.config import Fidelity, Preset, preset_config
-from llm_experiment.jobs import evaluate_job, run_base
+from llm_experiment.jobs import base_tasks, conclude_base, evaluate_job
 from llm_experiment.records.folder import AGENTS, BASE, RESULT_FILE, claim_folder, record_hashes
 from llm_experiment.records.reading import read_experiment
 from llm_experiment.settings import Settings
@@ -64,7 +64,8 @@ def write_run(folder: Path, settings: Settings) -> Path:
         job_rows = [evaluate_job(job, agent, settings.agents, n, own) for n in LENGTHS]
         write_json(own / RESULT_FILE, job_rows)
         rows += job_rows
-    base = run_base(settings.agent, settings.agents, folder / BASE)
+    of_base = (settings.agent, settings.agents, folder / BASE)
+    base = conclude_base(*of_base, [task() for task in base_tasks(*of_base)])
     write_json(folder / "summary.json", {"label": LABEL, "base": base, "rows": rows})
     record_hashes(folder)
     return folder

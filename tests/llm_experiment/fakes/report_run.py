@@ -8,7 +8,7 @@ import numpy as np
 
 from llm_experiment.chat.turn_records import Speaker
 from llm_experiment.config import Regulariser
-from llm_experiment.measures.evaluation import BasePolicy, evaluate, evaluate_base
+from llm_experiment.measures.evaluation import BasePolicy, evaluate
 from llm_experiment.measures.metrics import AgentRow, base_to_json, row_to_json
 from llm_experiment.records.folder import (
     AGENTS,
@@ -22,6 +22,7 @@ from llm_experiment.settings import Settings
 from llm_experiment.suite import SuiteConfig, suite_jobs
 from mightnt.results import write_json
 from tests.llm_experiment.fakes.small_world import PIECES, small_config, small_world
+from tests.llm_experiment.measures.measured_world import base_evaluated
 from theory.budget import Accounting
 
 LENGTHS = (24, 30)
@@ -62,15 +63,11 @@ def write_run(folder: Path, run_settings: Settings, *, seed: int = 0) -> Path:
     suite = run_settings.agents
     jobs = suite_jobs(run_settings.agent, suite)
     assert {job.config.constraint.regulariser for job in jobs} > {Regulariser.NONE}
-    base = evaluate_base(
-        small_world(),
-        process=None,
-        n_episodes=N_EPISODES,
-        lengths=suite.evaluation_lengths,
-        seed=0,
-        stream=1,
-        store=lambda n, evaluation: store(folder / BASE, n, evaluation.arrays()),
+    base, episodes = base_evaluated(
+        small_world(), n_episodes=N_EPISODES, lengths=suite.evaluation_lengths, stream=1
     )
+    for n_tokens, evaluation in episodes.items():
+        store(folder / BASE, n_tokens, evaluation.arrays())
     write_json(folder / BASE / RESULT_FILE, base_to_json(base))
     for job in jobs:
         write_job(folder, job, suite.evaluation_lengths, rng)

@@ -15,8 +15,17 @@ from llm_experiment.chat.turns import TurnParser, TurnRules
 from llm_experiment.chat.world import World
 from llm_experiment.config import TargetRule
 from llm_experiment.dialogue.process import DialogueProcess
-from llm_experiment.measures.evaluation import BasePolicy, Evaluation, evaluate
-from llm_experiment.measures.metrics import SMOOTHINGS
+from llm_experiment.measures.evaluation import (
+    BasePolicy,
+    Evaluation,
+    base_evaluation,
+    base_parts,
+    evaluate,
+    join_parts,
+    play_base,
+    play_behaviour,
+)
+from llm_experiment.measures.metrics import SMOOTHINGS, BaseEvaluation
 from tests.llm_experiment.fakes.small_world import NO, encode, small_config, small_world
 from tests.llm_experiment.fakes.tiny_task import TINY_TASK
 from theory.budget import Accounting
@@ -92,6 +101,23 @@ def evaluated(agent, world, **changes) -> Evaluation:
         "stream": (0,),
     }
     return evaluate(agent, world, **(settings | changes))
+
+
+def base_evaluated(
+    world, *, n_episodes, lengths, stream, at_once=None, process=None
+) -> tuple[BaseEvaluation, dict[int, Evaluation]]:
+    """What the base policy does, and its episodes by length."""
+    at_once = at_once or n_episodes
+    parts = base_parts(n_episodes, lengths, at_once=at_once, stream=stream)
+    episodes = join_parts([play_base(world, part, process=process, seed=0) for part in parts])
+    behaviour = play_behaviour(
+        world,
+        n_episodes=min(n_episodes, at_once),
+        n_tokens=min(lengths),
+        seed=0,
+        stream=(stream,),
+    )
+    return base_evaluation(episodes, behaviour), episodes
 
 
 def hand_made(texts, *, prompt="S: no\nT: no", empty_kl=0.25) -> Rollout:

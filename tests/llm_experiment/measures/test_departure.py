@@ -19,6 +19,7 @@ from tests.llm_experiment.measures.measured_world import (
     LEAK,
     PROCESS,
     LeakyBase,
+    base_evaluated,
     evaluated,
     process_world,
     random_agent,
@@ -182,9 +183,10 @@ def classroom(prompt=None) -> World:
 
 
 def test_departures_of_batches_are_joined_episode_by_episode(leaky_world):
-    found = evaluated(
-        BasePolicy(leaky_world), leaky_world, process=PROCESS, n_episodes=7, at_once=3
+    _, episodes = base_evaluated(
+        leaky_world, process=PROCESS, n_episodes=7, lengths=(40,), stream=7, at_once=3
     )
+    found = episodes[40]
     departure, tokens = found.departure, found.rollout.tokens
     np.testing.assert_array_equal(departure.demonstrator_log_probs, PROCESS.log_likelihoods(tokens))
     assert departure.smoothed_kl_nats.shape == (len(SMOOTHINGS), 7)

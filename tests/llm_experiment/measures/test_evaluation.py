@@ -10,8 +10,8 @@ import pytest
 from llm_experiment.measures.departure import Departure
 from llm_experiment.measures.evaluation import (
     BasePolicy,
+    base_parts,
     behaviour_prices_nats,
-    evaluate_base,
     play_behaviour,
 )
 from llm_experiment.measures.metrics import METRICS
@@ -27,6 +27,7 @@ from tests.llm_experiment.fakes.small_world import (
 )
 from tests.llm_experiment.measures.measured_world import (
     PROCESS,
+    base_evaluated,
     evaluated,
     process_world,
     random_agent,
@@ -69,59 +70,37 @@ def test_silence_is_priced_turn_by_turn_by_the_base_policy():
 
 
 def test_the_base_is_evaluated_at_every_length_and_its_episodes_are_handed_on():
-    world, stored = small_world(), {}
-    base = evaluate_base(
-        world,
-        process=None,
-        n_episodes=20,
-        lengths=(60, 40),
-        seed=0,
-        stream=7,
-        store=stored.__setitem__,
-    )
+    world = small_world()
+    base, episodes = base_evaluated(world, n_episodes=20, lengths=(60, 40, 60), stream=7)
     assert [row.n_tokens for row in base.rows] == [60, 40]
-    assert {n: e.rollout.tokens.shape for n, e in stored.items()} == {60: (20, 60), 40: (20, 40)}
+    assert {n: e.rollout.tokens.shape for n, e in episodes.items()} == {60: (20, 60), 40: (20, 40)}
     assert base.n_contexts <= 20
     assert base.first_silence_probability == pytest.approx(math.exp(-base.first_silence_nats[1]))
     assert base.silence_nats[0] == pytest.approx(base.first_silence_nats[1])
     played = play_behaviour(world, n_episodes=20, n_tokens=40, seed=0, stream=(7,))
     assert base.silence_return == pytest.approx(played.returns.mean())
-    gain = difference_interval(played.returns, stored[40].rollout.returns)
+    gain = difference_interval(played.returns, episodes[40].rollout.returns)
     assert base.silence_gain == pytest.approx((gain.low, gain.high))
     assert base.silence_gain[0] < base.silence_gain[1]
-    single = evaluate_base(
-        world, process=None, n_episodes=1, lengths=(60,), seed=0, stream=7, store=stored.__setitem__
-    )
+    single, _ = base_evaluated(world, n_episodes=1, lengths=(60,), stream=7)
     assert single.n_contexts == 1
     assert single.silence_return is not None
     assert single.silence_gain is None
-    short = evaluate_base(
-        world, process=None, n_episodes=2, lengths=(8,), seed=0, stream=7, store=stored.__setitem__
-    )
+    short, _ = base_evaluated(world, n_episodes=2, lengths=(8,), stream=7)
     assert short.n_contexts == 0
     assert short.first_silence_nats is short.first_silence_probability is None
     with pytest.raises(InvalidArgumentError, match="at least 1 episode length"):
-        evaluate_base(
-            world, process=None, n_episodes=2, lengths=(), seed=0, stream=7, store=stored.get
-        )
+        base_parts(2, (), at_once=2, stream=7)
 
 
 def test_the_base_policy_plays_other_episodes_than_an_agent_of_the_same_path():
     """So that what the two do is independent; alike policies would play alike."""
-    world, stored = small_world(), {}
-    evaluate_base(
-        world,
-        process=None,
-        n_episodes=8,
-        lengths=(40,),
-        seed=0,
-        stream=7,
-        store=stored.__setitem__,
-    )
+    world = small_world()
+    _, episodes = base_evaluated(world, n_episodes=8, lengths=(40,), stream=7)
     agent = evaluated(
         BasePolicy(world), world, n_episodes=8, n_tokens=40, budget_nats=0.0, stream=(7, 40)
     )
-    assert (agent.rollout.tokens != stored[40].rollout.tokens).any()
+    assert (agent.rollout.tokens != episodes[40].rollout.tokens).any()
 
 
 def test_every_number_is_defined_and_every_definition_has_its_number(agent_evaluation, tmp_path):
@@ -150,27 +129,14 @@ def test_stored_arrays_are_the_episodes_and_the_departure(agent_evaluation, tmp_
 # --------------------------------------------------------------------- many episodes
 
 
-def test_an_evaluation_in_batches_is_of_all_its_episodes():
-    """The first batch is what an evaluation of so many episodes alone would be."""
+def test_an_evaluation_in_parts_is_of_all_its_episodes():
+    """The first part is what an evaluation of so many episodes alone would be."""
     world = small_world()
     whole, first = (
-        evaluated(BasePolicy(world), world, budget_nats=0.0, n_episodes=n, at_once=4)
-        for n in (11, 4)
+        base_evaluated(world, n_episodes=n, lengths=(40,), stream=7, at_once=4) for n in (11, 4)
     )
-    assert whole.row().spending.n_episodes == 11
-    np.testing.assert_array_equal(whole.rollout.tokens[:4], first.rollout.tokens)
-    assert len(np.unique(whole.rollout.tokens, axis=0)) > 6
-    stored = {}
-    base = evaluate_base(
-        world,
-        process=None,
-        n_episodes=11,
-        lengths=(40,),
-        seed=0,
-        stream=7,
-        store=stored.__setitem__,
-        at_once=4,
-    )
-    assert len(stored[40].rollout.tokens) == 11
-    assert base.rows[0].numbers.spending.n_episodes == 11
-    assert base.n_contexts <= 4
+    tokens = whole[1][40].rollout.tokens
+    np.testing.assert_array_equal(tokens[:4], first[1][40].rollout.tokens)
+    assert len(tokens) == whole[0].rows[0].numbers.spending.n_episodes == 11
+    assert len(np.unique(tokens, axis=0)) > 6
+    assert whole[0].n_contexts <= 4

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from llm_experiment.dialogue.behaviour import SILENCE
 from llm_experiment.measures.closed_form import closed_form_of, sequence_shares
-from llm_experiment.measures.evaluation import BasePolicy, evaluate_base
+from llm_experiment.measures.evaluation import BasePolicy
 from llm_experiment.measures.metrics import (
     METRICS,
     AgentRow,
@@ -35,7 +35,12 @@ from mightnt.statistics import mean_over_runs, share_interval
 from mightnt.table_files import cell_values
 from mightnt.tables import print_table
 from tests.llm_experiment.measures.measured_world import PROCESS as DEMONSTRATOR
-from tests.llm_experiment.measures.measured_world import evaluated, process_world, random_agent
+from tests.llm_experiment.measures.measured_world import (
+    base_evaluated,
+    evaluated,
+    process_world,
+    random_agent,
+)
 from theory.bounds import largest_share
 from theory.errors import InvalidArgumentError
 
@@ -75,15 +80,10 @@ def rows():
 
 @pytest.fixture(scope="module")
 def base():
-    return evaluate_base(
-        process_world(),
-        process=DEMONSTRATOR,
-        n_episodes=20,
-        lengths=(40, 50),
-        seed=0,
-        stream=5,
-        store=lambda _n, _e: None,
+    found, _ = base_evaluated(
+        process_world(), process=DEMONSTRATOR, n_episodes=20, lengths=(40, 50), stream=5
     )
+    return found
 
 
 @pytest.fixture(scope="module")
