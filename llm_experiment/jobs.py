@@ -29,6 +29,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from llm_experiment.agent.ppo import LockstepPPO
 from llm_experiment.agent.scripts import ScriptedEpisodes
 from llm_experiment.base import mixtral_kernel
+from llm_experiment.base.loading import release_memory
 from llm_experiment.base.own import part_fingerprints
 from llm_experiment.base.shipped import member_names, model_names
 from llm_experiment.chat.reward_sources import reward_fingerprint
@@ -140,6 +141,8 @@ def finish_job(
     agent = train_job(job, folder, check_wanted=check_wanted)
     lengths = suite.evaluation_lengths
     rows = [evaluate_job(job, agent, suite, n, folder) for n in lengths]
+    del agent
+    release_memory()  # for what this process does next
     check_wanted()
     write_result(folder, agent_origin(job, suite), {"rows": rows})
     return rows

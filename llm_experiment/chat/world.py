@@ -29,7 +29,6 @@ from llm_experiment.base.loading import (
     load_tokenizer,
     one_line_errors,
     read_configuration,
-    release_memory,
 )
 from llm_experiment.base.mixture import default_mixture
 from llm_experiment.base.own import own_base
@@ -188,7 +187,6 @@ class WorldLoader:
             self._models = None
             self._models = load_models(config)
             self._key = key
-        release_memory()  # of the last agent, which is nobody's now
         return make_world(config, self._models)
 
 

@@ -158,21 +158,17 @@ def _against(agent: Agent, observations: Tensor, log_tau: Floats) -> tuple[Float
     step = agent.act_on(observations)
     outside = np.isneginf(log_tau)
     n_tokens = log_tau.shape[-1]
-    masses, nats = [], []
-    for tensor in (step.log_probs, step.base_log_probs):
-        log_p = tensor.cpu().numpy()
-        masses.append(np.where(outside, np.exp(log_p), 0.0).sum(axis=-1))
-        nats.append(
-            [
-                kl_nats(
-                    log_p,
-                    np.logaddexp(math.log1p(-d) + log_tau, math.log(d / n_tokens)),
-                    unchecked=True,
-                )
-                for d in SMOOTHINGS
-            ]
-        )
-    return np.array(masses), np.array(nats)
+    smoothed = [np.logaddexp(math.log1p(-d) + log_tau, math.log(d / n_tokens)) for d in SMOOTHINGS]
+
+    def measure(log_probs: Tensor) -> tuple[Floats, list[Floats]]:
+        log_p = log_probs.cpu().numpy()
+        mass = np.where(outside, np.exp(log_p), 0.0).sum(axis=-1)
+        return mass, [kl_nats(log_p, log_q, unchecked=True) for log_q in smoothed]
+
+    own = measure(step.log_probs)
+    # The base policy as an agent is its own base.
+    bases = own if step.log_probs is step.base_log_probs else measure(step.base_log_probs)
+    return np.array([own[0], bases[0]]), np.array([own[1], bases[1]])
 
 
 def departure_numbers(departure: Departure, rollout: Rollout) -> DepartureNumbers:
