@@ -1,5 +1,6 @@
 """What every test shares: hypothesis profiles and seeded generators."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -22,6 +23,12 @@ settings.register_profile(
     "unshrunk", parent=settings.get_profile("quick"), phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: no search for garbage need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -96,19 +96,29 @@ def run_session(block, names):
 
 
 def run_commands(block, _names):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    printed = ""
-    for first, *rest in command_lines(block.code):
-        done = subprocess.run(
-            [*START.get(first, [first]), *rest],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{block}: {done.stderr}"
-        printed += done.stdout
-    return printed
+    """Ours in this process, which has imported by now what each would import anew."""
+    printed = io.StringIO()
+    for words in command_lines(block.code):
+        found = command_of(words)
+        if found is None:
+            printed.write(run_other(block, words))
+            continue
+        command, argv = found
+        with contextlib.redirect_stdout(printed):
+            command.load()(argv)
+    return printed.getvalue()
+
+
+def run_other(block, words):
+    done = subprocess.run(
+        [*START.get(words[0], words[:1]), *words[1:]],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block}: {done.stderr}"
+    return done.stdout
 
 
 RUNNERS = {"python": run_python, "pycon": run_session, "console": run_commands}

@@ -92,13 +92,21 @@ def restricted(step: BaseStep, log_factors: Tensor) -> BaseStep:
         log_factors: in nats, at most 0, shape (n, n_tokens).
     """
     touched = ((log_factors < 0) & (step.log_probs > -torch.inf)).any(dim=-1)
-    if not touched.any():
+    (rows,) = touched.nonzero(as_tuple=True)  # of a large vocabulary, a row is much
+    if not len(rows):
         return step
-    less = step_from_semi_distribution(semi_log_probs(step) + log_factors.double(), step.features)
+    before = BaseStep(
+        log_probs=step.log_probs[rows],
+        features=step.features[rows],
+        missing_mass=step.missing_mass[rows],
+    )
+    less = step_from_semi_distribution(
+        semi_log_probs(before) + log_factors[rows].double(), before.features
+    )
     return replace(
         step,
-        log_probs=torch.where(touched[:, None], less.log_probs, step.log_probs),
-        missing_mass=torch.where(touched, less.missing_mass, step.missing_mass),
+        log_probs=step.log_probs.index_copy(0, rows, less.log_probs),
+        missing_mass=step.missing_mass.index_copy(0, rows, less.missing_mass),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mightnt.command_line import BAD_USAGE
-from mightnt.figure_style import figure_style, save_figure
+from mightnt.figure_style import figure_style, to_png
 from mightnt.results import to_jsonable
 from mightnt.table_files import table_path
 from tests.toy_world.conftest import SMALL
@@ -248,13 +248,13 @@ def test_the_command_prints_and_writes_its_files(shown, name):
 
 
 @each_demo
-def test_a_file_read_back_shows_what_the_run_showed(shown, name, tmp_path):
+def test_a_file_read_back_shows_what_the_run_showed(shown, name):
     found = shown(name)
     document = json.loads((found.folder / f"{name}.json").read_text())
     assert to_jsonable(found.result.document) == document
     with figure_style():
-        png, _ = save_figure(found.result.figure(), tmp_path / name)
-    assert png.read_bytes() == (found.folder / f"{name}.png").read_bytes()
+        drawn = to_png(found.result.figure())
+    assert drawn == (found.folder / f"{name}.png").read_bytes()
 
 
 @each_demo
