@@ -9,16 +9,21 @@ is a good imitator by construction. It writes them as demonstrations, from which
 `llm_experiment.vetoes` can learn what the demonstrator never does; and of every agent of finished
 runs it says how near it stayed to the model, and in how many episodes it did what the demonstrator
 never does. One such episode makes KL to the demonstrator infinite.
+
+Dialogues are kept as they are played, in `played/` of its folder: the same command goes on where it
+was interrupted, and with further runs plays nothing again.
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
 from llm_experiment.config import (
@@ -32,18 +37,19 @@ from llm_experiment.dialogue.task import load_task
 from llm_experiment.settings import starting_preset
 from mightnt.command_line import parse_command_line, run_command
 from mightnt.progress import track
-from mightnt.results import check_writable, write_atomically, write_json
+from mightnt.results import check_writable, to_jsonable, write_atomically, write_json
 from mightnt.table_files import write_tables
 from mightnt.tables import Column, Table, Written, print_table
 from theory.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from llm_experiment.agent.rollout import Rollout
     from llm_experiment.chat.world import World
 
 PROG: Final = "python -m llm_experiment.known_demonstrator"
 RESULT_FILE: Final = "distances.json"
 DEMONSTRATIONS_FILE: Final = "demonstrations.jsonl"
+PLAYED: Final = "played"
+"""The folder of dialogues that are kept, a file for those that were played together."""
 _STREAM: Final = 5_000_000
 """Dialogues of this command draw from streams that nothing else draws from."""
 
@@ -109,8 +115,25 @@ class Distance:
         return math.inf if self.wordless_share > 0 else None
 
 
-def measure(options: Options, world: "World") -> tuple[tuple[Distance, ...], "Rollout"]:
+@dataclass(frozen=True, kw_only=True)
+class Dialogues:
+    """Dialogues that a policy played.
+
+    Attributes:
+        tokens: with the prompt, shape (n, t).
+        ends: how many of them stand before the turn that the episode's end cuts off, shape (n,).
+        spent_nats: what acting cost, shape (n,).
+    """
+
+    tokens: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    spent_nats: NDArray[np.float64]
+
+
+def measure(options: Options, world: "World") -> tuple[tuple[Distance, ...], Dialogues]:
     """The demonstrator, the base model and the agents of runs; and the demonstrator's dialogues.
+
+    Demonstrations are written before the base model begins to play.
 
     Raises:
         ResultsError: a run that is unfinished, or cannot be read.
@@ -120,6 +143,7 @@ def measure(options: Options, world: "World") -> tuple[tuple[Distance, ...], "Ro
 
     never_silent = replace(world, base=never_silent_base(world.base, world.parser))
     demonstrator = _play(options, never_silent, "the demonstrator")
+    write_demonstrations(options.out / DEMONSTRATIONS_FILE, world, demonstrator)
     base = _play(options, world, "the base model")
     rows = [
         _distance("demonstrator", world, demonstrator.tokens, demonstrator.spent_nats),
@@ -128,33 +152,70 @@ def measure(options: Options, world: "World") -> tuple[tuple[Distance, ...], "Ro
     return (*rows, *_agents(options, world)), demonstrator
 
 
-def _play(options: Options, world: "World", what: str) -> "Rollout":
+def _play(options: Options, world: "World", what: str) -> Dialogues:
     """Dialogues in which a world's base policy speaks for both; missing mass is charged."""
-    from llm_experiment.agent.rollout import batches, join_rollouts, play_episodes
-    from llm_experiment.measures.evaluation import BasePolicy
-    from theory.budget import Accounting
+    from llm_experiment.agent.rollout import batches
 
+    made_with = json.dumps(to_jsonable(replace(options, out=Path(), runs=())))
     lots = list(batches(options.n_dialogues, options.at_once, stream=(_STREAM,)))
-    return join_rollouts(
-        [
-            play_episodes(
-                BasePolicy(world),
-                world,
-                n_episodes=n_together,
-                n_tokens=options.n_tokens,
-                budget_nats=math.inf,
-                accounting=Accounting.EXACT,
-                seed=options.seed,
-                stream=path,
-                keep_observations=False,
-            )
-            for n_together, path in track(lots, what, total=len(lots))
-        ]
+    played = []
+    for number, (n_together, path) in enumerate(track(lots, what, total=len(lots))):
+        file = options.out / PLAYED / f"{what.removeprefix('the ').replace(' ', '-')}-{number}.npz"
+        lot = _kept(file, made_with)
+        if lot is None:
+            lot = _play_lot(options, world, n_together, path)
+            _keep(file, made_with, lot)
+        played.append(lot)
+    return Dialogues(
+        tokens=np.concatenate([lot.tokens for lot in played]),
+        ends=np.concatenate([lot.ends for lot in played]),
+        spent_nats=np.concatenate([lot.spent_nats for lot in played]),
     )
 
 
+def _play_lot(options: Options, world: "World", n: int, stream: tuple[int, ...]) -> Dialogues:
+    from llm_experiment.agent.rollout import play_episodes
+    from llm_experiment.measures.evaluation import BasePolicy
+    from theory.budget import Accounting
+
+    rollout = play_episodes(
+        BasePolicy(world),
+        world,
+        n_episodes=n,
+        n_tokens=options.n_tokens,
+        budget_nats=math.inf,
+        accounting=Accounting.EXACT,
+        seed=options.seed,
+        stream=stream,
+        keep_observations=False,
+    )
+    ends = np.full(n, len(world.prompt_tokens))
+    finished = rollout.turns.finished
+    np.maximum.at(ends, rollout.turns.episode[finished], rollout.turns.closed[finished] + 1)
+    return Dialogues(tokens=rollout.tokens, ends=ends, spent_nats=rollout.spent_nats)
+
+
+def _keep(file: Path, made_with: str, lot: Dialogues) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {**asdict(lot), "made_with": np.array(made_with)}
+    write_atomically(file, lambda path: np.savez_compressed(path, allow_pickle=False, **arrays))
+
+
+def _kept(file: Path, made_with: str) -> Dialogues | None:
+    """What was kept, if the same options made it; a broken file is as none."""
+    from llm_experiment.records.job_result import UNREADABLE
+
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        if str(arrays.pop("made_with")) != made_with:
+            return None
+        return Dialogues(**arrays)
+    except (*UNREADABLE, LookupError, TypeError):
+        return None
+
+
 def _distance(policy: str, world: "World", tokens: object, spent_nats: object) -> Distance:
-    import numpy as np
     import torch
 
     from llm_experiment.chat.never_silent import WordReader
@@ -260,8 +321,7 @@ def _run(options: Options, console: Console) -> None:
     check_writable(file)
     check_world(options.world, lengths=(options.n_tokens,))
     world = load_world(options.world)
-    distances, dialogues = measure(options, world)
-    write_demonstrations(options.out / DEMONSTRATIONS_FILE, world, dialogues)
+    distances, _ = measure(options, world)
     write_json(file, {"options": options, "distances": distances})
     table = to_table(distances)
     print_table(table, console)
@@ -269,7 +329,7 @@ def _run(options: Options, console: Console) -> None:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
-def write_demonstrations(path: Path, world: "World", dialogues: "Rollout") -> None:
+def write_demonstrations(path: Path, world: "World", dialogues: Dialogues) -> None:
     """Dialogues, one a line, as `llm_experiment.vetoes` reads them.
 
     The prompt is given apart, since the demonstrator did not write it. A dialogue that the
@@ -277,10 +337,7 @@ def write_demonstrations(path: Path, world: "World", dialogues: "Rollout") -> No
     """
     prompt = world.parser.text(world.prompt_tokens.tolist())
     lines: list[str] = []
-    turns = dialogues.turns
-    for episode, tokens in enumerate(dialogues.tokens):
-        closed = turns.closed[(turns.episode == episode) & turns.finished]
-        end = max([len(world.prompt_tokens), *(closed + 1)])
+    for tokens, end in zip(dialogues.tokens, dialogues.ends, strict=True):
         text = world.parser.text(tokens[:end].tolist())
         line = {"prompt": prompt, "transcript": text.removeprefix(prompt)}
         lines.append(json.dumps(line, ensure_ascii=False))

@@ -5,8 +5,10 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from llm_experiment import known_demonstrator
 from llm_experiment.base.training import (
     new_language_model,
     new_reward_model,
@@ -19,6 +21,7 @@ from llm_experiment.dialogue.process import DialogueProcess
 from llm_experiment.dialogue.task import load_task
 from llm_experiment.known_demonstrator import (
     DEMONSTRATIONS_FILE,
+    PLAYED,
     RESULT_FILE,
     Options,
     main,
@@ -34,8 +37,8 @@ from theory.errors import InvalidArgumentError
 SMALL = Options(n_dialogues=30, n_tokens=40, at_once=20)
 
 
-def test_the_demonstrator_is_near_the_model_and_the_model_not_near_it():
-    (demonstrator, base), dialogues = measure(SMALL, small_world())
+def test_the_demonstrator_is_near_the_model_and_the_model_not_near_it(tmp_path):
+    (demonstrator, base), dialogues = measure(replace(SMALL, out=tmp_path), small_world())
     assert demonstrator.wordless_share == 0.0
     assert demonstrator.kl_to_demonstrator_nats is None
     assert 0 < demonstrator.kl_to_base_nats <= demonstrator.kl_to_base_nats_max
@@ -46,6 +49,27 @@ def test_the_demonstrator_is_near_the_model_and_the_model_not_near_it():
     assert base.n_episodes == len(dialogues.tokens) == 30
     texts = to_table((demonstrator, base)).texts
     assert [row[-1] for row in texts] == ["-", "inf"]
+
+
+def test_what_was_played_is_not_played_again(tmp_path, monkeypatch):
+    """However the command stopped; but where options changed, or a file is broken, it is."""
+    options, world = replace(SMALL, out=tmp_path), small_world()
+    first, dialogues = measure(options, world)
+    played = []
+    play = known_demonstrator._play_lot
+    monkeypatch.setattr(
+        known_demonstrator, "_play_lot", lambda *args: played.append(args[2]) or play(*args)
+    )
+    again, same = measure(replace(options, runs=()), world)
+    assert again == first
+    np.testing.assert_array_equal(same.tokens, dialogues.tokens)
+    assert played == []
+    (tmp_path / PLAYED / "demonstrator-1.npz").write_bytes(b"PK broken")
+    (tmp_path / PLAYED / "base-model-0.npz").unlink()
+    assert measure(options, world)[0] == first
+    assert played == [10, 20]
+    measure(replace(options, seed=1), world)
+    assert played[2:] == [20, 10, 20, 10]
 
 
 def test_a_pessimistic_world_is_refused():
