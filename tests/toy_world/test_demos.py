@@ -235,6 +235,38 @@ def test_bad_options_are_one_line_with_exit_code_2(name, options, message, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+RANGE = re.compile(r"--(?P<name>[\w-]+) must lie in (?P<least>\d[\d^]*)\.\.(?P<most>\d[\d^]*)")
+RANGES = [row for row in BAD_OPTIONS if RANGE.match(row[2])]
+BESIDES = {("solomonoff", "n_max"): {"steps": 10**6}}
+"""What an option at its largest asks of another one."""
+
+
+@pytest.mark.parametrize(("name", "options", "message"), RANGES)
+def test_a_range_holds_what_it_names_and_nothing_beyond(name, options, message):
+    found = RANGE.match(message)
+    option = found["name"].replace("-", "_")
+    least, most = (power(found[end]) for end in ("least", "most"))
+    words = options.split()
+    given = {
+        key.removeprefix("--").replace("-", "_"): int(value)
+        for key, value in zip(words[::2], words[1::2], strict=True)
+    }
+    others = given | BESIDES.get((name, option), {})
+    options_type = load_demo(name).options_type
+    for value in (least, most):
+        made = options_type(**(others | {option: value}))
+        assert getattr(made, option) == value
+    for value in (least - 1, most + 1):
+        with pytest.raises(InvalidArgumentError, match=f"must lie in .*, got {value}$"):
+            options_type(**(others | {option: value}))
+
+
+def power(text) -> int:
+    """The number that `1000` or `10^6` is."""
+    base, _, exponent = text.partition("^")
+    return int(base) ** int(exponent or 1)
+
+
 @each_demo
 def test_the_command_prints_and_writes_its_files(shown, name):
     found = shown(name)

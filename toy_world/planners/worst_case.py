@@ -299,7 +299,7 @@ def _search(
         # At the end of the path rounding may hide that the direction goes down.
         if last <= SLOPE_FRACTION * abs(first) or first >= 0 or step < SHORTEST_STEP:
             return moved, reached, step
-        step *= min(max(first / (first - last), 0.1), 0.7)
+        step *= max(first / (first - last), 0.1)  # below 2/3, as the slope was too steep
 
 
 def soft_point(problem: PlanningProblem, prices: Levels) -> SoftPoint:

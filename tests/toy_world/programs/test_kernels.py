@@ -91,6 +91,30 @@ def test_fingerprints_differ_where_policies_do_and_add_up_over_disjoint_columns(
     assert len(seen) == 1 + 5 * len(policy)
 
 
+def test_a_fingerprint_is_the_sum_that_its_definition_says(rng):
+    """In exact integers, half-word by half-word: each of its three numbers by its own keys."""
+    policy = random_policy(rng, cover=0.9)
+    assert fingerprint_of(policy).tolist() == [
+        sum(
+            splitmix((int(value * 2**52) + int(seed)) % 2**64)
+            * sum(
+                int(KEYS[column // 64, column % 64 // 32, j]) * 2 ** (column % 32)
+                for column, v in policy.items()
+                if v == value
+            )
+            for value in set(policy.values())
+        )
+        % 2**64
+        for j, seed in enumerate((kernels._SEED_0, kernels._SEED_1, kernels._SEED_2))
+    ]
+
+
+def splitmix(z) -> int:
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
 @given(st.integers(1, 2**64 - 1))
 def test_the_lowest_bit_is_found(word):
     assert kernels._lowest(np.uint64(word)) == (word & -word).bit_length() - 1
