@@ -163,6 +163,14 @@ def test_acting_is_charged_for_what_is_missing_and_the_budget_holds_on_every_pat
     with np.errstate(divide="ignore"):
         surcharge[:, 2:] = -np.log1p(-theta)
     assert (rollout.kl_nats[own] >= surcharge[own] - 1e-6).all()
+    # What a token was realised to cost is its ratio to what the base policy gives it, mass missing.
+    given_nats = np.take_along_axis(laws, rollout.tokens[:, 2:, None], axis=-1)[..., 0]
+    acted = (own & ~rollout.asked)[:, 2:]
+    np.testing.assert_allclose(
+        rollout.log_ratio_nats[:, 2:][acted],
+        (rollout.log_probs[:, 2:] - given_nats)[acted],
+        atol=1e-5,
+    )
     # Who did not act could not have paid.
     left = budget - np.cumsum(rollout.kl_nats, axis=1) + rollout.kl_nats
     assert (surcharge[rollout.asked] >= left[rollout.asked] - 1e-6).all()
