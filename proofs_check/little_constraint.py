@@ -23,6 +23,7 @@ from itertools import count, product
 from typing import Any, Final
 
 import numpy as np
+from flint import arb
 
 from proofs_check.ball import at_most, ball, within
 from proofs_check.sabotage import Sabotage, returning, with_result
@@ -270,6 +271,12 @@ def _bound(family: JointFamily) -> LogSum:
     return LN_2 * family.delta_bits - LogSum.log(family.rho)
 
 
+def _printed_bound(family: JointFamily) -> arb:
+    """`Delta / ln 2 - ln rho`, in balls."""
+    bound: arb = family.delta_bits / ball(2).log() - ball(family.rho).log()
+    return bound
+
+
 def joint_as_printed(effort: Effort, *, likelihood: Fraction = Fraction(1, 10)) -> Outcome:
     """As printed, for a joint predictor and the worst observations: refuted by two models.
 
@@ -282,7 +289,7 @@ def joint_as_printed(effort: Effort, *, likelihood: Fraction = Fraction(1, 10)) 
         [family],
         lambda f: at_most(
             lambda: fixed.arb(128),  # type: ignore[union-attr]  # exact: tables are rational
-            lambda: f.delta_bits / ball(2).log() - ball(f.rho).log(),
+            lambda: _printed_bound(f),
         ),
         show=lambda f: (
             f"Delta = 1, delta = ({likelihood}, {likelihood**2}): KL = {fixed} "
@@ -377,14 +384,13 @@ def halving_expectation(effort: Effort, *, multiple: Fraction = Fraction(1)) -> 
         exact = joint_costs(halving_deviators(delta_bits=5, n=n)).expected_under_xi_nats
         return verdict_of(exact == _halving_form(n, delta_bits=5) * multiple)
 
+    smallest = halving_deviators(delta_bits=5, n=1)  # rho is the same for every n
     beyond = _halving_form(16, delta_bits=5)
     return all_of(
         examine_all(sizes, decide, show=lambda n: f"n = {n}"),
         examine_all(
             [beyond],
-            lambda form: at_most(
-                lambda: 5 / ball(2).log() + ball(Fraction(33, 32)).log(), lambda: form.arb(128)
-            ),
+            lambda form: at_most(lambda: _printed_bound(smallest), lambda: form.arb(128)),
         ),
     )
 

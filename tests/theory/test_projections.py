@@ -21,6 +21,7 @@ from theory.errors import (
     InvalidShapeError,
     SolverError,
 )
+from theory.kl_paths import GeometricPath, LinearPath
 from theory.projections import (
     LEAST_KL,
     RESIDUAL_LIMIT,
@@ -293,6 +294,23 @@ def test_a_device_that_cannot_be_read_gets_the_same_answers_in_a_fixed_number_of
     np.testing.assert_allclose(found.kl_nats, expected.kl_nats, rtol=2 * RESIDUAL_LIMIT, atol=1e-28)
     np.testing.assert_array_equal(found.weight == 1, expected.weight == 1)
     np.testing.assert_array_equal(found.weight == 0, expected.weight == 0)
+
+
+@pytest.mark.parametrize(
+    ("project", "path", "n_rough"),
+    [(fixed_kl_mixture, LinearPath, 2), (geometric_projection, GeometricPath, 3)],
+)
+@pytest.mark.parametrize("budget_nats", [1e-6, 0.01, 0.1])
+def test_from_its_first_guess_the_search_is_short(
+    project, path, n_rough, budget_nats, rng, monkeypatch
+):
+    """Of ordinary rows, by array operations: so many rough steps and an exact one are enough."""
+    monkeypatch.setattr(theory.projections, "reading_waits", lambda array: True)
+    monkeypatch.setattr(path, "rough_steps", n_rough)
+    monkeypatch.setattr(path, "exact_steps", 1)
+    rows = [torch.tensor(rng.normal(size=(200, 7))).log_softmax(-1) for _ in range(2)]
+    found = project(*rows, torch.tensor(budget_nats).double())
+    assert found.relative_residual.abs().max() <= 1e-11
 
 
 @both

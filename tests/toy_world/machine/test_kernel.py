@@ -165,3 +165,15 @@ def test_programs_that_wait_are_listed_as_far_as_there_is_room():
     for number in listed[::7]:
         bits = [int(number) >> k & 1 for k in reversed(range(9))]
         assert run(bits, limits=limits, max_symbols=2).status is Status.WAITING
+
+
+def test_a_program_that_is_stopped_has_read_what_it_had_to_by_then():
+    """At every number of steps: also where a body that is left out ends with the last one."""
+    code = assemble(machine_code(SQUARES, n_counters=3))
+    for max_steps in range(1, 120):
+        found = outcomes_of(
+            [code], max_bits=len(code), max_steps=max_steps, n_cells=100, max_symbols=400
+        )
+        expected = run(code, limits=Limits(bits=len(code), steps=max_steps), max_symbols=400)
+        assert STATUSES[found.statuses[0]] is expected.status is Status.TIMEOUT
+        assert (found.bits_read[0], found.steps[0]) == (expected.bits_read, expected.steps)
