@@ -481,7 +481,7 @@ CHECKS: Final = (
         kind=Kind.NUMERIC,
         scope="every sequence of 9 rewards of 3 actions in turn, 3 theta, 2 ridges",
         examine=ellipsoid,
-        mutations=(Mutation(name="noise of half the size", constants={"exponent": 8.0}),),
+        mutations=(Mutation(name="c = 3", constants={"exponent": 3.0}),),
         statements=(Statement.HYBRID_UNCERTAINTY,),
         least_informative=4,
     ),
