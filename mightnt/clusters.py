@@ -23,6 +23,8 @@ from theory.errors import ClusterError, InvalidArgumentError, MightntError
 ResultT = TypeVar("ResultT")
 REACH_SECONDS: Final = 10.0
 """How long a cluster may take to answer; Ray itself would keep trying for minutes."""
+REMEDY: Final = "start the command again"
+"""What to do if a cluster gave up a task of joblib's."""
 _HOW_TO_NAME: Final = "name one as ray, ray:HOST:PORT or dask:HOST:PORT"
 
 
@@ -80,17 +82,16 @@ def on_cluster(name: str, purpose: str) -> Iterator[None]:
     """
     from joblib import parallel_config  # noqa: PLC0415 - naming a cluster needs none of it
 
+    from mightnt.cluster_backend import on_dask, on_ray  # noqa: PLC0415 - the same
+
     cluster = Cluster.parse(name)
     with contextlib.ExitStack() as stack:
         match cluster.system:
             case System.RAY:
-                from mightnt.ray_backend import RayTasks  # noqa: PLC0415 - the same
-
-                ray = stack.enter_context(ray_cluster(cluster, purpose))
-                stack.enter_context(parallel_config(RayTasks(ray), n_jobs=-1))
+                tasks = on_ray(stack.enter_context(ray_cluster(cluster, purpose)))
             case System.DASK:
-                client = stack.enter_context(dask_cluster(cluster, purpose))
-                stack.enter_context(parallel_config("dask", client=client, n_jobs=-1))
+                tasks = on_dask(stack.enter_context(dask_cluster(cluster, purpose)))
+        stack.enter_context(parallel_config(tasks, n_jobs=-1))
         yield
 
 
@@ -145,7 +146,7 @@ def call_on_ray(
     remote = ray.remote(**options)(_call)
     results = [remote.remote(task) for task in tasks]
     waiting = results
-    with plain_errors(ray, "the same command goes on where it stopped", retries=retries):
+    with plain_ray_errors(ray, "the same command goes on where it stopped", retries=retries):
         while waiting:
             (ended,), waiting = ray.wait(waiting, num_returns=1)
             ray.get(ended)  # raises here what the task raised
@@ -153,7 +154,7 @@ def call_on_ray(
 
 
 @contextlib.contextmanager
-def plain_errors(ray: Any, remedy: str, *, retries: int) -> Iterator[None]:
+def plain_ray_errors(ray: Any, remedy: str, *, retries: int) -> Iterator[None]:
     """What a task of Ray's raised is raised as it was, and a lost one is one clear error.
 
     Raises:
@@ -176,7 +177,7 @@ def _call(task: Callable[[], ResultT]) -> ResultT:
 
 @contextlib.contextmanager
 def dask_cluster(cluster: Cluster, purpose: str) -> Iterator[Any]:
-    """A client of the cluster's scheduler, connected.
+    """A client of the cluster's scheduler, connected, and at least one worker at its disposal.
 
     Raises:
         ClusterError: Dask is not installed, or the cluster cannot be used.
@@ -189,7 +190,29 @@ def dask_cluster(cluster: Cluster, purpose: str) -> Iterator[Any]:
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(f"cannot use the Dask cluster {address}: {error}") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=REACH_SECONDS)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the Dask cluster {address} has no worker; start one with `dask worker {address}`"
+            ) from error
         yield client
+
+
+@contextlib.contextmanager
+def plain_dask_errors() -> Iterator[None]:
+    """A task of Dask's that was lost is one clear error; what a task raises is raised anyway.
+
+    Raises:
+        ClusterError: a task's workers died, or the cluster was lost; with `REMEDY`.
+    """
+    from distributed import CancelledError, KilledWorker  # noqa: PLC0415 - optional
+
+    try:
+        yield
+    except (CancelledError, KilledWorker) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ClusterError(f"the cluster gave up a task ({reason}); {REMEDY}") from error
 
 
 def _library(name: str, system: System, purpose: str) -> Any:

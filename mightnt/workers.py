@@ -57,7 +57,9 @@ def results_of(
 def _results(calls: Sequence[Call], n_jobs: int | None) -> Iterator[Any]:
     workers: Parallel | None
     try:
-        workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+        workers = Parallel(
+            n_jobs=n_jobs, prefer="threads", return_as="generator", pre_dispatch="all"
+        )
     except ValueError:  # the only way in which joblib says that the backend gives lists alone
         workers = None
     yield from _in_batches(calls, n_jobs) if workers is None else workers(calls)

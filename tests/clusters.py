@@ -78,13 +78,16 @@ def running(*argv, log):
 
 
 @contextlib.contextmanager
-def ray_node(*options, n_cpus):
-    """A node of a Ray cluster: the process whose session holds everything that the node started."""
+def ray_node(*options, n_cpus, store_bytes=80_000_000):
+    """A node of a Ray cluster: the process whose session holds everything that the node started.
+
+    Results that are more than its store holds go through files.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # a socket's path must be short
     log = folder / "log"
     argv = (
         "ray.scripts.scripts", "start", "--block", f"--num-cpus={n_cpus}",
-        "--object-store-memory=80000000", "--disable-usage-stats",
+        f"--object-store-memory={store_bytes}", "--disable-usage-stats",
         f"--dashboard-agent-listen-port={free_port()}", *options,
     )  # fmt: skip
     try:
@@ -97,7 +100,7 @@ def ray_node(*options, n_cpus):
 
 
 @contextlib.contextmanager
-def ray_head(*, n_cpus):
+def ray_head(*, n_cpus, **of_node):
     """A Ray cluster of one node; its HOST:PORT."""
     port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
@@ -106,7 +109,7 @@ def ray_head(*, n_cpus):
         f"--ray-client-server-port={free_port()}",
     )  # fmt: skip
     try:
-        with ray_node(*options, n_cpus=n_cpus):
+        with ray_node(*options, n_cpus=n_cpus, **of_node):
             yield f"127.0.0.1:{port}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -129,6 +132,6 @@ def dask_cluster(*, n_workers):
             options = ["--local-directory", str(folder)] if i else []
             stack.enter_context(running(*argv, *options, log=folder / f"{i}.log"))
         client = stack.enter_context(distributed.Client(f"tcp://{address}", timeout=60))
-        client.wait_for_workers(n_workers, timeout=PATIENCE_SECONDS)
+        until(lambda: len(client.ncores()) == n_workers, "Dask's workers")
         client.close()
         yield address

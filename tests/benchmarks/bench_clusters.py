@@ -5,10 +5,12 @@ of policies, composing, following the history, and what this process does with t
 bytes that go each way. From them the model: workers that share a machine build conditions and
 policies side by side, the others both; the rest is shared out.
 
-The *clusters* are two local workers. Wall-clock time says how much faster they are only while two
-processors are free. Therefore a second figure, from processor time: the work of this process plus
-that of the busiest worker, which is the wall-clock time if nobody else works and no message takes
-any. Workers have imported and compiled beforehand; they build their tables anew in every run.
+The *clusters* are one and two local workers, beside one process alone and beside each other; each
+size is run some times in turn, and the least counts. Wall-clock time says how much faster they are
+only while two processors are free. Therefore a second figure, from processor time: the work of this
+process plus that of the busiest worker, which is the wall-clock time if nobody else works and no
+message takes any. Workers have imported and compiled beforehand; they build their tables anew in
+every run.
 """
 
 import importlib.util
@@ -35,13 +37,13 @@ from toy_world.programs.tables import SharedTables, TablesOnTrees
 from toy_world.worlds.demonstrator import demonstrate, trusted_policy
 from toy_world.worlds.environments import WorldName
 
-SYSTEMS: dict[str, tuple[str, Callable[[], object]]] = {
-    "ray": ("ray", lambda: ray_head(n_cpus=2)),
-    "dask": ("distributed", lambda: dask_cluster(n_workers=2)),
+SYSTEMS: dict[str, tuple[str, Callable[[int], object]]] = {
+    "ray": ("ray", lambda n: ray_head(n_cpus=n, store_bytes=600_000_000)),
+    "dask": ("distributed", lambda n: dask_cluster(n_workers=n)),
 }
 SIZES = ((26, 100_000), (28, 100_000))
 PIECES = (22, 24, 26, 28)
-REPETITIONS = 2
+REPETITIONS = 3
 N_POINTS = 40
 HORIZON = 3
 
@@ -231,29 +233,38 @@ def best_runs() -> list[Run]:
 
 
 def clusters_table(console: Console) -> Table:
-    """Both systems beside one process alone."""
-    table = Table(title=f"Two local workers beside one process; load {os.getloadavg()[0]:.1f}")
+    """One and two workers of both systems beside one process alone."""
+    table = Table(title=f"Local workers beside one process; load {os.getloadavg()[0]:.1f}")
     for header in (
         "workers", "L", "wall s", "here", "busiest", "all others", "by the clock", "by work",
+        "clock, beside\none worker",
     ):  # fmt: skip
         table.add_column(header, justify="right")
-    alone = best_runs()
-    runs = {"none": alone}
-    for system, (library, start) in SYSTEMS.items():
-        if importlib.util.find_spec(library) is None:
-            console.print(f"{library} is not installed; requirements-cluster.txt has it")
-            continue
-        with start() as address, on_cluster(f"{system}:{address}", "this benchmark"):
-            runs[f"2, {system}"] = best_runs()
-    for name, found in runs.items():
-        for (limit, _), own, run in zip(SIZES, alone, found, strict=True):
+
+    def add(name: str, found: list[Run], one: list[Run] | None) -> None:
+        for i, (run, (limit, _)) in enumerate(zip(found, SIZES, strict=True)):
             table.add_row(
                 name,
                 str(limit),
                 *(f"{seconds:.2f}" for seconds in (run.wall, run.here, run.busiest, run.others)),
-                f"{own.wall / run.wall:.2f}x",
-                f"{own.work / run.work:.2f}x",
+                f"{alone[i].wall / run.wall:.2f}x",
+                f"{alone[i].work / run.work:.2f}x",
+                f"{one[i].wall / run.wall:.2f}x" if one else "",
             )
+
+    alone = best_runs()
+    add("none", alone, None)
+    for system, (library, start) in SYSTEMS.items():
+        if importlib.util.find_spec(library) is None:
+            console.print(f"{library} is not installed; requirements-cluster.txt has it")
+            continue
+        one = None
+        for n_workers in (1, 2):
+            with start(n_workers) as address, on_cluster(f"{system}:{address}", "this benchmark"):
+                found = best_runs()
+            add(f"{n_workers}, {system}", found, one)
+            one = found
+    add("none", best_runs(), None)
     return table
 
 

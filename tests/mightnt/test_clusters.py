@@ -5,6 +5,7 @@ from functools import partial
 import joblib
 import pytest
 
+from mightnt import clusters
 from mightnt.clusters import Cluster, System, call_on_ray, on_cluster, ray_cluster
 from tests.clusters import dask_cluster, free_port, needs, ray_head
 from theory.errors import ClusterError, InvalidArgumentError
@@ -55,29 +56,22 @@ def test_a_cluster_that_does_not_answer_is_one_clear_error(system):
         pass
 
 
-def processes_at_work(cluster):
-    """The processes that 8 calls ran in, here or on a cluster."""
-    with on_cluster(cluster, "this test"):
-        return set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8)))
+CLUSTERS = (
+    pytest.param("ray", lambda n: ray_head(n_cpus=n), marks=needs("ray")),
+    pytest.param("dask", lambda n: dask_cluster(n_workers=n), marks=needs("distributed")),
+)
 
 
 @pytest.mark.slow
-@needs("distributed")
-def test_joblib_works_on_a_dask_cluster():
-    with dask_cluster(n_workers=2) as address:
-        assert os.getpid() not in processes_at_work(f"dask:{address}")
-
-
-@pytest.mark.slow
-@needs("ray")
-@pytest.mark.parametrize("n_cpus", [1, 2])
-def test_joblib_works_on_a_ray_cluster_whose_processes_stay_for_the_next_call(n_cpus):
-    with ray_head(n_cpus=n_cpus) as address, on_cluster(f"ray:{address}", "this test"):
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize(("system", "start"), CLUSTERS)
+def test_joblib_works_on_a_cluster_whose_processes_stay_for_the_next_call(system, start, n_workers):
+    with start(n_workers) as address, on_cluster(f"{system}:{address}", "this test"):
         first, second = (
             set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8))) for _ in range(2)
         )
         assert os.getpid() not in first | second
-        assert len(first | second) <= n_cpus
+        assert len(first | second) <= n_workers
         squares = joblib.Parallel(return_as="generator")(
             joblib.delayed(pow)(n, 2) for n in range(20)
         )
@@ -86,8 +80,21 @@ def test_joblib_works_on_a_ray_cluster_whose_processes_stay_for_the_next_call(n_
             joblib.Parallel()([joblib.delayed(Cluster.parse)("slurm")])
         with pytest.raises(ZeroDivisionError):
             joblib.Parallel()([joblib.delayed(divmod)(1, 0)])
-        with pytest.raises(ClusterError, match=r"gave up a task after 3 retries .*start the comm"):
-            joblib.Parallel()([joblib.delayed(os._exit)(1)])
+        if system == "ray":  # Dask waits for new workers, should all have died
+            with pytest.raises(ClusterError, match=r"after 3 retries .*start the command again"):
+                joblib.Parallel()([joblib.delayed(os._exit)(1)])
+
+
+@pytest.mark.slow
+@needs("distributed")
+def test_a_dask_cluster_without_workers_says_how_to_start_one(monkeypatch):
+    monkeypatch.setattr(clusters, "REACH_SECONDS", 1)
+    with (
+        dask_cluster(n_workers=0) as address,
+        pytest.raises(ClusterError, match=f"has no worker; start one with `dask worker {address}`"),
+        on_cluster(f"dask:{address}", "this test"),
+    ):
+        pass
 
 
 @pytest.mark.slow
