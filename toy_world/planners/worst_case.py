@@ -60,8 +60,6 @@ STEP_FRACTION: Final = 0.9
 SLOPE_FRACTION: Final = 0.5
 """A step may end where the slope is up to this share of that at its start, turned round."""
 SHORTEST_STEP: Final = 1e-6
-LAST_ITERATIONS: Final = 100
-"""How often the path's last tau is tried."""
 MAX_ITERATIONS: Final = 300
 
 
@@ -206,18 +204,13 @@ def _central_path(adversaries: AdversaryPrices) -> SoftPoint:
     slack = budget * first_price / n_sets / prices[-1]
     point = soft_point(problem, adversaries.of_histories(prices))
     best: SoftPoint | None = None
-    n_last = 0
     for _ in range(MAX_ITERATIONS):
         _check_possible(point, budget)
         feasible = adversaries.kl_nats(point.pi) <= budget
         if feasible and (best is None or point.gap(budget) < best.gap(budget)):
             best = point
-        tau = float(prices[-1] @ slack) / n_sets
-        n_last += tau <= 2 * last_tau
         if best is not None and best.gap(budget) <= 2 * GAP_TOLERANCE:
             return best
-        if n_last > LAST_ITERATIONS:
-            break
         target, direction, slack_direction = _predicted(
             adversaries.newton(point, slack / prices[-1]), prices[-1], slack, last_tau
         )
