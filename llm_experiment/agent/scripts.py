@@ -243,20 +243,26 @@ def play_scripts(
         for _ in range(n_episodes)
     ]
     separator = world.parser.agent_opening[0]
+    inert = torch.full((len(players),), world.parser.inert_token, device=device)
     costs = np.full((len(players), n_turns), np.nan)
     acted = [True] * len(players)
     while not chat.done and any(player.index < n_turns for player in players):
         acts = chat.agent_acts.tolist()
         log_probs = chat.base_step.log_probs
         surcharges = acting_cost_nats(chat.base_step.missing_mass, unchecked=True).tolist()
-        played = without_gaps(chat.base_step)
-        tokens = sample_tokens(played, generator=streams[Speaker.AGENT], n_copies=n_copies)
         for row, player in enumerate(players):
             if acted[row] and not acts[row]:
                 player.reply_starts = chat.position
             if acts[row] and not acted[row]:
                 reply = chat.tokens[row, player.reply_starts :].tolist()
                 player.begin_turn(tuple(takewhile(separator.__ne__, reply)))
+        tokens = inert.clone()
+        if any(player.index < 0 for player in players) or any(
+            acts[row] and not player.queue for row, player in enumerate(players)
+        ):  # else all that is said next is known, or the partner's
+            played = without_gaps(chat.base_step)
+            tokens = sample_tokens(played, generator=streams[Speaker.AGENT], n_copies=n_copies)
+        for row, player in enumerate(players):
             if acts[row] and player.queue:
                 tokens[row] = player.queue.pop(0)
                 price = surcharges[row] - float(log_probs[row, tokens[row]].double())
