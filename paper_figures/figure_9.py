@@ -73,7 +73,7 @@ def build(sources: Sources) -> Product:
         in_a_row = [form.sequence_share(b) for b in budgets.tolist()]
         for drawn in curves.values():
             drawn[_in_a_row(form)] = in_a_row
-    figure = new_figure(PAGE_INCHES if len(panels) > 1 else 4.2, 2.9)
+    figure = new_figure(PAGE_INCHES if len(panels) > 1 else 4.2, 3.2)
     axes_row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for number, (n, axes) in enumerate(zip(panels, axes_row, strict=True)):
         axes.plot(budgets, curves[n]["bound"], color=GREY, linestyle="--", label="upper bound")
@@ -94,7 +94,11 @@ def build(sources: Sources) -> Product:
         axes.set_ylim(-0.03, 1.05)
     behaviour = experiment.behaviour
     axes_row[0].set_ylabel(f"{behaviour.episode} episodes (share)")
-    axes_row[-1].legend(loc="best", frameon=True, framealpha=0.8, edgecolor="none")
+    figure.legend(
+        *axes_row[-1].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=4 if len(panels) > 1 else 2,
+    )
     shown = _shown(experiment, panels)
     counts = [len(over.values) for points in panels.values() for _, _, over in points]
     stamp(figure, f"{label_of(shown)}; {say_runs(counts)}")
