@@ -250,16 +250,13 @@ def play_scripts(
         acts = chat.agent_acts.tolist()
         log_probs = chat.base_step.log_probs
         surcharges = acting_cost_nats(chat.base_step.missing_mass, unchecked=True).tolist()
-        for row, player in enumerate(players):
-            if acted[row] and not acts[row]:
-                player.reply_starts = chat.position
-            if acts[row] and not acted[row]:
-                reply = chat.tokens[row, player.reply_starts :].tolist()
-                player.begin_turn(tuple(takewhile(separator.__ne__, reply)))
+        _begin_turns(players, chat, acted=acted, acts=acts, separator=separator)
         tokens = inert.clone()
-        if any(player.index < 0 for player in players) or any(
-            acts[row] and not player.queue for row, player in enumerate(players)
-        ):  # else all that is said next is known, or the partner's
+        if any(
+            player.index < 0 or (acts[row] and not player.queue)
+            for row, player in enumerate(players)
+        ):
+            # Else all that is said next is known, or the partner's.
             played = without_gaps(chat.base_step)
             tokens = sample_tokens(played, generator=streams[Speaker.AGENT], n_copies=n_copies)
         for row, player in enumerate(players):
@@ -283,6 +280,23 @@ def play_scripts(
         )
         for rows in sets
     ]
+
+
+def _begin_turns(
+    players: Sequence["_Player"],
+    chat: LockstepChat,
+    *,
+    acted: Sequence[bool],
+    acts: Sequence[bool],
+    separator: int,
+) -> None:
+    """Say where a reply has begun, and begin the agent's turn where one has ended."""
+    for row, player in enumerate(players):
+        if acted[row] and not acts[row]:
+            player.reply_starts = chat.position
+        if acts[row] and not acted[row]:
+            reply = chat.tokens[row, player.reply_starts :].tolist()
+            player.begin_turn(tuple(takewhile(separator.__ne__, reply)))
 
 
 class _Player:
