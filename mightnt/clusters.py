@@ -206,11 +206,10 @@ def plain_dask_errors() -> Iterator[None]:
     Raises:
         ClusterError: a task's workers died, or the cluster was lost; with `REMEDY`.
     """
-    from distributed import CancelledError, KilledWorker  # noqa: PLC0415 - optional
-
+    distributed = importlib.import_module("distributed")
     try:
         yield
-    except (CancelledError, KilledWorker) as error:
+    except (distributed.CancelledError, distributed.KilledWorker) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ClusterError(f"the cluster gave up a task ({reason}); {REMEDY}") from error
 
